@@ -1,0 +1,92 @@
+"""ASK: how one value looks, as JSON can hold it and as a person, a spreadsheet or a Markdown page reads it. Pure.
+
+Promises: `plain` keeps every digit and is valid JSON; `cell` shows six digits; and text from a stranger's checkpoint
+comes out as text, never as something that a terminal, a page or a spreadsheet obeys.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+NULL = "–"
+
+# C0, C1, and what moves, hides or reorders text without being seen: bidi controls, zero widths, separators, tags
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+# what GitHub's Markdown would read as markup; an underscore inside a word is none, and q_proj stays readable
+_MARKUP = re.compile(r"[\\`*<|~$]|&(?=[#A-Za-z])|\](?=[(\[])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+
+
+def visible(text: str) -> str:
+    r"""`text` with every character that a terminal would obey or hide written out: `\x1b`, `\n`, `\u202e`."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NaN and infinities as null, bytes in hex, times in ISO 8601, every digit kept."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int | str):
+        return value
+    if isinstance(value, Decimal):
+        return _decimal(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, date | time) else str(value)
+
+
+def _decimal(value: Decimal) -> int | float | str:
+    """A number where a JSON reader's double holds it; text where it would lose digits."""
+    text = f"{value:f}"
+    if "." not in text:
+        return int(text)
+    return float(text) if Decimal(repr(float(text))) == value else text
+
+
+def cell(value: Any) -> str:
+    """`value` as a person reads it in a table or in Markdown."""
+    if value is None:
+        return NULL
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bool | list | tuple | dict):
+        return visible(json.dumps(_short(plain(value)), ensure_ascii=False))
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return visible(str(value) if isinstance(value, datetime) else str(plain(value)))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list) else value
+
+
+def unmarked(text: str) -> str:
+    """`text` as Markdown shows it literally, inside a cell of a table."""
+    return _MARKUP.sub(r"\\\g<0>", visible(text))
+
+
+def csv_text(value: Any, terminal: bool) -> str:
+    """`value` as the text of a CSV cell: structures as JSON; every character kept, but not on a terminal."""
+    if isinstance(value, str):
+        return unformula(visible(value) if terminal else value)
+    held = plain(value)
+    return held if isinstance(held, str) else json.dumps(held)
+
+
+def unformula(text: str) -> str:
+    """An apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,158 @@
+"""The whole line, once: open → name → plan → reduce → store → catalog."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardscan import __version__, anatomy, commits, memory, plan, shards
+from shardscan.commits import Scan
+from shardscan.errors import CheckpointError
+from shardscan.shards.address import Checkpoint
+from shardscan.shards.probe import probe
+
+if TYPE_CHECKING:
+    from shardscan.anatomy import Anatomy
+
+LIBRARIES = ("dask", "duckdb", "numba", "numpy", "pyarrow", "scipy", "zarr")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors failed."""
+
+    model: str
+    store: str
+    catalog: str
+    tensors: int
+    tasks: int
+    bytes_read: int
+    seconds: float
+    peak_memory: int | None
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checkpoint with every tensor placed, and the plan of its full scan: what --dry-run prints."""
+
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    plan: plan.Plan
+    products: frozenset[str]
+    workers: int
+
+
+def prepare(
+    path: str | os.PathLike[str], *, name: str | None = None, spectra: str = "heads", workers: int | None = None
+) -> Prepared:
+    """Open, place and plan: headers are read, tensors are not."""
+    if spectra not in plan.SPECTRA:
+        raise CheckpointError(f"{spectra!r} is no choice of spectra: take one of {', '.join(plan.SPECTRA)}.")
+    checkpoint = shards.open(path, name=name)
+    placed = anatomy.place(checkpoint)
+    workers = workers or len(os.sched_getaffinity(0))
+    products = plan.SPECTRA[spectra]
+    return Prepared(checkpoint, placed, plan.plan(placed, products, workers=workers), products, workers)
+
+
+def ingest(
+    path: str | os.PathLike[str],
+    store: str | os.PathLike[str] = "scans",
+    *,
+    name: str | None = None,
+    spectra: str = "heads",
+    workers: int | None = None,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
+
+    `spectra` is 'heads' or 'none'; `workers` threads, by default one for each processor there is. `progress` is called
+    with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single
+    tensor that fails is in the summary's `failures` and in `tensors.status`.
+    """
+    return execute(
+        prepare(path, name=name, spectra=spectra, workers=workers), Path(store), replace=replace, progress=progress
+    )
+
+
+def execute(
+    prepared: Prepared, folder: Path, *, replace: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Summary:
+    """Carry out a prepared scan; see `ingest`."""
+    from shardscan import catalog, store
+    from shardscan.reduce import scan as reducing
+
+    checkpoint = prepared.checkpoint
+    started, clock = datetime.now(UTC), time.monotonic()
+    with memory.watched() as peak:
+        scan = store.create(folder, checkpoint, probe(checkpoint), prepared.anatomy, prepared.plan, replace=replace)
+        todo = plan.plan(prepared.anatomy, prepared.products, _done(scan), prepared.workers)
+        read = 0
+
+        def advance(nbytes: int) -> None:
+            nonlocal read
+            read += nbytes
+            if progress:
+                progress(read, todo.bytes_to_read)
+
+        finished = reducing.run(scan, todo.tasks, workers=prepared.workers, progress=advance)
+        if finished:
+            seconds = time.monotonic() - clock
+            commits.record_run(scan, _run(prepared, started, seconds, len(finished), read, peak.bytes))
+        failures = {name: reason for task in finished for name, reason in task.failures.items()}
+        if not failures:
+            store.supersede(scan)
+        file = catalog.build(folder)
+    return Summary(
+        model=checkpoint.name,
+        store=str(folder),
+        catalog=str(file),
+        tensors=len(checkpoint),
+        tasks=len(finished),
+        bytes_read=read,
+        seconds=time.monotonic() - clock,
+        peak_memory=peak.bytes,
+        failures=failures,
+    )
+
+
+def _done(scan: Scan) -> set[tuple[str, str]]:
+    """What need not be done again: commits without a failure."""
+    return {
+        key
+        for key, record in commits.committed(scan).items()
+        if all(verdict["status"] != "failed" for verdict in record["tensors"].values())
+    }
+
+
+def _run(
+    prepared: Prepared, started: datetime, seconds: float, tasks: int, nbytes: int, peak: int | None
+) -> dict[str, object]:
+    return {
+        "started": started.replace(tzinfo=None).isoformat(),
+        "seconds": seconds,
+        "tasks": tasks,
+        "bytes_read": nbytes,
+        "peak_memory": peak,
+        "options": {"products": sorted(prepared.products), "workers": prepared.workers},
+        "host": {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes: shardscan, Python and the libraries."""
+    return {
+        "shardscan": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }

@@ -1,0 +1,103 @@
+"""What `ls`, `ingest --dry-run` and `ingest` print, as Arrow tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardscan.cells import visible
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shardscan.flow import Prepared, Summary
+
+
+SHORT = ("tensor", "layer", "role", "part", "heads", "dtype", "shape", "bytes")
+
+
+def tensors(prepared: Prepared, *, long: bool = False) -> pa.Table:
+    """One row a tensor: name, place, heads, dtype, shape, bytes; `long` adds component, parameters, file and reason."""
+    import pyarrow as pa
+
+    placed = prepared.anatomy.placed
+    rows = pa.table({
+        "tensor": pa.array([p.tensor.name for p in placed], pa.string()),
+        "component": pa.array([p.place.component for p in placed], pa.string()),
+        "layer": pa.array([p.place.layer for p in placed], pa.int32()),
+        "role": pa.array([p.place.role for p in placed], pa.string()),
+        "part": pa.array([p.place.part for p in placed], pa.string()),
+        "dtype": pa.array([p.tensor.dtype for p in placed], pa.string()),
+        "shape": pa.array([list(p.tensor.shape) for p in placed], pa.list_(pa.int64())),
+        "parameters": pa.array([p.tensor.parameters for p in placed], pa.int64()),
+        "bytes": pa.array([p.tensor.nbytes for p in placed], pa.int64()),
+        "heads": pa.array([p.matrix.heads.count if p.matrix and p.matrix.heads else None for p in placed], pa.int32()),
+        "file": pa.array([p.tensor.file for p in placed], pa.string()),
+        "reason": pa.array([p.codes or p.reason for p in placed], pa.string()),
+    })  # fmt: skip
+    return rows if long else rows.select(SHORT)
+
+
+def headline(prepared: Prepared) -> str:
+    """The checkpoint in one line."""
+    c, a = prepared.checkpoint, prepared.anatomy
+    from shardscan.anatomy import OTHER
+
+    unplaced = sum(p.place.role == OTHER for p in a.placed)
+    codes = sum(p.codes is not None for p in a.placed)
+    odd = [f"{unplaced:,} without a role"] * bool(unplaced) + [f"{codes:,} quantised"] * bool(codes)
+    what = (
+        f"{_count(len(c), 'tensor')}, {c.parameters:,} parameters, {size(c.nbytes)} in {_count(len(c.files), 'file')}"
+    )
+    family = f"family {a.family}" if a.family else "no family fits"
+    return f"{visible(c.name)}: {what}; {'; '.join([family, *odd])}."
+
+
+def size(nbytes: int) -> str:
+    """Bytes in the unit that shows them best, as disks count: powers of 1000."""
+    if nbytes < 1000:
+        return f"{nbytes} bytes"
+    power = next((i for i in (1, 2, 3) if nbytes < 1000 ** (i + 1)), 4)
+    return f"{nbytes / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def read(done: Summary) -> str:
+    """What an ingest read and how fast, in a sentence."""
+    if not done.tasks:
+        return f"Everything of {visible(done.model)} was committed already: nothing was read."
+    return f"Read {size(done.bytes_read)} and built the catalog in {done.seconds:.1f} s."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
+def costs(prepared: Prepared) -> pa.Table:
+    """One row: what a full scan would read, need and leave behind."""
+    import pyarrow as pa
+
+    plan = prepared.plan
+    return pa.table({
+        "model": [prepared.checkpoint.name],
+        "tensors": [len(prepared.checkpoint)],
+        "tasks": [len(plan.tasks)],
+        "bytes_to_read": [plan.bytes_to_read],
+        "peak_memory": [plan.peak_memory],
+        "store_bytes": [plan.store_bytes],
+    })  # fmt: skip
+
+
+def summary(done: Summary) -> pa.Table:
+    """One row: what an ingest did."""
+    import pyarrow as pa
+
+    return pa.table({
+        "model": [done.model],
+        "store": [done.store],
+        "tensors": [done.tensors],
+        "tasks": [done.tasks],
+        "failed": [len(done.failures)],
+        "bytes_read": [done.bytes_read],
+        "seconds": [round(done.seconds, 2)],
+        "peak_memory": pa.array([done.peak_memory], pa.int64()),
+        "catalog": [done.catalog],
+    })  # fmt: skip

@@ -1,0 +1,222 @@
+"""PLAN: checkpoint + anatomy + options → tasks, the blocks they read, and what that costs. Pure: nothing is read.
+
+A task is one role of one layer: the unit of commit. Its blocks are runs of whole rows whose grid depends on the tensor
+alone, never on workers or memory, so that any machine adds in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+
+import xxhash
+
+from shardscan.anatomy import OTHER, Anatomy, Heads, Placed
+from shardscan.dtypes import DTYPES
+from shardscan.shards.address import Window
+
+STATS, HEADS = "stats/1", "heads/1"
+PRODUCTS = (STATS, HEADS)
+SPECTRA = {"none": frozenset({STATS}), "heads": frozenset({STATS, HEADS})}
+
+BLOCK_BYTES = 16 << 20
+ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
+
+# bytes of anonymous memory, measured on the demo, MiniLM and SmolLM2; see bench/README.md
+BASELINE = 220 << 20
+DISTRIBUTION_BYTES = 65_536 * 8
+CHANNEL_BYTES = 10 * 8
+CATALOG_ROW_BYTES = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of whole rows of one tensor, seen as (rows, cols), and what is wanted of it."""
+
+    window: Window
+    rows: int
+    cols: int
+    first_row: int
+    statistics: bool
+    columns: bool
+    heads: Heads | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One tensor of a task, its slot in the task's stacked arrays, and its blocks in order."""
+
+    placed: Placed
+    slot: tuple[int, int]
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One folder of the scan: all tensors of one component and role, stacked over `layers` and `experts`.
+
+    `experts` has one entry where there are none; for `other` it numbers the tensors that share a layer and a pattern.
+    """
+
+    component: str
+    role: str
+    folder: str
+    layers: tuple[int | None, ...]
+    experts: tuple[int | None, ...]
+    members: tuple[tuple[Placed, tuple[int, int]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One layer of one group: what is read, reduced and committed together."""
+
+    name: str
+    folder: str
+    products: frozenset[str]
+    units: tuple[Unit, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.window.nbytes for unit in self.units for block in unit.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do, and its price in bytes."""
+
+    groups: tuple[Group, ...]
+    tasks: tuple[Task, ...]
+    bytes_to_read: int
+    peak_memory: int
+    store_bytes: int
+
+
+def plan(
+    anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset(), workers: int = 1
+) -> Plan:
+    """The tasks for `products`, less the (task, product) pairs in `done`."""
+    groups = tuple(_groups(anatomy))
+    tasks = tuple(task for group in groups for task in _tasks(group, products, done))
+    return Plan(
+        groups=groups,
+        tasks=tasks,
+        bytes_to_read=sum(task.nbytes for task in tasks),
+        peak_memory=_peak_memory(anatomy, tasks, workers),
+        store_bytes=sum(_store_bytes(p) for p in anatomy.placed),
+    )
+
+
+def _groups(anatomy: Anatomy) -> Iterator[Group]:
+    by_folder: dict[tuple[str, str, str], list[Placed]] = {}
+    for p in anatomy.placed:
+        by_folder.setdefault((p.place.component, p.place.role, _folder(p)), []).append(p)
+    for (component, role, folder), members in by_folder.items():
+        layers = sorted({p.place.layer for p in members}, key=lambda n: -1 if n is None else n)
+        experts: list[int | None]
+        if role == OTHER:
+            ordinals = _ordinals(members)
+            experts = list(range(1 + max(ordinals.values())))
+            slots = [(layers.index(p.place.layer), ordinals[p.tensor.name]) for p in members]
+        else:
+            experts = sorted({p.place.expert for p in members}, key=lambda n: -1 if n is None else n)
+            slots = [(layers.index(p.place.layer), experts.index(p.place.expert)) for p in members]
+        yield Group(component, role, folder, tuple(layers), tuple(experts), tuple(zip(members, slots, strict=True)))
+
+
+def _folder(p: Placed) -> str:
+    """Names are data and never become paths: a role is checked when its family loads, a pattern is hashed."""
+    if p.place.role != OTHER:
+        return f"{p.place.component}/{p.place.role}"
+    pattern = re.sub(r"\d+", "*", p.canonical_name) + f" {p.place.part} {len(p.tensor.shape)}"
+    return f"{p.place.component}/{OTHER}/{xxhash.xxh3_64_hexdigest(pattern.encode('utf-8', 'surrogatepass'))}"
+
+
+def _ordinals(members: list[Placed]) -> dict[str, int]:
+    """Tensors of one pattern and one layer, numbered in header order."""
+    seen: dict[int | None, int] = {}
+    ordinals = {}
+    for p in members:
+        ordinals[p.tensor.name] = seen.get(p.place.layer, 0)
+        seen[p.place.layer] = ordinals[p.tensor.name] + 1
+    return ordinals
+
+
+def _tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[Task]:
+    for index, layer in enumerate(group.layers):
+        members = [(p, slot) for p, slot in group.members if slot[0] == index]
+        possible = products & _products([p for p, _ in members])
+        name = task_name(group.folder, layer)
+        missing = frozenset(product for product in possible if (name, product) not in done)
+        if missing:
+            units = tuple(Unit(p, slot, tuple(_blocks(p, missing))) for p, slot in members)
+            yield Task(name, group.folder, missing, units)
+
+
+def task_name(folder: str, layer: int | None) -> str:
+    """One layer of a group's folder, as commits name it."""
+    return f"{folder.replace('/', '.')}.{'-' if layer is None else layer}"
+
+
+def _products(members: list[Placed]) -> frozenset[str]:
+    has_heads = any(p.matrix and p.matrix.heads for p in members)
+    return frozenset({STATS, HEADS}) if has_heads else frozenset({STATS})
+
+
+def _blocks(p: Placed, products: frozenset[str]) -> Iterator[Block]:
+    """About 16 MiB of whole rows each, whole heads where heads are rows; a 1-D tensor is cut into runs of values.
+
+    The grid is one for all products: it is in the tensor's digest, and sums are added along it.
+    """
+    divided = p.matrix.heads if p.matrix else None
+    heads = divided if HEADS in products else None
+    statistics = STATS in products and not p.codes
+    if not statistics and not heads:
+        return
+    tensor = p.tensor
+    length = tensor.shape[0] if tensor.shape else 1
+    cols = math.prod(tensor.shape[1:])
+    flat = len(tensor.shape) < 2
+    align = math.lcm(ROW_MULTIPLE, divided.dim if divided and divided.axis == "out" else 1)
+    step = max(1, BLOCK_BYTES * 8 // max(1, cols * DTYPES[tensor.dtype].bits) // align) * align
+    for start in range(0, max(length, 1), step):
+        stop = min(start + step, length)
+        rows, columns = (1, stop - start) if flat else (stop - start, cols)
+        both = bool(p.matrix and p.matrix.kind == "whole")
+        yield Block(tensor.window(start, stop), rows, columns, start, statistics, both, heads)
+
+
+def _peak_memory(anatomy: Anatomy, tasks: tuple[Task, ...], workers: int) -> int:
+    """Baseline, then what the workers' largest tensors need in reduction, or the catalog's loading if more."""
+    working = sorted((_unit_memory(unit) for task in tasks for unit in task.units), reverse=True)[:workers]
+    rows = sum(sum(_channels(p)) for p in anatomy.placed) + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
+    return BASELINE + max(sum(working), rows * CATALOG_ROW_BYTES)
+
+
+def _unit_memory(unit: Unit) -> int:
+    block = max(unit.blocks, key=lambda b: b.rows * b.cols, default=None)
+    if block is None:
+        return 0
+    channels = sum(_channels(unit.placed)) or block.cols
+    decoded = 0
+    if DTYPES[block.window.dtype].bits > 16 and DTYPES[block.window.dtype].kind != "float":
+        decoded = block.rows * block.cols * 8
+    grams = 0
+    if block.heads:
+        matrix = unit.placed.matrix
+        grams = 2 * block.heads.count * block.heads.dim**2 * 8 + 3 * 256 * (matrix.cols if matrix else 0) * 8
+    return decoded + grams + 2 * DISTRIBUTION_BYTES + 4 * channels * CHANNEL_BYTES
+
+
+def _channels(p: Placed) -> tuple[int, int]:
+    if p.matrix is None:
+        return 0, 0
+    return p.matrix.rows, p.matrix.cols if p.matrix.kind == "whole" else 0
+
+
+def _store_bytes(p: Placed) -> int:
+    """Arrays and catalog of one tensor, as measured on SmolLM2: 160 bytes a channel, 20 a distribution bin, 24 a σ."""
+    bins = min(p.tensor.parameters, 8192)
+    heads = p.matrix.heads if p.matrix else None
+    return 160 * sum(_channels(p)) + 20 * bins + (24 * heads.count * heads.dim if heads else 0)

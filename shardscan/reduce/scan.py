@@ -1,0 +1,83 @@
+"""REDUCE, the run: a plan's tasks as one dask graph, on threads here or on whatever scheduler the caller has set up.
+
+The graph of a tensor is a left fold over its blocks, so its sums are added in one order on any number of workers. The
+last step of a task writes and commits it in the worker, so what returns to the caller is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask.base
+import dask.threaded
+from dask.callbacks import Callback
+from threadpoolctl import threadpool_limits
+
+from shardscan import store
+from shardscan.commits import Scan
+from shardscan.plan import Task
+from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.reduce.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A committed task: what it read, and why which of its tensors failed."""
+
+    task: str
+    nbytes: int
+    failures: Mapping[str, str]
+
+
+def run(
+    scan: Scan, tasks: tuple[Task, ...], *, workers: int, progress: Callable[[int], None] | None = None
+) -> list[Done]:
+    """Reduce, write and commit every task; `progress` is told the bytes of each block as it is reduced.
+
+    Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured.
+    """
+    graph: dict[Any, Any] = {}
+    for task in tasks:
+        results = [_add_unit(graph, task, i) for i in range(len(task.units))]
+        graph["write", task.name] = (_write, scan, task, results)
+    get = dask.base.get_scheduler() or dask.threaded.get
+    # BLAS threads are the whole process's and change the bits: set once, before any worker starts
+    with threadpool_limits(limits=1, user_api="blas"), _Progress(tasks, progress):
+        return list(get(graph, [("write", task.name) for task in tasks], num_workers=workers))
+
+
+def _add_unit(graph: dict[Any, Any], task: Task, index: int) -> tuple[str, str, int]:
+    """The steps of one tensor; the key of its result."""
+    unit = task.units[index]
+    folded: Any = Partial()
+    for i, block in enumerate(unit.blocks):
+        graph["block", task.name, index, i] = (reduce_block, block)
+        if i == 0:
+            folded = ("block", task.name, index, 0)
+        else:
+            graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
+            folded = ("merge", task.name, index, i)
+    graph["finish", task.name, index] = (finish, unit, folded)
+    return "finish", task.name, index
+
+
+def _write(scan: Scan, task: Task, results: list[Result]) -> Done:
+    store.write(scan, task, results)
+    failures = {u.placed.tensor.name: r.failure for u, r in zip(task.units, results, strict=True) if r.failure}
+    return Done(task.name, task.nbytes, failures)
+
+
+class _Progress(Callback):
+    """Reports the bytes of every finished block."""
+
+    def __init__(self, tasks: tuple[Task, ...], report: Callable[[int], None] | None) -> None:
+        super().__init__(posttask=self._posttask)
+        self.report = report
+        self.units = {task.name: task.units for task in tasks}
+
+    def _posttask(self, key: Any, *_: Any) -> None:
+        if self.report and key[0] == "block":
+            _, task, unit, block = key
+            self.report(self.units[task][unit].blocks[block].window.nbytes)

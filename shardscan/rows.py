@@ -1,0 +1,303 @@
+"""CATALOG, its rows: one scan's arrays and commits as Arrow tables, with the columns of sql/schema.
+
+Only what is committed becomes numbers; a tensor of the headers is a row in any case. NULL means not computed: a NaN
+never becomes a value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from shardscan import commits, store
+from shardscan.commits import Scan
+from shardscan.plan import HEADS, STATS, task_name
+from shardscan.reduce.distribution import bin_edges, is_exact
+from shardscan.reduce.moments import CHANNEL_STATISTICS
+from shardscan.reduce.result import METHODS, TENSOR_STATISTICS, spectrum_floor
+
+RUN_FACTS = ("options", "host", "versions")
+COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs"})
+SIZES = {"layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size"}
+Rows = tuple[str, pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One tensor of a group as the store holds it, with the verdict of its commit."""
+
+    facts: Mapping[str, Any]
+    slot: tuple[int, int]
+    status: str
+    reason: str | None
+    digest: str | None
+
+    @property
+    def name(self) -> str:
+        return str(self.facts["tensor"]["name"])
+
+    @property
+    def place(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.facts["place"]
+        return found
+
+    @property
+    def matrix(self) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self.facts["matrix"]
+        return found
+
+
+def of_scan(scan: Scan) -> Iterator[Rows]:
+    """Every row of one model, table by table in no promised order; a table may come in several pieces."""
+    facts, done = store.attributes(scan), commits.committed(scan)
+    model = str(facts["model"])
+    members: list[Member] = []
+    for folder, group in store.groups(scan):
+        found = [_member(member, folder, done) for member in group["tensors"]]
+        members += found
+        yield from _group(scan, model, folder, found, done)
+    yield _model(scan, facts, members, len(done))
+    yield _files(model, facts)
+    yield _runs(model, commits.runs(scan))
+
+
+def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Any]) -> Member:
+    commit = done.get((task_name(folder, facts["place"]["layer"]), STATS))
+    verdict = (
+        commit["tensors"][facts["tensor"]["name"]] if commit else {"status": "pending", "reason": None, "digest": None}
+    )
+    slot = (int(facts["slot"][0]), int(facts["slot"][1]))
+    return Member(facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"])
+
+
+def _group(
+    scan: Scan, model: str, folder: str, members: Sequence[Member], done: Mapping[tuple[str, str], Any]
+) -> Iterator[Rows]:
+    scanned = [m for m in members if m.status == "ok"]
+    parts = sorted({m.place["part"] for m in scanned})
+    statistics = {part: store.read(scan, folder, f"statistics_{part}") for part in parts}
+    yield _tensors(model, members, statistics)
+    for part in parts:
+        yield _distribution(
+            model, [m for m in scanned if m.place["part"] == part], store.read(scan, folder, f"distribution_{part}")
+        )
+    yield _matrices(model, [m for m in members if m.matrix])
+    for side in ("out", "in"):
+        channelled = [m for m in scanned if m.matrix and (side == "out" or m.matrix["kind"] == "whole")]
+        if channelled:
+            arrays = store.read(scan, folder, f"channels_{side}"), store.read(scan, folder, f"fingerprints_{side}")
+            yield _channels(model, channelled, side, *arrays)
+    with_heads = [
+        m for m in members
+        if m.matrix and m.matrix["heads"] and (task_name(folder, m.place["layer"]), HEADS) in done
+    ]  # fmt: skip
+    if with_heads:
+        yield from _spectra(
+            model, with_heads, store.read(scan, folder, "heads"), store.read(scan, folder, "heads_method")
+        )
+
+
+def _tensors(model: str, members: Sequence[Member], statistics: Mapping[str, np.ndarray]) -> Rows:
+    nothing = np.full(len(TENSOR_STATISTICS), np.nan)
+    values = np.array([statistics[m.place["part"]][m.slot] if m.status == "ok" else nothing for m in members])
+    columns: dict[str, Any] = {
+        "model": [model] * len(members),
+        "tensor": [m.name for m in members],
+        "file": [m.facts["tensor"]["file"] for m in members],
+        "dtype": [m.facts["tensor"]["dtype"] for m in members],
+        "shape": pa.array([m.facts["tensor"]["shape"] for m in members], pa.list_(pa.int64())),
+        "parameters": [int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members],
+        "bytes": [m.facts["tensor"]["nbytes"] for m in members],
+        "canonical_name": [m.facts["canonical_name"] for m in members],
+        **_places(members),
+        "part": [m.place["part"] for m in members],
+        "alias_of": pa.nulls(len(members), pa.string()),
+        "status": [m.status for m in members],
+        "reason": pa.array([m.reason for m in members], pa.string()),
+        **{name: _numbers(values[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
+        "quantiles_exact": pa.array(
+            [is_exact(m.facts["tensor"]["dtype"]) if m.status == "ok" else None for m in members], pa.bool_()
+        ),
+    }
+    return "tensors", pa.table(columns)
+
+
+def _distribution(model: str, members: Sequence[Member], counts: np.ndarray) -> Rows:
+    pieces = []
+    for m in members:
+        bins = np.flatnonzero(counts[m.slot])
+        lo, hi = bin_edges(m.facts["tensor"]["dtype"], bins)
+        finite = np.isfinite(lo)
+        pieces.append((m.name, bins[finite], lo[finite], hi[finite], counts[m.slot][bins][finite]))
+    lengths = [len(piece[1]) for piece in pieces]
+    return "distribution", pa.table({
+        "model": _repeat([model], [sum(lengths)]),
+        "tensor": _repeat([piece[0] for piece in pieces], lengths),
+        "bin": np.concatenate([piece[1] for piece in pieces]).astype(np.int32),
+        "lo": np.concatenate([piece[2] for piece in pieces]),
+        "hi": np.concatenate([piece[3] for piece in pieces]),
+        "count": np.concatenate([piece[4] for piece in pieces]).astype(np.int64),
+    })  # fmt: skip
+
+
+def _matrices(model: str, members: Sequence[Member]) -> Rows:
+    matrices = [m.matrix or {} for m in members]
+    heads = [matrix["heads"] or {"count": None, "queries": None} for matrix in matrices]
+    return "matrices", pa.table({
+        "model": _repeat([model], [len(members)]),
+        "matrix": pa.array([matrix["id"] for matrix in matrices], pa.string()),
+        "kind": pa.array([matrix["kind"] for matrix in matrices], pa.string()),
+        "tensor": pa.array([m.name for m in members], pa.string()),
+        **_places(members),
+        "rows": pa.array([matrix["rows"] for matrix in matrices], pa.int64()),
+        "cols": pa.array([matrix["cols"] for matrix in matrices], pa.int64()),
+        "heads": pa.array([h["count"] for h in heads], pa.int32()),
+        "queries_per_head": pa.array([h["queries"] for h in heads], pa.int32()),
+    })  # fmt: skip
+
+
+def _channels(model: str, members: Sequence[Member], side: str, values: np.ndarray, fingerprints: np.ndarray) -> Rows:
+    lengths = [(m.matrix or {})["rows" if side == "out" else "cols"] for m in members]
+    numbers = [np.arange(n, dtype=np.int32) for n in lengths]
+    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(members, numbers, strict=True)]
+    pieces = [values[m.slot][:, :n] for m, n in zip(members, lengths, strict=True)]
+    prints = [fingerprints[m.slot][:n] for m, n in zip(members, lengths, strict=True)]
+    stacked = np.concatenate(pieces, axis=1)
+    return "channels", pa.table({
+        "model": _repeat([model], [sum(lengths)]),
+        "matrix": _repeat([(m.matrix or {})["id"] for m in members], lengths),
+        "axis": _repeat([side], [sum(lengths)]),
+        "channel": np.concatenate(numbers),
+        "layer": _repeat([m.place["layer"] for m in members], lengths, pa.int32()),
+        "role": _repeat([m.place["role"] for m in members], lengths),
+        "head": pa.concat_arrays(heads),
+        **{name: _numbers(stacked[i], name) for i, name in enumerate(CHANNEL_STATISTICS)},
+        "fingerprint": np.concatenate(prints),
+    })  # fmt: skip
+
+
+def _heads_of_channels(member: Member, side: str, channel: np.ndarray) -> pa.Array:
+    heads = (member.matrix or {})["heads"]
+    if heads and heads["axis"] == side:
+        return pa.array(channel // heads["dim"], pa.int32())
+    return pa.nulls(len(channel), pa.int32())
+
+
+def _spectra(model: str, members: Sequence[Member], sigma: np.ndarray, methods: np.ndarray) -> Iterator[Rows]:
+    heads = [head for m in members for head in _heads_of(m, sigma[m.slot[0]], methods[m.slot[0]])]
+    lengths = [len(h["sigma"]) for h in heads]
+    shared = ("layer", "role", "head")
+    types = {"layer": pa.int32(), "role": pa.string(), "head": pa.int32()}
+    yield "spectra", pa.table({
+        "model": _repeat([model], [len(heads)]),
+        **{name: pa.array([h[name] for h in heads], types.get(name)) for name in heads[0] if name != "sigma"},
+    })  # fmt: skip
+    yield "singular_values", pa.table({
+        "model": _repeat([model], [sum(lengths)]),
+        "spectrum": _repeat([h["spectrum"] for h in heads], lengths),
+        "i": np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in lengths]),
+        **{name: _repeat([h[name] for h in heads], lengths, types[name]) for name in shared},
+        "sigma": np.concatenate([h["sigma"] for h in heads]),
+    })  # fmt: skip
+
+
+def _heads_of(member: Member, sigma: np.ndarray, methods: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The row of `spectra` of every head of a matrix, with its singular values under `sigma`."""
+    matrix = member.matrix or {}
+    heads = matrix["heads"]
+    rows, cols = (heads["dim"], matrix["cols"]) if heads["axis"] == "out" else (matrix["rows"], heads["dim"])
+    for head in range(heads["count"]):
+        method = METHODS[methods[head]]
+        values = sigma[head, : min(rows, cols)] if method != "none" else np.empty(0)
+        floor = spectrum_floor(method, float(values.max(initial=0.0)), rows, cols)
+        yield {
+            "spectrum": f"{matrix['id']}@{head}",
+            "matrix": matrix["id"],
+            "layer": member.place["layer"],
+            "role": member.place["role"],
+            "head": head,
+            "rows": rows,
+            "cols": cols,
+            "rank": min(rows, cols),
+            "sigma_max": float(values[0]) if values.size else None,
+            "sigma_min": float(values[-1]) if values.size else None,
+            "frobenius": float(np.sqrt(np.sum(values**2))) if values.size else None,
+            "floor": floor if values.size else None,
+            "below_floor": int((values < floor).sum()) if values.size else None,
+            "method": method,
+            "reason": None if values.size else "NaN or infinite values in this head",
+            "sigma": values,
+        }
+
+
+def _model(scan: Scan, facts: Mapping[str, Any], members: Sequence[Member], loaded: int) -> Rows:
+    config = facts["config"] or {}
+    tied = config.get("tie_word_embeddings")
+    digests = sorted(f"{m.name} {m.digest}" for m in members if m.digest)
+    identity = xxhash.xxh3_128_hexdigest(json.dumps([facts["probe"], digests]).encode())
+    return "models", pa.table({
+        "model": [str(facts["model"])],
+        "source": [facts["source"]],
+        "format": [facts["format"]],
+        "architecture": pa.array([_first(config.get("architectures"))], pa.string()),
+        "family": pa.array([facts["family"]], pa.string()),
+        "parameters": [sum(int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members)],
+        "bytes": [sum(m.facts["tensor"]["nbytes"] for m in members)],
+        **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
+        "tied_embeddings": pa.array([tied if isinstance(tied, bool) else None], pa.bool_()),
+        "config": pa.array([json.dumps(config) if facts["config"] is not None else None], pa.string()),
+        "identity": [identity],
+        "scan": [scan.id],
+        "commits": pa.array([loaded], pa.int32()),
+    })  # fmt: skip
+
+
+def _first(values: Any) -> str | None:
+    return str(values[0]) if isinstance(values, list) and values else None
+
+
+def _files(model: str, facts: Mapping[str, Any]) -> Rows:
+    files = facts["files"]
+    return "files", pa.table({
+        "model": [model] * len(files),
+        "file": [f["name"] for f in files],
+        "bytes": [f["nbytes"] for f in files],
+        "header_bytes": [f["header_nbytes"] for f in files],
+        "tensors": pa.array([f["tensors"] for f in files], pa.int32()),
+    })  # fmt: skip
+
+
+def _runs(model: str, records: Sequence[Mapping[str, Any]]) -> Rows:
+    return "runs", pa.table({
+        "model": pa.array([model] * len(records), pa.string()),
+        "run": pa.array(range(1, len(records) + 1), pa.int32()),
+        "started": pa.array([datetime.fromisoformat(r["started"]) for r in records], pa.timestamp("us")),
+        "seconds": pa.array([r["seconds"] for r in records], pa.float64()),
+        "tasks": pa.array([r["tasks"] for r in records], pa.int32()),
+        "bytes_read": pa.array([r["bytes_read"] for r in records], pa.int64()),
+        "peak_memory": pa.array([r["peak_memory"] for r in records], pa.int64()),
+        **{name: pa.array([json.dumps(r[name]) for r in records], pa.string()) for name in RUN_FACTS},
+    })  # fmt: skip
+
+
+def _places(members: Sequence[Member]) -> dict[str, pa.Array]:
+    types = {"component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32()}
+    return {name: pa.array([m.place[name] for m in members], kind) for name, kind in types.items()}
+
+
+def _repeat(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:
+    """Each value as often as its length says, as one flat array."""
+    indices = np.repeat(np.arange(len(values), dtype=np.int32), lengths)
+    return pa.array(values, kind or pa.string()).take(pa.array(indices))
+
+
+def _numbers(values: np.ndarray, name: str) -> pa.Array:
+    """float64 statistics, NaN as NULL; counts as integers."""
+    return pa.array(values, pa.float64(), from_pandas=True).cast(pa.int64() if name in COUNTS else pa.float64())

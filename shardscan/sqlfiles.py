@@ -1,0 +1,67 @@
+"""Where the `.sql` files are: read by CATALOG, which runs schema and views, and by ASK, which runs questions.
+
+A wheel carries them as `shardscan/sql`; in a checkout they are the top-level `sql`. Where both are there the checkout
+wins: its files are the ones somebody edits and git tracks, and a `shardscan/sql` inside a checkout can only be a copy
+that an earlier build left behind. A checkout is told by a pyproject.toml that names this project, so that a wheel
+unpacked into somebody else's project never reads that project's `sql`.
+"""
+
+from __future__ import annotations
+
+import re
+from graphlib import TopologicalSorter
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from shardscan.errors import StoreError
+
+_SILENT = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
+
+
+def folder(package: Traversable | None = None) -> Traversable:
+    """The folder with `schema`, `views` and `questions`; `package` is the installed `shardscan` unless given."""
+    package = files("shardscan") if package is None else package
+    if isinstance(package, Path) and _is_checkout(package.parent):
+        return package.parent / "sql"
+    packaged = package / "sql"
+    if not (packaged / "schema").is_dir():
+        raise StoreError(f"{packaged} is missing from this installation of shardscan: install it again.")
+    return packaged
+
+
+def _is_checkout(root: Path) -> bool:
+    project = root / "pyproject.toml"
+    return (
+        (root / "sql" / "schema").is_dir()
+        and project.is_file()
+        and re.search(r'^name = "shardscan"$', project.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )
+
+
+def schema(root: Traversable | None = None) -> list[str]:
+    """One script per table, in the order of their names: its CREATE TABLE and its COMMENTs."""
+    return list(_texts("schema", root).values())
+
+
+def views(root: Traversable | None = None) -> dict[str, str]:
+    """One script per view or table macro by its name, each after the ones that it uses.
+
+    B uses A where A's name occurs as a word in B's SQL, comments and strings aside. A column of that name counts too,
+    which costs nothing: it only puts A first.
+    """
+    texts = _texts("views", root)
+    words = {name: set(re.findall(r"\w+", _SILENT.sub(" ", text))) for name, text in texts.items()}
+    uses = {name: [other for other in texts if other != name and other in words[name]] for name in texts}
+    return {name: texts[name] for name in TopologicalSorter(uses).static_order()}
+
+
+def question_files(root: Traversable | None = None) -> dict[str, str]:
+    """The text of every question by its name, in the order of the names."""
+    return _texts("questions", root)
+
+
+def _texts(kind: str, root: Traversable | None) -> dict[str, str]:
+    here = (folder() if root is None else root) / kind
+    found = sorted((file for file in here.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return {file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in found}

@@ -1,0 +1,262 @@
+"""STORE: a scan's arrays in Zarr; the only module that imports zarr.
+
+    <store>/arrays.zarr/<scan>/<component>/<role>/   arrays stacked over layers, one chunk or shard file a layer
+
+Writers of different tasks share no file, so tasks may finish in any order, thread or process; a task's commit is
+written last and holds the hash of every file it vouches for. Every chunk ends in a crc32c. Names of models and tensors
+are data: a scan's folder is a hash, a role's is a checked word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from shardscan import __version__, commits
+from shardscan.anatomy import Anatomy
+from shardscan.commits import Scan
+from shardscan.errors import StoreError, shown
+from shardscan.plan import HEADS, STATS, Group, Plan, Task, Unit
+from shardscan.reduce.distribution import BINS
+from shardscan.reduce.moments import CHANNEL_STATISTICS
+from shardscan.reduce.result import TENSOR_STATISTICS, Result
+from shardscan.shards.address import Checkpoint
+
+LAYOUT = 1
+CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
+NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One stacked array: a file for each index along its first `stacked` axes, split by the next axis if `sharded`."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    stacked: int
+    sharded: bool = False
+
+    @property
+    def file(self) -> tuple[int, ...]:
+        return (*(1,) * self.stacked, *(max(1, n) for n in self.shape[self.stacked :]))
+
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        split = self.stacked + self.sharded
+        return (*(1,) * split, *self.file[split:])
+
+
+def specs(group: Group) -> dict[str, Spec]:
+    """Every array of a group's folder, by name."""
+    shape: tuple[int, ...]
+    stack, matrices = (len(group.layers), len(group.experts)), [p.matrix for p, _ in group.members if p.matrix]
+    out: dict[str, Spec] = {}
+    for part in sorted({p.place.part for p, _ in group.members}):
+        statistics = (*stack, len(TENSOR_STATISTICS))
+        out[f"statistics_{part}"] = Spec(("layer", "expert", "tensor_statistic"), statistics, "float64", 2)
+        out[f"distribution_{part}"] = Spec(("layer", "expert", "pattern"), (*stack, BINS), "uint64", 2)
+    sides = {"out": [m.rows for m in matrices], "in": [m.cols for m in matrices if m.kind == "whole"]}
+    for side, lengths in sides.items():
+        if lengths:
+            dims = ("layer", "expert", "channel_statistic", f"{side}_channel")
+            shape = (*stack, len(CHANNEL_STATISTICS), max(lengths))
+            out[f"channels_{side}"] = Spec(dims, shape, "float64", 2)
+            out[f"fingerprints_{side}"] = Spec((*dims[:2], dims[3]), (*stack, max(lengths)), "uint64", 2)
+    with_heads = [(m, m.heads) for m in matrices if m.heads]
+    if with_heads:
+        shape = (stack[0], max(h.count for _, h in with_heads), max(h.rank(m.rows, m.cols) for m, h in with_heads))
+        out["heads"] = Spec(("layer", "head", "head_rank"), shape, "float64", 1, sharded=True)
+        out["heads_method"] = Spec(("layer", "head"), shape[:2], "uint8", 1)
+    return out
+
+
+def create(
+    store: Path, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan, *, replace: bool = False
+) -> Scan:
+    """The scan of this checkpoint in this store: made, or continued where the same checkpoint was begun before.
+
+    StoreError where the name belongs to another checkpoint and `replace` is not set.
+    """
+    scan = Scan(store, scan_id(checkpoint, probe, anatomy))
+    found = commits.begun(store)
+    if scan in found:
+        return scan
+    rivals = [other for other in found if attributes(other)["model"] == checkpoint.name]
+    if not replace and any(attributes(other)["probe"] != probe for other in rivals):
+        raise StoreError(
+            f"{store} already holds another checkpoint named {shown(checkpoint.name)}: give this one a name of its own "
+            "with --name, or let it take the place of the other with --replace."
+        )
+    facts = _attributes(checkpoint, probe, anatomy, plan)
+    root = zarr.open_group(scan.arrays, mode="w", zarr_format=3, attributes={"shardscan": facts})
+    for group in plan.groups:
+        _create_group(root, group)
+    commits.begin(scan, [other.id for other in rivals])
+    return scan
+
+
+def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
+    """Name, contents, places and layout: what must be equal for arrays to be continued."""
+    places = [[p.tensor.name, asdict(p.place), p.codes] for p in anatomy.placed]
+    return xxhash.xxh3_128_hexdigest(json.dumps([checkpoint.name, probe, places, LAYOUT]).encode())
+
+
+def attributes(scan: Scan) -> Mapping[str, Any]:
+    """What a scan knows of its checkpoint: model, source, format, probe, config, family, sizes, files, groups."""
+    return _facts(zarr.open_group(scan.arrays, mode="r"))
+
+
+def current(store: Path) -> list[Scan]:
+    """The scans that speak for their models, by model name: one that is still replacing another does not yet."""
+    found = commits.begun(store)
+    ids = {scan.id for scan in found}
+    speaking = [scan for scan in found if not ids & set(commits.replaces(scan))]
+    return sorted(speaking, key=lambda scan: str(attributes(scan)["model"]))
+
+
+def supersede(scan: Scan) -> None:
+    """Remove the scans that this one, now complete, was made to replace."""
+    for rival in commits.replaces(scan):
+        old = Scan(scan.store, rival)
+        shutil.rmtree(old.commits, ignore_errors=True)  # first, so that nobody trusts half of its arrays
+        shutil.rmtree(old.arrays, ignore_errors=True)
+
+
+def write(scan: Scan, task: Task, results: Sequence[Result]) -> None:
+    """Write a finished task's arrays, then commit each of its products."""
+    files: dict[str, dict[str, str]] = {product: {} for product in task.products}
+    for unit, result in zip(task.units, results, strict=True):
+        for product, name, values in _slot_arrays(unit, result):
+            if product in files and values is not None:
+                files[product] |= _write_slot(scan, f"{task.folder}/{name}", unit.slot, values)
+    verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
+    for product in sorted(task.products):
+        record = {
+            "task": task.name,
+            "product": product,
+            "version": __version__,
+            "tensors": verdicts,
+            "files": files[product],
+        }
+        commits.commit(scan, record)
+
+
+def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Folder and attributes of every group of a scan, in the order of the checkpoint's headers."""
+    for folder in attributes(scan)["groups"]:
+        yield folder, _facts(zarr.open_group(scan.arrays / folder, mode="r"))
+
+
+def read(scan: Scan, folder: str, name: str) -> np.ndarray:
+    """One stacked array, whole; see `specs` for its axes."""
+    values = zarr.open_array(scan.arrays / folder / name, mode="r")[...]
+    assert isinstance(values, np.ndarray)
+    return values
+
+
+def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> dict[str, Any]:
+    config = checkpoint.config
+    return {
+        "layout": LAYOUT,
+        "model": checkpoint.name,
+        "source": checkpoint.path,
+        "format": checkpoint.format,
+        "probe": probe,
+        "config": None if config is None else dict(config),
+        "notes": list(checkpoint.notes),
+        "family": anatomy.family,
+        "sizes": dict(anatomy.sizes),
+        "files": [{k: v for k, v in asdict(f).items() if k != "path"} for f in checkpoint.files],
+        "groups": [group.folder for group in plan.groups],
+    }
+
+
+def _create_group(root: zarr.Group, group: Group) -> None:
+    members = [asdict(p) | {"slot": slot} for p, slot in group.members]
+    for member in members:
+        del member["tensor"]["path"], member["tensor"]["offset"]
+    facts = {"component": group.component, "role": group.role, "tensors": members}
+    folder = root.create_group(group.folder, attributes={"shardscan": facts})
+    coordinates: dict[str, Sequence[int | None]] = {"layer": group.layers, "expert": group.experts}
+    for name, numbers in coordinates.items():
+        numbered = np.array([NO_NUMBER if n is None else n for n in numbers], np.int64)
+        folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
+    for name, words in {"tensor_statistic": TENSOR_STATISTICS, "channel_statistic": CHANNEL_STATISTICS}.items():
+        folder.create_array(name, shape=(len(words),), dtype=str, dimension_names=(name,))[:] = np.array(words, object)
+    dims = ("layer", "expert", "side")
+    folder.create_array("sizes", data=_true_sizes(group), compressors=CODECS, dimension_names=dims)
+    for name, spec in specs(group).items():
+        folder.create_array(
+            name,
+            shape=spec.shape,
+            chunks=spec.chunk,
+            shards=spec.file if spec.sharded else None,
+            dtype=spec.dtype,
+            fill_value=math.nan if spec.dtype == "float64" else 0,
+            compressors=CODECS,
+            dimension_names=spec.dims,
+        )
+
+
+def _true_sizes(group: Group) -> np.ndarray:
+    """Rows and columns of each slot's matrix, int64 (layer, expert, 2); 0 where there is none."""
+    sizes = np.zeros((len(group.layers), len(group.experts), 2), np.int64)
+    for p, slot in group.members:
+        if p.matrix:
+            sizes[slot] = p.matrix.rows, p.matrix.cols
+    return sizes
+
+
+def _slot_arrays(unit: Unit, result: Result) -> Iterator[tuple[str, str, np.ndarray | None]]:
+    part = unit.placed.place.part
+    yield STATS, f"statistics_{part}", result.tensor
+    yield STATS, f"distribution_{part}", result.counts
+    for side in ("out", "in"):
+        yield STATS, f"channels_{side}", getattr(result, f"channels_{side}")
+        yield STATS, f"fingerprints_{side}", getattr(result, f"fingerprints_{side}")
+    yield HEADS, "heads", result.heads
+    yield HEADS, "heads_method", result.methods
+
+
+def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray) -> dict[str, str]:
+    """Write one slot whole, padded to the stack's width; the written file and its hash."""
+    array = _open_for_writing(str(scan.arrays / path))
+    if 0 in array.shape:
+        return {}
+    stacked = array.ndim - values.ndim
+    padded = np.full(array.shape[stacked:], array.fill_value, array.dtype)
+    padded[tuple(slice(n) for n in values.shape)] = values
+    array[slot[:stacked]] = padded
+    file = array.metadata.encode_chunk_key((*slot[:stacked], *(0,) * values.ndim))
+    return {f"{path}/{file}": xxhash.xxh3_64_hexdigest((scan.arrays / path / file).read_bytes())}
+
+
+@lru_cache(maxsize=1024)
+def _open_for_writing(path: str) -> zarr.Array[Any]:
+    # a chunk that equals the fill value must still be written, or nothing shows that it is missing
+    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+
+
+def _verdict(unit: Unit, result: Result) -> dict[str, str | None]:
+    codes = unit.placed.codes
+    if result.failure or codes:
+        return {"status": "failed" if result.failure else "codes", "reason": result.failure or codes, "digest": None}
+    return {"status": "ok", "reason": unit.placed.reason, "digest": result.digest}
+
+
+def _facts(group: zarr.Group) -> Mapping[str, Any]:
+    facts = group.attrs["shardscan"]
+    assert isinstance(facts, dict)
+    return facts

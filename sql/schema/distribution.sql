@@ -1,0 +1,16 @@
+CREATE TABLE distribution (
+    model  VARCHAR NOT NULL,
+    tensor VARCHAR NOT NULL,
+    bin    INTEGER NOT NULL,
+    lo     DOUBLE NOT NULL,
+    hi     DOUBLE NOT NULL,
+    count  BIGINT NOT NULL
+);
+
+COMMENT ON TABLE distribution IS 'The values of every tensor, counted by bit pattern; empty bins are left out, NaN and infinite values too.';
+COMMENT ON COLUMN distribution.model IS 'Name of the model in this store.';
+COMMENT ON COLUMN distribution.tensor IS 'Tensor name.';
+COMMENT ON COLUMN distribution.bin IS 'Bit pattern: of the value for dtypes up to 16 bits, else of its bfloat16 truncated towards zero.';
+COMMENT ON COLUMN distribution.lo IS 'Smallest value of the bin.';
+COMMENT ON COLUMN distribution.hi IS 'Largest value of the bin; equal to lo where the distribution is exact.';
+COMMENT ON COLUMN distribution.count IS 'Values in the bin.';

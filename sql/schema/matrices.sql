@@ -1,0 +1,28 @@
+CREATE TABLE matrices (
+    model            VARCHAR NOT NULL,
+    matrix           VARCHAR NOT NULL,
+    kind             VARCHAR NOT NULL,
+    tensor           VARCHAR NOT NULL,
+    component        VARCHAR,
+    layer            INTEGER,
+    role             VARCHAR,
+    expert           INTEGER,
+    rows             BIGINT NOT NULL,
+    cols             BIGINT NOT NULL,
+    heads            INTEGER,
+    queries_per_head INTEGER
+);
+
+COMMENT ON TABLE matrices IS 'One row per logical 2-D weight.';
+COMMENT ON COLUMN matrices.model IS 'Name of the model in this store.';
+COMMENT ON COLUMN matrices.matrix IS 'Tensor name, or tensor#role for a slice, tensor[17] for an expert of a stack.';
+COMMENT ON COLUMN matrices.kind IS 'whole for a 2-D tensor; folded for an n-D one seen as first axis x the rest.';
+COMMENT ON COLUMN matrices.tensor IS 'Tensor that holds it.';
+COMMENT ON COLUMN matrices.component IS 'Part of the model the tensor belongs to: text, vision, encoder, ...; never NULL.';
+COMMENT ON COLUMN matrices.layer IS 'Layer number from 0; NULL only where there is none.';
+COMMENT ON COLUMN matrices.role IS 'What the tensor does: q_proj, down_proj, embed_tokens, ...; other when no family rule names it.';
+COMMENT ON COLUMN matrices.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
+COMMENT ON COLUMN matrices.rows IS 'Output channels.';
+COMMENT ON COLUMN matrices.cols IS 'Input channels.';
+COMMENT ON COLUMN matrices.heads IS 'Heads in this matrix (KV heads for k_proj and v_proj); NULL where it has none or they are unknown.';
+COMMENT ON COLUMN matrices.queries_per_head IS 'Query heads that share one head of this matrix (GQA group); 1 for q_proj and o_proj.';

@@ -1,0 +1,302 @@
+"""A small catalog made with NumPy: two models whose tensors, and therefore whose answers, are known.
+
+`alpha` has three layers of float16 with four query heads and two KV heads; `beta` has one layer of bfloat16 and a
+float32 tensor whose distribution is ranges. Planted in alpha: input channel 5 of every q_proj is an outlier, row 2 of
+layer 0's k_proj is dead, head 1 of layer 0's q_proj has rank 1, head 0 of layer 1's v_proj is zero, layer 1's down_proj
+is 8 times its neighbours, final_norm is constant, one NaN and two infinities sit in embed_tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from shardscan import sqlfiles
+
+HIDDEN, HEADS, KV_HEADS, DIM, WIDTH, VOCAB = 48, 4, 2, 12, 30, 50
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    path: Path
+    tensors: dict[tuple[str, str], Array]
+    sigmas: dict[tuple[str, str], Array] = field(default_factory=dict)
+
+
+def build(folder: Path) -> Catalog:
+    """`folder/catalog.duckdb`, with the finite float64 values behind every tensor and every spectrum."""
+    path = folder / "catalog.duckdb"
+    catalog = Catalog(
+        path, {("alpha", n): v for n, v in _alpha().items()} | {("beta", n): v for n, v in _beta().items()}
+    )
+    with duckdb.connect(str(path)) as connection:
+        for script in sqlfiles.schema():
+            connection.execute(script)
+        _insert(connection, "models", [_model(model, catalog) for model in ("alpha", "beta")])
+        _insert(connection, "files", [_file("alpha", 9000), _file("beta", 4000)])
+        _insert(connection, "tensors", [_tensor(*key, values) for key, values in catalog.tensors.items()])
+        _insert(connection, "tensors", [_unplaced()])
+        for (model, name), values in catalog.tensors.items():
+            _insert(connection, "distribution", _distribution(model, name, values))
+            if values.ndim == 2:
+                _insert(connection, "matrices", [_matrix(model, name, values)])
+                _insert(connection, "channels", _channels(model, name, values))
+                for spectrum, head, block in _blocks(name, values):
+                    sigma = np.linalg.svd(np.where(np.isfinite(block), block, 0), compute_uv=False)
+                    catalog.sigmas[model, spectrum] = sigma * (sigma > 1e-12 * max(sigma[0], 1e-300))
+                    _insert_spectrum(connection, model, name, spectrum, head, block, catalog.sigmas[model, spectrum])
+        for script in sqlfiles.views().values():
+            connection.execute(script)
+    return catalog
+
+
+def _alpha() -> dict[str, Array]:
+    rng = np.random.default_rng(7)
+    tensors = {"embed.weight": rng.normal(0, 0.05, (VOCAB, HIDDEN))}
+    for layer in range(3):
+        q, k, v = (rng.normal(0, 0.02, (heads * DIM, HIDDEN)) for heads in (HEADS, KV_HEADS, KV_HEADS))
+        q[:, 5] *= 12
+        tensors |= {f"{layer}.q_proj.weight": q, f"{layer}.k_proj.weight": k, f"{layer}.v_proj.weight": v}
+        tensors[f"{layer}.o_proj.weight"] = rng.normal(0, 0.02, (HIDDEN, HEADS * DIM))
+        tensors[f"{layer}.down_proj.weight"] = rng.normal(0, 0.02 * (8 if layer == 1 else 1), (HIDDEN, WIDTH))
+    tensors["0.q_proj.weight"][DIM : 2 * DIM] = 0.25 * np.eye(1, HIDDEN, 9)
+    tensors["0.k_proj.weight"][2] = 0
+    tensors["1.v_proj.weight"][:DIM] = 0
+    tensors["final_norm.weight"] = np.ones(HIDDEN)
+    tensors["lonely.weight"] = rng.normal(0, 1, (1, 7))
+    values = {name: tensor.astype(np.float16).astype(np.float64) for name, tensor in tensors.items()}
+    values["embed.weight"].flat[:3] = np.nan, np.inf, -np.inf
+    return values
+
+
+def _beta() -> dict[str, Array]:
+    rng = np.random.default_rng(8)
+    q = rng.normal(0, 0.02, (HEADS * DIM, HIDDEN)).astype(np.float32)
+    return {
+        "0.q_proj.weight": (q.view(np.uint32) & 0xFFFF0000).view(np.float32).astype(np.float64),
+        "0.down_proj.weight": rng.normal(0, 0.02, (HIDDEN, WIDTH)).astype(np.float32).astype(np.float64),
+    }
+
+
+def place(name: str) -> tuple[int | None, str]:
+    """(layer, role) of a tensor of this catalog."""
+    parts = name.split(".")
+    roles = {"embed": "embed_tokens", "lonely": "router"}
+    return (int(parts[0]), parts[1]) if parts[0].isdigit() else (None, roles.get(parts[0], parts[0]))
+
+
+def is_range(model: str, name: str) -> bool:
+    """Whether the tensor is the float32 one, whose distribution is ranges."""
+    return (model, name) == ("beta", "0.down_proj.weight")
+
+
+def _dtype(model: str, name: str) -> str:
+    return "F16" if model == "alpha" else "F32" if is_range(model, name) else "BF16"
+
+
+def _heads(name: str) -> int | None:
+    return {"q_proj": HEADS, "o_proj": HEADS, "k_proj": KV_HEADS, "v_proj": KV_HEADS}.get(place(name)[1])
+
+
+def _model(model: str, catalog: Catalog) -> dict[str, Any]:
+    sizes = [v.size for (owner, _), v in catalog.tensors.items() if owner == model]
+    extra = 8 if model == "alpha" else 0
+    return {
+        "model": model,
+        "scan": model,
+        "commits": 1,
+        "source": f"/models/{model}",
+        "format": "safetensors",
+        "architecture": "LlamaForCausalLM",
+        "family": "llama",
+        "parameters": sum(sizes) + extra,
+        "bytes": 2 * sum(sizes) + extra,
+        "layers": 3,
+        "hidden_size": HIDDEN,
+        "heads": HEADS,
+        "kv_heads": KV_HEADS,
+        "head_dim": DIM,
+        "vocab_size": VOCAB,
+        "tied_embeddings": True,
+        "config": "{}",
+        "identity": model,
+    }
+
+
+def _file(model: str, size: int) -> dict[str, Any]:
+    return {"model": model, "file": "model.safetensors", "bytes": size, "header_bytes": 800, "tensors": 1}
+
+
+def _tensor(model: str, name: str, values: Array) -> dict[str, Any]:
+    layer, role = place(name)
+    finite = values[np.isfinite(values)]
+    size = np.abs(finite)
+    center = finite - finite.mean()
+    std = finite.std() if np.ptp(finite) else 0.0
+    return {
+        "model": model,
+        "tensor": name,
+        "file": "model.safetensors",
+        "dtype": _dtype(model, name),
+        "shape": list(values.shape),
+        "parameters": values.size,
+        "bytes": values.size * (4 if is_range(model, name) else 2),
+        "canonical_name": name,
+        "component": "text",
+        "layer": layer,
+        "role": role,
+        "part": "weight",
+        "status": "ok",
+        "mean": finite.mean(),
+        "std": std,
+        "min": finite.min(),
+        "max": finite.max(),
+        "absmax": size.max(),
+        "absmin": size[size > 0].min(),
+        "mean_abs": size.mean(),
+        "rms": np.sqrt(np.mean(finite**2)),
+        "kurtosis": np.mean(center**4) / std**4 if std else None,
+        "zeros": int((finite == 0).sum()),
+        "near_zeros": int((size <= 1e-8).sum()),
+        "nans": int(np.isnan(values).sum()),
+        "infs": int(np.isinf(values).sum()),
+        "p99_abs": np.quantile(size, 0.99, method="inverted_cdf"),
+        "p999_abs": np.quantile(size, 0.999, method="inverted_cdf"),
+        "quantiles_exact": not is_range(model, name),
+    }
+
+
+def _unplaced() -> dict[str, Any]:
+    return {
+        "model": "alpha",
+        "tensor": "mystery.codes",
+        "file": "model.safetensors",
+        "dtype": "U8",
+        "shape": [8],
+        "parameters": 8,
+        "bytes": 8,
+        "canonical_name": "mystery.codes",
+        "component": "text",
+        "role": "other",
+        "part": "weight",
+        "status": "codes",
+        "reason": "quantised codes",
+    }
+
+
+def _matrix(model: str, name: str, values: Array) -> dict[str, Any]:
+    layer, role = place(name)
+    return {
+        "model": model,
+        "matrix": name,
+        "kind": "whole",
+        "tensor": name,
+        "component": "text",
+        "layer": layer,
+        "role": role,
+        "rows": values.shape[0],
+        "cols": values.shape[1],
+        "heads": _heads(name),
+        "queries_per_head": HEADS // KV_HEADS if role in ("k_proj", "v_proj") else 1,
+    }
+
+
+def _channels(model: str, name: str, values: Array) -> list[dict[str, Any]]:
+    layer, role = place(name)
+    rows = []
+    for axis, lines in (("out", values), ("in", values.T)):
+        for channel, line in enumerate(lines):
+            x = line[np.isfinite(line)]
+            rows.append(
+                {
+                    "model": model,
+                    "matrix": name,
+                    "axis": axis,
+                    "channel": channel,
+                    "layer": layer,
+                    "role": role,
+                    "mean": x.mean(),
+                    "std": x.std(),
+                    "min": x.min(),
+                    "max": x.max(),
+                    "mean_abs": np.abs(x).mean(),
+                    "absmax": np.abs(x).max(),
+                    "rms": np.sqrt(np.mean(x**2)),
+                    "zeros": int((x == 0).sum()),
+                }
+            )
+    return rows
+
+
+def _blocks(name: str, values: Array) -> list[tuple[str, int | None, Array]]:
+    heads = _heads(name)
+    if heads is None:
+        return [(name, None, values)]
+    rows = values.T if place(name)[1] == "o_proj" else values
+    return [(f"{name}@{h}", h, rows[h * DIM : (h + 1) * DIM]) for h in range(heads)]
+
+
+def _insert_spectrum(
+    connection: duckdb.DuckDBPyConnection,
+    model: str,
+    name: str,
+    spectrum: str,
+    head: int | None,
+    block: Array,
+    sigma: Array,
+) -> None:
+    layer, role = place(name)
+    key = {"model": model, "spectrum": spectrum, "layer": layer, "role": role, "head": head}
+    shape = {"rows": block.shape[0], "cols": block.shape[1], "rank": len(sigma)}
+    ends = {"sigma_max": sigma[0], "sigma_min": sigma[-1], "frobenius": np.sqrt(np.sum(sigma**2))}
+    # one whole matrix as a Gram leaves it: its smallest values are noise
+    below = 3 if spectrum == "2.down_proj.weight" else 0
+    method = {"floor": 1e-5 * sigma[0], "below_floor": below, "method": "gram"}
+    _insert(connection, "spectra", [key | {"matrix": name} | shape | ends | method])
+    _insert(connection, "singular_values", [key | {"i": i, "sigma": s} for i, s in enumerate(sigma, 1)])
+
+
+def _distribution(model: str, name: str, values: Array) -> list[dict[str, Any]]:
+    finite = values[np.isfinite(values)]
+    if model == "alpha":
+        patterns = finite.astype(np.float16).view(np.uint16).astype(np.int64)
+        edges = (patterns, patterns)
+    else:
+        patterns = (finite.astype(np.float32).view(np.uint32) >> 16).astype(np.int64)
+        edges = (patterns << 16, (patterns << 16) + (0xFFFF if is_range(model, name) else 0))
+    rows = []
+    bins, first, counts = np.unique(patterns, return_index=True, return_counts=True)
+    for bin, at, count in zip(bins, first, counts, strict=True):
+        near, far = (_decode(edge[at], model) for edge in edges)
+        rows.append(
+            {
+                "model": model,
+                "tensor": name,
+                "bin": int(bin),
+                "lo": min(near, far),
+                "hi": max(near, far),
+                "count": int(count),
+            }
+        )
+    return rows
+
+
+def _decode(bits: Any, model: str) -> float:
+    kind = (np.uint16, np.float16) if model == "alpha" else (np.uint32, np.float32)
+    return float(np.array([bits]).astype(kind[0]).view(kind[1])[0])
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
+    names = list(rows[0])
+    loaded = pa.Table.from_pylist(
+        [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
+    )
+    connection.register("loaded", loaded)
+    connection.execute(f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(names)} FROM loaded")
+    connection.unregister("loaded")

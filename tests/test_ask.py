@@ -1,0 +1,190 @@
+"""The locked connection, and what ad-hoc SQL and its parameters become."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from catalogs import Catalog, build
+from shardscan.ask import ask, connect, guess, run
+from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    return build(tmp_path_factory.mktemp("store"))
+
+
+HOSTILE = [
+    "SELECT * FROM read_text('/etc/hostname')",
+    "SELECT * FROM read_csv('/etc/hostname')",
+    "SELECT * FROM glob('/*')",
+    "FROM '/etc/hostname'",
+    "COPY tensors TO '{folder}/stolen.csv'",
+    "ATTACH '{folder}/other.duckdb'",
+    "EXPORT DATABASE '{folder}/stolen'",
+    "SET enable_external_access = true",
+    "SET lock_configuration = false",
+    "SET threads = 1",
+    "PRAGMA threads = 1",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "FROM python_table",
+    "INSERT INTO files VALUES ('a', 'b', 1, 1, 1)",
+    "DELETE FROM tensors",
+    "DROP TABLE tensors",
+    "CREATE TABLE mine (i INTEGER)",
+]
+
+
+@pytest.mark.parametrize("sql", HOSTILE)
+def test_the_connection_refuses_files_settings_and_changes(catalog: Catalog, sql: str, tmp_path: Path) -> None:
+    python_table = pa.table({"a": [1]})
+    assert python_table.num_rows == 1
+    with connect(catalog.path) as connection, pytest.raises(duckdb.Error):
+        connection.execute(sql.format(folder=tmp_path)).fetchall()
+    with pytest.raises(QueryError):
+        run(catalog.path, sql.format(folder=tmp_path), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_connections_may_read_at_once_from_the_store_or_the_file(catalog: Catalog) -> None:
+    with connect(catalog.path.parent) as one, connect(str(catalog.path)) as two:
+        assert (
+            one.sql("SELECT count(*) FROM models").fetchall()
+            == two.sql("SELECT count(*) FROM models").fetchall()
+            == [(2,)]
+        )
+
+
+def test_a_missing_store_says_how_to_make_one(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(StoreNotFound, match="shardscan ingest CHECKPOINT --store"):
+            connect(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
+def test_a_file_that_is_no_catalog_is_a_store_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "catalog.duckdb").write_bytes(content)
+    with pytest.raises(StoreError, match=r"catalog --rebuild"):
+        connect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-3", -3),
+        ("3.0", 3.0),
+        (".5", 0.5),
+        ("1e-8", 1e-8),
+        ("true", True),
+        ("FALSE", False),
+        ("null", None),
+        ("q_proj", "q_proj"),
+        ("", ""),
+        ("nan", "nan"),
+        ("1_000", "1_000"),
+        (" 3", " 3"),
+        ("3B", "3B"),
+    ],
+)
+def test_text_becomes_the_value_it_reads_as(text: str, value: Any) -> None:
+    assert guess(text) == value and type(guess(text)) is type(value)
+
+
+def test_parameters_reach_the_query_with_their_types(catalog: Catalog) -> None:
+    sql = "SELECT DISTINCT layer, role FROM tensors WHERE layer = $layer AND role = $role"
+    assert run(catalog.path, sql, {"layer": "0", "role": "q_proj"}).to_pylist() == [{"layer": 0, "role": "q_proj"}]
+
+
+@pytest.mark.parametrize(("given", "named"), [({}, "'layer'"), ({"layer": "0", "head": "1"}, "'head'")])
+def test_a_missing_or_unknown_parameter_is_named(catalog: Catalog, given: dict[str, str], named: str) -> None:
+    with pytest.raises(QueryError, match=f"{named}.*takes layer"):
+        run(catalog.path, "SELECT $layer", given)
+
+
+@pytest.mark.parametrize("sql", ["", "SELECT 1; SELECT 2", "-- nothing"])
+def test_a_query_is_one_statement(catalog: Catalog, sql: str) -> None:
+    with pytest.raises(QueryError, match="a query is one"):
+        run(catalog.path, sql)
+
+
+def test_an_error_keeps_the_line_that_points_at_it(catalog: Catalog) -> None:
+    with pytest.raises(QueryError, match=r"LINE 1: SELECT nope FROM tensors\n\s+\^"):
+        run(catalog.path, "SELECT nope FROM tensors")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DESCRIBE tensors",
+        "SUMMARIZE files",
+        "SHOW TABLES",
+        "EXPLAIN SELECT 1",
+        "FROM models",
+        "PIVOT tensors ON part USING count(*) GROUP BY model",
+        "PRAGMA table_info('tensors')",
+    ],
+)
+def test_statements_that_only_read_are_queries_too(catalog: Catalog, sql: str) -> None:
+    assert run(catalog.path, sql).num_rows > 0
+
+
+def test_a_sum_of_integers_is_an_int64_where_it_fits_and_rows_may_be_none(catalog: Catalog) -> None:
+    table = run(
+        catalog.path,
+        "SELECT sum(bytes) AS small, 170141183460469231731687303715884105727::HUGEINT // 2 AS large FROM files",
+    )
+    assert table.schema.field("small").type == pa.int64() and table["small"].to_pylist() == [13000]
+    assert table.schema.field("large").type == pa.decimal128(38, 0)
+    assert (
+        run(catalog.path, "SELECT sum(bytes) AS s FROM files WHERE false GROUP BY model").schema.field("s").type
+        == pa.int64()
+    )
+
+
+def test_an_unknown_question_names_the_nearest(catalog: Catalog) -> None:
+    with pytest.raises(QuestionNotFound, match="outliers"):
+        ask(catalog.path, "outlier", {})
+
+
+def test_an_unknown_parameter_of_a_question_lists_the_known(catalog: Catalog) -> None:
+    with pytest.raises(QueryError, match="'sigmas': it takes model, per_matrix, sigma, top"):
+        ask(catalog.path, "outliers", {"sigmas": "3"})
+
+
+@pytest.mark.parametrize(("name", "text"), [("top", "2.5"), ("top", "many"), ("sigma", "true"), ("sigma", "null")])
+def test_a_value_of_the_wrong_type_is_refused(catalog: Catalog, name: str, text: str) -> None:
+    with pytest.raises(QueryError, match=f"The parameter {name} is a"):
+        ask(catalog.path, "outliers", {name: text})
+
+
+def test_a_text_parameter_stays_text_and_a_whole_number_may_stand_for_a_float(catalog: Catalog) -> None:
+    assert ask(catalog.path, "outliers", {"model": "3", "sigma": "2"}).num_rows == 0
+
+
+def test_interrupting_a_query_raises_keyboard_interrupt(catalog: Catalog) -> None:
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from shardscan.ask import run\n"
+        "print('ready', flush=True)\n"
+        "try: run(sys.argv[1], 'SELECT sum(a.i * b.i % 7) FROM range(10000000) a(i), range(10000000) b(i)')\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(catalog.path)], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        try:
+            child.wait(timeout=0.7)
+        except subprocess.TimeoutExpired:
+            os.kill(child.pid, signal.SIGINT)
+        try:
+            assert child.wait(timeout=20) == 130
+        finally:
+            child.kill()

@@ -1,0 +1,131 @@
+"""The whole line: what is done is not done again, and a name means one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shardscan
+import tiny
+from shardscan import commits, flow
+from shardscan.errors import StoreError
+
+ATTENTION_BYTES = 2 * 2 * tiny.HIDDEN * tiny.HEAD_DIM * (2 * tiny.HEADS + 2 * tiny.KV_HEADS)
+
+
+def query(scans: Path, sql: str) -> list[tuple[object, ...]]:
+    with shardscan.connect(scans) as connection:
+        return connection.sql(sql).fetchall()
+
+
+def test_a_second_run_reads_nothing_and_leaves_no_run(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    first = shardscan.ingest(model, tmp_path / "scans")
+    second = shardscan.ingest(model, tmp_path / "scans")
+    assert (first.tasks, first.bytes_read) == (16, shardscan.open(model).checkpoint.nbytes)
+    assert (second.tasks, second.bytes_read) == (0, 0)
+    assert query(tmp_path / "scans", "select run, tasks, bytes_read from runs") == [(1, 16, first.bytes_read)]
+
+
+def test_heads_asked_for_later_read_only_the_attention_weights(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "later", spectra="none")
+    assert query(tmp_path / "later", "select count(*) from spectra") == [(0,)]
+    added = shardscan.ingest(model, tmp_path / "later")
+    shardscan.ingest(model, tmp_path / "once")
+    assert added.bytes_read == ATTENTION_BYTES
+    for table in ("spectra", "singular_values", "channels", "tensors"):
+        sql = f"select * from {table} order by all"
+        assert query(tmp_path / "later", sql) == query(tmp_path / "once", sql)
+
+
+def test_a_lost_commit_is_done_again_and_nothing_else(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans")
+    (scan,) = commits.begun(tmp_path / "scans")
+    (scan.commits / "text.up_proj.1.stats-1.json").unlink()
+    again = shardscan.ingest(model, tmp_path / "scans")
+    assert (again.tasks, again.bytes_read) == (1, 2 * tiny.INNER * tiny.HIDDEN)
+
+
+def test_a_copy_of_the_checkpoint_elsewhere_continues(tmp_path: Path) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "here" / "tiny"), tmp_path / "scans")
+    assert shardscan.ingest(tiny.llama(tmp_path / "there" / "tiny"), tmp_path / "scans").bytes_read == 0
+
+
+def test_other_weights_under_one_name_are_refused_though_their_headers_are_equal(tmp_path: Path) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
+    before = query(tmp_path / "scans", "select * from tensors order by all")
+    with pytest.raises(StoreError, match=r"--name.*--replace"):
+        shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans")
+    assert query(tmp_path / "scans", "select * from tensors order by all") == before
+
+
+def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
+    (old,) = commits.begun(tmp_path / "scans")
+    shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans", replace=True)
+    (new,) = commits.begun(tmp_path / "scans")
+    assert new != old
+    assert not old.arrays.exists()
+    shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "fresh")
+    sql = "select * from channels order by all"
+    assert query(tmp_path / "scans", sql) == query(tmp_path / "fresh", sql)
+
+
+def test_until_a_replacement_is_complete_the_old_scan_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
+    before = query(tmp_path / "scans", "select * from tensors order by all")
+    new = tiny.llama(tmp_path / "b" / "tiny", seed=1)
+    prepared = flow.prepare(new)
+    (new / "model.safetensors").write_bytes((new / "model.safetensors").read_bytes()[:-64])
+    done = flow.execute(prepared, tmp_path / "scans", replace=True)
+    assert done.failures
+    assert query(tmp_path / "scans", "select * from tensors order by all") == before
+
+
+def test_models_of_two_names_share_a_store(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans")
+    shardscan.ingest(model, tmp_path / "scans", name="twin")
+    assert query(tmp_path / "scans", "select model, count(*) from tensors group by all order by all") == [
+        ("tiny", 16),
+        ("twin", 16),
+    ]
+
+
+def test_a_tensor_that_cannot_be_read_costs_only_itself_and_is_tried_again(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    whole = (model / "model.safetensors").read_bytes()
+    prepared = flow.prepare(model)
+    (model / "model.safetensors").write_bytes(whole[:-8])
+    done = flow.execute(prepared, tmp_path / "scans")
+    failed = query(tmp_path / "scans", "select tensor, reason, mean from tensors where status = 'failed'")
+    assert failed == [(name, reason, None) for name, reason in done.failures.items()]
+    assert len(failed) == 1
+    assert "shorter than its header says" in str(failed[0][1])
+    assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(15,)]
+
+    (model / "model.safetensors").write_bytes(whole)
+    again = shardscan.ingest(model, tmp_path / "scans", replace=True)
+    assert not again.failures
+    assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(16,)]
+
+
+def test_progress_counts_up_to_all_bytes(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans", progress=lambda done, total: seen.append((done, total)))
+    size = shardscan.open(model).checkpoint.nbytes
+    assert [total for _, total in seen] == [size] * 16
+    assert seen[-1] == (size, size)
+    assert np.all(np.diff([done for done, _ in seen]) > 0)
+
+
+def test_a_plan_without_a_run_writes_nothing(tmp_path: Path) -> None:
+    prepared = flow.prepare(tiny.llama(tmp_path / "tiny"))
+    assert (len(prepared.plan.tasks), prepared.plan.bytes_to_read) == (16, prepared.checkpoint.nbytes)
+    assert prepared.plan.peak_memory > 0
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny"]

@@ -1,0 +1,138 @@
+"""The questions that ship: their headers, and the answers that were planted in the catalog of `catalogs`."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from catalogs import Catalog, build
+from shardscan.ask import Question, ask, parse, questions
+from shardscan.errors import QueryError
+
+QUESTIONS = questions()
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    return build(tmp_path_factory.mktemp("store"))
+
+
+def answer(catalog: Catalog, name: str, **parameters: str) -> list[dict[str, Any]]:
+    return ask(catalog.path, name, parameters).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_at_least_twelve_questions_ship() -> None:
+    assert len(QUESTIONS) >= 12
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_a_header_declares_exactly_the_parameters_of_its_one_select(question: Question) -> None:
+    (statement,) = duckdb.extract_statements(question.sql)
+    assert statement.type == duckdb.StatementType.SELECT
+    assert {parameter.name for parameter in question.parameters} == statement.named_parameters
+    assert question.example.startswith(f"shardscan ask {question.name} ") and "ORDER BY" in question.sql
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_has_rows_with_its_defaults_and_the_same_ones_twice(catalog: Catalog, name: str) -> None:
+    table = ask(catalog.path, name, {})
+    assert table.num_rows > 0
+    again = ask(catalog.path, name, {})
+    for column in table.column_names:
+        first, second = table[column].to_pylist(), again[column].to_pylist()
+        if pa.types.is_floating(table.schema.field(column).type):
+            # threads add floats in any order, so the last bits may differ
+            assert [x is None for x in first] == [x is None for x in second]
+            first, second = ([x for x in xs if x is not None] for xs in (first, second))
+            assert second == pytest.approx(first, rel=1e-12)
+        else:
+            assert first == second
+    assert not any(str(kind).startswith("decimal") for kind in table.schema.types)
+
+
+def test_the_planted_outlier_is_first_in_every_layer(catalog: Catalog) -> None:
+    found = answer(catalog, "outliers", top="3", model="alpha")
+    assert {(row["role"], row["axis"], row["channel"]) for row in found[:2]} == {("q_proj", "in", 5)}
+    assert answer(catalog, "outliers", sigma="1000") == []
+
+
+def test_the_planted_outlier_is_shared_by_all_layers(catalog: Catalog) -> None:
+    (row,) = answer(catalog, "shared-outliers", share="0.9", model="alpha")
+    assert (row["role"], row["axis"], row["channel"]) == ("q_proj", "in", 5)
+    assert (row["layers"], row["layers_of_role"], row["first_layer"], row["last_layer"]) == (3, 3, 0, 2)
+
+
+def test_the_head_of_rank_one_is_the_most_low_rank_one_of_layer_0(catalog: Catalog) -> None:
+    first = next(row for row in answer(catalog, "low-rank-heads", role="q_proj", model="alpha") if row["layer"] == 0)
+    assert (first["most_low_rank_head"], first["heads"]) == (1, 4)
+    assert first["lowest_effective_rank"] == pytest.approx(1)
+
+
+def test_kv_heads_are_counted_once(catalog: Catalog) -> None:
+    assert {row["heads"] for row in answer(catalog, "low-rank-heads", role="k_proj")} == {2}
+    assert len(answer(catalog, "rank-ratios", role="k_proj")) == 3 * 2
+
+
+def test_q_and_k_are_lower_in_rank_where_a_q_head_has_rank_one(catalog: Catalog) -> None:
+    rows = answer(catalog, "qk-against-vo", model="alpha")
+    assert [row["layer"] for row in rows] == [0, 1, 2]
+    assert min(rows, key=lambda row: row["qk_over_vo"])["layer"] == 0
+
+
+def test_dead_rows_are_found_by_default_and_nearly_dead_ones_on_request(catalog: Catalog) -> None:
+    found = {(row["matrix"], row["axis"], row["channel"]) for row in answer(catalog, "dead-channels")}
+    assert found == {("0.k_proj.weight", "out", 2)} | {("1.v_proj.weight", "out", i) for i in range(12)}
+    assert len(answer(catalog, "dead-channels", threshold="0.04")) > len(found)
+
+
+def test_the_layer_that_is_eight_times_its_neighbours_stands_out(catalog: Catalog) -> None:
+    rows = [
+        row for row in answer(catalog, "odd-layers", factor="4") if row["role"] == "down_proj" and row["layer"] == 1
+    ]
+    assert {row["metric"] for row in rows} == {"rms", "absmax"}
+
+
+def test_nans_and_infs_are_counted(catalog: Catalog) -> None:
+    (row,) = answer(catalog, "nans-and-infs")
+    assert (row["tensor"], row["nans"], row["infs"]) == ("embed.weight", 1, 2)
+
+
+def test_tensors_without_statistics_are_named_with_their_reason(catalog: Catalog) -> None:
+    (row,) = answer(catalog, "unplaced")
+    assert (row["tensor"], row["status"], row["reason"]) == ("mystery.codes", "codes", "quantised codes")
+
+
+def test_more_bits_leave_less_error(catalog: Catalog) -> None:
+    four, eight = (
+        {(r["model"], r["role"]): r["relative_frobenius"] for r in answer(catalog, "quantisation-error", bits=bits)}
+        for bits in ("4", "8")
+    )
+    assert all(eight[key] < four[key] for key in four if key[1] != "final_norm")
+
+
+def test_models_counts_what_is_not_ok(catalog: Catalog) -> None:
+    assert [(row["model"], row["not_ok"]) for row in answer(catalog, "models")] == [("alpha", 1), ("beta", 0)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 1",
+        "-- title: a\n-- why: b\nSELECT 1",
+        "-- nonsense\nSELECT 1",
+        "-- title: a\n-- why: b\n-- example: c\n-- parameter: d\nSELECT 1",
+    ],
+)
+def test_a_header_that_breaks_a_rule_is_refused(text: str) -> None:
+    with pytest.raises(QueryError, match="The question broken"):
+        parse("broken", text)
+
+
+def test_a_header_line_may_continue(tmp_path: Path) -> None:
+    question = parse(
+        "q", "-- title: a\n-- why: one\n--   two\n-- parameter: p = 0.5: what: it is\n-- example: e\nSELECT $p;\n"
+    )
+    assert (question.why, question.sql) == ("one two", "SELECT $p")
+    assert (question.parameters[0].default, question.parameters[0].description) == (0.5, "what: it is")
