@@ -6,7 +6,6 @@ Rows are interleaved, ours and theirs in turn, and medians are kept; see README.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -20,7 +19,8 @@ import click
 import pyarrow as pa
 
 from bench.measure import Run, middle, run
-from shardscan.flow import prepare, versions
+from shardscan.environment import processors, versions
+from shardscan.flow import prepare
 from shardscan.output import write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def main(checkpoint: str | None, quick: bool, runs: int, output: str | None) -> 
     write(pa.Table.from_pylist([asdict(row) for row in rows]), format="table")
     record = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": processors()},
         "versions": versions(),
         "checkpoint": Path(path).name,
         "runs": runs,

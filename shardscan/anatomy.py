@@ -31,7 +31,7 @@ PARTS = {
     "weight_shape": "buffer",
 }  # fmt: skip
 LORA = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.[^.]+)?\.weight")
-CODE_ENDINGS = ("qweight", "qzeros", "weight_packed")
+CODE_ENDINGS = ("qweight", "qzeros", "weight_packed", "weight_zero_point")
 BLOCKS, BLOCK_SCALES = "_blocks", "_scales"
 SCALES_OF_WEIGHT = ("weight_scale", "weight_scale_inv", "SCB", "scales")
 
@@ -171,7 +171,7 @@ def _codes(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[st
     module, _, last = tensor.name.rpartition(".")
     dtype = DTYPES[tensor.dtype]
     if last in CODE_ENDINGS:
-        return f"packed codes ({last}) until they can be dequantised"
+        return f"codes ({last}) until they can be dequantised"
     if tensor.name.endswith(BLOCKS) and tensor.name.removesuffix(BLOCKS) + BLOCK_SCALES in checkpoint:
         return "MXFP4 blocks with scales beside them"
     # a float of 16 bits or more is a weight; an integer of any width may be several codes in one
@@ -240,7 +240,9 @@ def _heads(
             "check head_dim in config.json."
         )
     count = length // dim
-    reason = f"{count} heads where config.json says {stated}" if stated and stated != count else None
+    reason = None
+    if stated and stated != count:
+        reason = f"{count} {'head' if count == 1 else 'heads'} where config.json says {stated}"
     if not count:
         return None, reason
     queries = 1

@@ -96,11 +96,18 @@ def prints_rows(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _not_empty(_: click.Context, __: click.Parameter, folder: str) -> str:
+    # --store "$UNSET" would be the current folder
+    if not folder:
+        raise click.BadParameter("give the folder of the store.")
+    return folder
+
+
 def has_store(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option of every command that needs a store."""
     return click.option(
         "--store", type=click.Path(), default="scans", show_default=True, envvar="SHARDSCAN_STORE", show_envvar=True,
-        help="Folder of the store.",
+        help="Folder of the store.", callback=_not_empty,
     )(command)  # fmt: skip
 
 
@@ -359,20 +366,22 @@ def _writing(folder: str) -> Iterator[None]:
 
 
 def _parsed(parameters: tuple[str, ...]) -> dict[str, str]:
-    pairs = [p.partition("=") for p in parameters]
-    for name, sign, _ in pairs:
+    values = {}
+    for parameter in parameters:
+        name, sign, value = parameter.partition("=")
         if not sign or not name:
-            raise QueryError(f"-p takes NAME=VALUE, such as -p layer=3, not {name + sign!r}.")
-    return {name: value for name, _, value in pairs}
+            raise QueryError(f"-p takes NAME=VALUE, such as -p layer=3, not {parameter!r}.")
+        values[name] = value
+    return values
 
 
 def _text(query: str) -> str:
     """The SQL that an argument means."""
     if query != "-" and not query.startswith("@"):
         return query
-    name = "stdin" if query == "-" else query[1:]
+    name = "stdin" if query == "-" else query[1:] or "@"
     try:
-        raw: bytes = click.get_binary_stream("stdin").read() if query == "-" else Path(name).read_bytes()
+        raw: bytes = sys.stdin.buffer.read() if query == "-" else Path(name).read_bytes()
         return raw.decode("utf-8-sig")
     except OSError as error:
         raise QueryError(f"{shown(name, 400)} cannot be read ({error.strerror}): give @FILE with a query.") from error

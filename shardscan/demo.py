@@ -85,7 +85,7 @@ def run(folder: Path, seed: int, progress: Callable[[int, int], None] | None = N
 
 def _refuse_foreign(folder: Path) -> None:
     """A demo may leave a checkpoint half written or a store half filled; whatever else is there is not a demo's."""
-    inside = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    inside = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.exists() else set()
     own = {name for name in inside if re.fullmatch(r"demo-\d+", name)}
     foreign = sorted(inside - own - {STORE} if own else inside)
     if foreign:

@@ -1,24 +1,42 @@
-"""What `shardscan info` prints: the machine and the libraries, for bug reports."""
+"""The machine and the libraries: what `shardscan info` prints, and what a run records of itself."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from shardscan import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LIBRARIES = ("dask", "duckdb", "numba", "numpy", "pyarrow", "zarr")
+
+
+def processors() -> int:
+    """How many this process may use; on systems that cannot say, such as macOS, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes: shardscan, Python and the libraries."""
+    return {"shardscan": __version__, "python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def host() -> dict[str, object]:
+    """The machine, as a run records it."""
+    return {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
 def facts() -> pa.Table:
     """Rows of (what, value): versions, each BLAS with its threads, processors, memory, device, layout of the store."""
     import numpy as np  # noqa: F401  # threadpoolctl sees only what is loaded
     import pyarrow as pa
-    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_info
 
-    from shardscan.flow import versions
     from shardscan.store import LAYOUT
 
     found = {**versions(), "platform": platform.platform(), "executable": sys.executable}
@@ -26,17 +44,11 @@ def facts() -> pa.Table:
         if library["user_api"] == "blas":
             loaded = f"{library['internal_api']} {library['version']} ({library.get('architecture', '?')})"
             found[f"blas of {_package(library['filepath'])}"] = f"{loaded}, {library['num_threads']} threads"
-    found["processors"] = _processors()
+    found["processors"] = f"{processors()} usable of {os.cpu_count()}"
     found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
     found["device"] = "cpu"
     found["store layout"] = str(LAYOUT)
     return pa.table({"what": list(found), "value": list(found.values())})
-
-
-def _processors() -> str:
-    # macOS cannot say which processors a process may use
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{usable} usable of {os.cpu_count()}"
 
 
 def _package(path: str) -> str:

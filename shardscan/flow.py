@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardscan import __version__, anatomy, commits, memory, plan, shards
+from shardscan import anatomy, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import CheckpointError
 from shardscan.shards.address import Checkpoint
@@ -20,8 +18,6 @@ from shardscan.shards.probe import probe
 
 if TYPE_CHECKING:
     from shardscan.anatomy import Anatomy
-
-LIBRARIES = ("dask", "duckdb", "numba", "numpy", "pyarrow", "scipy", "zarr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ def prepare(
         raise CheckpointError(f"{spectra!r} is no choice of spectra: take one of {', '.join(plan.SPECTRA)}.")
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or environment.processors()
     products = plan.SPECTRA[spectra]
     return Prepared(checkpoint, placed, plan.plan(placed, products, workers=workers), products, workers)
 
@@ -144,15 +140,6 @@ def _run(
         "bytes_read": nbytes,
         "peak_memory": peak,
         "options": {"products": sorted(prepared.products), "workers": prepared.workers},
-        "host": {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes: shardscan, Python and the libraries."""
-    return {
-        "shardscan": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
+        "host": environment.host(),
+        "versions": environment.versions(),
     }

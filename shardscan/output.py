@@ -38,7 +38,7 @@ ENDINGS = {
 }
 
 _ROWS = 10_000  # rows turned into Python objects at a time
-_TEXT_WIDTH = 20  # a text column narrower than this tells tensor names apart no longer
+_TEXT_WIDTH = 12  # a text column narrower than this is no longer read at a glance
 _GAP = 2
 
 

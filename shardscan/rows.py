@@ -58,11 +58,13 @@ def of_scan(scan: Scan) -> Iterator[Rows]:
     """Every row of one model, table by table in no promised order; a table may come in several pieces."""
     facts, done = store.attributes(scan), commits.committed(scan)
     model = str(facts["model"])
-    members: list[Member] = []
-    for folder, group in store.groups(scan):
-        found = [_member(member, folder, done) for member in group["tensors"]]
-        members += found
-        yield from _group(scan, model, folder, found, done)
+    groups = {
+        folder: [_member(member, folder, done) for member in group["tensors"]] for folder, group in store.groups(scan)
+    }
+    members = [member for found in groups.values() for member in found]
+    aliases = _aliases(members)
+    for folder, found in groups.items():
+        yield from _group(scan, model, folder, found, done, aliases)
     yield _model(scan, facts, members, len(done))
     yield _files(model, facts)
     yield _runs(model, commits.runs(scan))
@@ -77,13 +79,25 @@ def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str]
     return Member(facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"])
 
 
+def _aliases(members: Sequence[Member]) -> dict[str, str]:
+    """Output heads that are stored as a copy of the token embedding: their name to its name."""
+    embeddings = {m.digest: m.name for m in members if m.place["role"] == "embed_tokens" and m.digest}
+    heads = [m for m in members if m.place["role"] == "lm_head"]
+    return {m.name: embeddings[m.digest] for m in heads if m.digest in embeddings}
+
+
 def _group(
-    scan: Scan, model: str, folder: str, members: Sequence[Member], done: Mapping[tuple[str, str], Any]
+    scan: Scan,
+    model: str,
+    folder: str,
+    members: Sequence[Member],
+    done: Mapping[tuple[str, str], Any],
+    aliases: Mapping[str, str],
 ) -> Iterator[Rows]:
     scanned = [m for m in members if m.status == "ok"]
     parts = sorted({m.place["part"] for m in scanned})
     statistics = {part: store.read(scan, folder, f"statistics_{part}") for part in parts}
-    yield _tensors(model, members, statistics)
+    yield _tensors(model, members, statistics, aliases)
     for part in parts:
         yield _distribution(
             model, [m for m in scanned if m.place["part"] == part], store.read(scan, folder, f"distribution_{part}")
@@ -104,7 +118,9 @@ def _group(
         )
 
 
-def _tensors(model: str, members: Sequence[Member], statistics: Mapping[str, np.ndarray]) -> Rows:
+def _tensors(
+    model: str, members: Sequence[Member], statistics: Mapping[str, np.ndarray], aliases: Mapping[str, str]
+) -> Rows:
     nothing = np.full(len(TENSOR_STATISTICS), np.nan)
     values = np.array([statistics[m.place["part"]][m.slot] if m.status == "ok" else nothing for m in members])
     columns: dict[str, Any] = {
@@ -118,7 +134,7 @@ def _tensors(model: str, members: Sequence[Member], statistics: Mapping[str, np.
         "canonical_name": [m.facts["canonical_name"] for m in members],
         **_places(members),
         "part": [m.place["part"] for m in members],
-        "alias_of": pa.nulls(len(members), pa.string()),
+        "alias_of": pa.array([aliases.get(m.name) for m in members], pa.string()),
         "status": [m.status for m in members],
         "reason": pa.array([m.reason for m in members], pa.string()),
         **{name: _numbers(values[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},

@@ -1,4 +1,4 @@
-"""What the numbers' tests share: shards of any bytes, their results block by block, and the tolerances that are promised.
+"""What the numbers' tests share: shards of any bytes, their results block by block, and the promised tolerances.
 
 Tolerances stand here once: counts, extremes and the quantiles of 16-bit tensors are exact; a mean is within 1e-9 of the
 mean magnitude; std, rms and mean_abs within 1e-9 of themselves; kurtosis within 1e-9, or 1e-6 of a channel whose std is
@@ -19,7 +19,7 @@ import numpy as np
 
 from reference import channel_statistics, tensor_statistics
 from shardscan import anatomy, plan
-from shardscan.reduce.blocks import finish, merge, reduce_block
+from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import TENSOR_STATISTICS, Result
 from shardscan.shards import open as open_checkpoint
@@ -78,7 +78,7 @@ def units(folder: Path, spectra: str = "heads") -> dict[str, plan.Unit]:
 
 def result_of(unit: plan.Unit) -> Result:
     """A tensor's results: its blocks reduced one after the other and folded from the left, as a run does it."""
-    return finish(unit, reduce(merge, [reduce_block(block) for block in unit.blocks]))
+    return finish(unit, reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()]))
 
 
 def results(folder: Path, spectra: str = "heads") -> dict[str, Result]:
@@ -93,7 +93,7 @@ def channel_errors(found: np.ndarray | None, x: np.ndarray, axis: str) -> dict[s
 
 
 def tensor_errors(found: np.ndarray | None, x: np.ndarray, bin_width: float = 0.0) -> dict[str, float]:
-    """Likewise of a tensor's statistics; its quantiles may lie `bin_width` (relative) below where bins are not exact."""
+    """Likewise of a tensor's statistics; its quantiles may lie `bin_width` (relative) low where bins are not exact."""
     assert found is not None
     expected = {name: np.array([value]) for name, value in tensor_statistics(x).items()}
     named = {name: np.array([value]) for name, value in zip(TENSOR_STATISTICS, found, strict=True)}

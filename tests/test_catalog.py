@@ -161,3 +161,12 @@ def test_identity_is_equal_for_equal_checkpoints_under_two_names(tmp_path: Path)
     assert len({identity for identity, _ in identities}) == 1
     assert len({scan for _, scan in identities}) == 2
     assert len(commits.begun(tmp_path / "scans")) == 2
+
+
+def test_an_output_head_that_is_a_copy_of_the_embedding_is_its_alias(tmp_path: Path) -> None:
+    embedding = np.arange(12, dtype=np.float32).reshape(4, 3)
+    names = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding, "model.norm.weight": embedding[0]}
+    shardscan.ingest(tiny.write(tmp_path / "tied", names, tiny.CONFIG), tmp_path / "scans")
+    with shardscan.connect(tmp_path / "scans") as connection:
+        found = connection.sql("select tensor, alias_of from tensors where alias_of is not null").fetchall()
+    assert found == [("lm_head.weight", "model.embed_tokens.weight")]

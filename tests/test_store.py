@@ -88,9 +88,10 @@ def test_a_commit_holds_the_hash_of_each_file_and_of_each_tensors_content(scan: 
     stats = done["text.q_proj.0", "stats/1"]
     assert stats["tensors"]["model.layers.0.self_attn.q_proj.weight"]["status"] == "ok"
     assert len(stats["tensors"]["model.layers.0.self_attn.q_proj.weight"]["digest"]) == 32
-    assert {name.split("/")[2] for name in stats["files"]} == {
-        "channels_in", "channels_out", "distribution_weight", "fingerprints_in", "fingerprints_out", "statistics_weight",
-    }  # fmt: skip
+    arrays = {"channels", "fingerprints"}
+    assert {name.split("/")[2] for name in stats["files"]} == (
+        {f"{array}_{side}" for array in arrays for side in ("in", "out")} | {"distribution_weight", "statistics_weight"}
+    )
     for record in done.values():
         for name, digest in record["files"].items():
             assert xxhash.xxh3_64_hexdigest((scan.arrays / name).read_bytes()) == digest

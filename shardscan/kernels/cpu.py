@@ -21,6 +21,7 @@ RUN = 64 * PANEL  # rows that one accumulator of a column takes: in a sum of mil
 SAMPLE_STRIDE, SAMPLE_LEAST = 256, 16
 
 GRAM_PANEL = 256
+LEAST_SIGMA = 1e-140
 
 # rows of the sums arrays
 S1, S2, S3, S4, SABS, MIN, MAX, COUNT, ZEROS = range(9)
@@ -403,15 +404,15 @@ def column_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.n
 def gram_spectra(grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
     """Singular values from Gram matrices (n, d, d): σ (n, rank), largest first, and which of the n rows hold.
 
-    A row holds if no σ lies below floor·σ₁, so a row of a zero matrix does. Rows that do not hold are for
-    `exact_spectrum`; those of a Gram matrix that is not finite are NaN.
+    A row holds if no σ lies below floor·σ₁ and σ₁ is so large that no square of it vanished, as all squares of a zero
+    matrix have. Rows that do not hold are for `exact_spectrum`; those of a Gram matrix that is not finite are NaN.
     """
     sigma = np.full((len(grams), rank), np.nan)
     finite = np.isfinite(grams).all(axis=(1, 2))
     if finite.any():
         eigenvalues = np.linalg.eigvalsh(grams[finite])[:, ::-1][:, :rank]
         sigma[finite] = np.sqrt(np.maximum(eigenvalues, 0.0))
-    holds = finite & (sigma[:, -1] >= floor * sigma[:, 0]) if rank else finite
+    holds = finite & (sigma[:, -1] >= floor * sigma[:, 0]) & (sigma[:, 0] > LEAST_SIGMA) if rank else finite
     return sigma, holds
 
 

@@ -49,7 +49,8 @@ def bin_edges(dtype: str, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return values, values
     magnitudes = _values("BF16")
     near = magnitudes[bins & 0x7FFF]
-    far = np.nextafter(magnitudes[np.minimum((bins & 0x7FFF) + 1, 0x7F80)], 0.0)
+    above = magnitudes[np.minimum((bins & 0x7FFF) + 1, 0x7F80)]
+    far = np.where(np.isfinite(near), np.nextafter(above, 0.0), near)
     negative = bins >= 0x8000
     return np.where(negative, -far, near), np.where(negative, -near, far)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dask.base
+import dask.config
 import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
@@ -43,9 +44,20 @@ def run(
         results = [_add_unit(graph, task, i) for i in range(len(task.units))]
         graph["write", task.name] = (_write, scan, task, results)
     get = dask.base.get_scheduler() or dask.threaded.get
+    keys = [("write", task.name) for task in tasks]
     # BLAS threads are the whole process's and change the bits: set once, before any worker starts
-    with threadpool_limits(limits=1, user_api="blas"), _Progress(tasks, progress):
-        return list(get(graph, [("write", task.name) for task in tasks], num_workers=workers))
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        dask.config.set({"multiprocessing.initializer": one_blas_thread}),
+        _Progress(tasks, progress),
+    ):
+        # fused steps would lose the keys that progress goes by
+        return list(get(graph, keys, num_workers=workers, optimize_graph=False))
+
+
+def one_blas_thread() -> None:
+    """Start a worker process as the run's own process is set."""
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def _add_unit(graph: dict[Any, Any], task: Task, index: int) -> tuple[str, str, int]:

@@ -1,10 +1,11 @@
 -- title: Tensors with the heaviest tails
--- why: High kurtosis and incoherence mean that few values carry the norm: rotations (QuaRot, arXiv 2404.00456) help most here.
+-- why: High kurtosis and incoherence (absmax / rms) mean that few values carry the norm: rotations (QuaRot,
+--   arXiv 2404.00456) help most here; 1-D weights (norms) cannot be rotated and are left out.
 -- parameter: top = 50: rows of the answer
 -- parameter: model = %: LIKE pattern of model names
 -- example: shardscan ask heavy-tails -p top=10 --store scans
-SELECT t.model, t.layer, t.role, t.tensor, t.kurtosis, t.absmax / nullif(t.rms, 0) AS incoherence, t.absmax, t.p999_abs
-FROM tensors t
-WHERE t.part = 'weight' AND t.kurtosis IS NOT NULL AND t.model LIKE $model
-ORDER BY t.kurtosis DESC, t.model, t.tensor
+SELECT model, layer, role, kurtosis, absmax / nullif(rms, 0) AS incoherence, absmax, tensor
+FROM tensors
+WHERE part = 'weight' AND len(shape) > 1 AND kurtosis IS NOT NULL AND model LIKE $model
+ORDER BY kurtosis DESC, model, tensor
 LIMIT $top;

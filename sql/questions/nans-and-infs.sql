@@ -1,8 +1,8 @@
 -- title: Tensors with NaN or infinite values
--- why: One such value ruins every activation behind it; statistics here are over the finite values, so nothing else shows them.
+-- why: One such value ruins every activation behind it, and no other answer shows it: statistics are over finite values.
 -- parameter: model = %: LIKE pattern of model names
 -- example: shardscan ask nans-and-infs --store scans
-SELECT t.model, t.layer, t.role, t.tensor, t.dtype, t.parameters, t.nans, t.infs
-FROM tensors t
-WHERE (t.nans > 0 OR t.infs > 0) AND t.model LIKE $model
-ORDER BY t.nans + t.infs DESC, t.model, t.tensor;
+SELECT model, layer, role, nans, infs, parameters, dtype, tensor
+FROM tensors
+WHERE (nans > 0 OR infs > 0) AND model LIKE $model
+ORDER BY nans + infs DESC, model, tensor;

@@ -1,16 +1,28 @@
 -- title: Error of symmetric quantisation for every role
--- why: How well a role survives one scale per tensor, before anything is quantised; the worst tensor is the one to protect.
+-- why: How well a role survives one scale per tensor, before anything is quantised; the worst tensor is the one to
+--   protect, and 1-D weights (norms), which nobody quantises, are left out.
 -- parameter: bits = 4: width of the integers, from 2 to 32
 -- parameter: model = %: LIKE pattern of model names
 -- example: shardscan ask quantisation-error -p bits=8 --store scans
-SELECT e.model, e.component, e.role, count(*) AS tensors,
-       sqrt(sum(e.count * e.mse ORDER BY e.tensor) / nullif(sum(e.count * e.rms * e.rms ORDER BY e.tensor), 0)) AS relative_frobenius,
-       10 * log10(sum(e.count * e.rms * e.rms ORDER BY e.tensor) / nullif(sum(e.count * e.mse ORDER BY e.tensor), 0)) AS sqnr_db,
-       max(e.max_error) AS max_error,
-       arg_max(e.tensor, (coalesce(e.relative_frobenius, 0), e.tensor)) AS worst_tensor,
-       max(e.relative_frobenius) AS worst_relative_frobenius,
-       bool_and(e.exact) AS exact
-FROM quant_error(bits := $bits, model := $model) e
-WHERE e.part = 'weight'
-GROUP BY e.model, e.component, e.role
-ORDER BY relative_frobenius DESC NULLS LAST, e.model, e.component, e.role;
+WITH errors AS (
+    SELECT e.model, e.component, e.role, e.tensor, e.relative_frobenius, e.exact,
+           e.count * e.mse AS noise,
+           e.count * e.rms * e.rms AS signal
+    FROM quant_error(bits := $bits, model := $model) e
+    JOIN tensors t ON t.model = e.model AND t.tensor = e.tensor
+    WHERE t.part = 'weight' AND len(t.shape) > 1
+),
+sums AS (
+    SELECT model, component, role, count(*) AS tensors,
+           sum(noise ORDER BY tensor) AS noise,
+           sum(signal ORDER BY tensor) AS signal,
+           max(relative_frobenius) AS worst,
+           arg_max(tensor, (coalesce(relative_frobenius, 0), tensor)) AS worst_tensor,
+           bool_and(exact) AS exact
+    FROM errors
+    GROUP BY model, component, role
+)
+SELECT model, role, tensors, sqrt(noise / nullif(signal, 0)) AS relative_frobenius,
+       10 * log10(signal / nullif(noise, 0)) AS sqnr_db, worst, worst_tensor, exact
+FROM sums
+ORDER BY relative_frobenius DESC NULLS LAST, model, component, role;

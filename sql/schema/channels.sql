@@ -35,4 +35,4 @@ COMMENT ON COLUMN channels.absmax IS 'Largest magnitude.';
 COMMENT ON COLUMN channels.rms IS 'Root of the mean square.';
 COMMENT ON COLUMN channels.kurtosis IS 'E[(x-mean)^4]/std^4; NULL for a constant channel.';
 COMMENT ON COLUMN channels.zeros IS 'Values equal to zero.';
-COMMENT ON COLUMN channels.fingerprint IS 'Order-free 64-bit hash of the values and their places; equal for a bf16 tensor and its f32 copy.';
+COMMENT ON COLUMN channels.fingerprint IS '64-bit hash of values and places; equal for a bf16 tensor and its f32 copy.';

@@ -7,10 +7,10 @@ CREATE TABLE distribution (
     count  BIGINT NOT NULL
 );
 
-COMMENT ON TABLE distribution IS 'The values of every tensor, counted by bit pattern; empty bins are left out, NaN and infinite values too.';
+COMMENT ON TABLE distribution IS 'Finite values of every tensor, counted by bit pattern; empty bins are left out.';
 COMMENT ON COLUMN distribution.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN distribution.tensor IS 'Tensor name.';
-COMMENT ON COLUMN distribution.bin IS 'Bit pattern: of the value for dtypes up to 16 bits, else of its bfloat16 truncated towards zero.';
+COMMENT ON COLUMN distribution.bin IS 'Bit pattern of the value; of its bfloat16, truncated, for dtypes over 16 bits.';
 COMMENT ON COLUMN distribution.lo IS 'Smallest value of the bin.';
 COMMENT ON COLUMN distribution.hi IS 'Largest value of the bin; equal to lo where the distribution is exact.';
 COMMENT ON COLUMN distribution.count IS 'Values in the bin.';

@@ -35,6 +35,6 @@ COMMENT ON COLUMN models.head_dim IS 'Width of one head, from config.json, never
 COMMENT ON COLUMN models.vocab_size IS 'Rows of the token embedding, from config.json.';
 COMMENT ON COLUMN models.tied_embeddings IS 'Whether config.json says that lm_head is embed_tokens.';
 COMMENT ON COLUMN models.config IS 'The whole config.json.';
-COMMENT ON COLUMN models.identity IS 'Hash of headers, file sizes and every scanned tensor''s content: equal for equal checkpoints.';
+COMMENT ON COLUMN models.identity IS 'Hash of headers, file sizes and scanned content: equal for equal checkpoints.';
 COMMENT ON COLUMN models.scan IS 'Folder of the scan''s arrays under arrays.zarr.';
 COMMENT ON COLUMN models.commits IS 'Committed products that this catalog was built from.';

@@ -18,7 +18,7 @@ COMMENT ON COLUMN runs.started IS 'Start of the run, UTC.';
 COMMENT ON COLUMN runs.seconds IS 'Wall time of the run in seconds, the catalog''s building not counted.';
 COMMENT ON COLUMN runs.tasks IS 'Tasks that this run committed.';
 COMMENT ON COLUMN runs.bytes_read IS 'Bytes of tensor data that this run read.';
-COMMENT ON COLUMN runs.peak_memory IS 'Peak anonymous memory of the process in bytes, the catalog''s building not counted; NULL where the system does not tell.';
+COMMENT ON COLUMN runs.peak_memory IS 'Peak anonymous memory in bytes, catalog not counted; NULL where unknown.';
 COMMENT ON COLUMN runs.options IS 'Options the run was started with.';
 COMMENT ON COLUMN runs.host IS 'Machine: platform, processor, logical cores.';
 COMMENT ON COLUMN runs.versions IS 'Versions of shardscan, Python and the libraries that compute.';
