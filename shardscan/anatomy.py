@@ -205,19 +205,26 @@ def _with_matrices(placed: list[Placed], family: Family | None, sizes: Mapping[s
         for p in placed
         if p.place.role == "q_proj" and p.place.part == "weight" and len(p.tensor.shape) == 2
     }
-    result = []
-    for p in placed:
-        if p.place.part == "weight" and len(p.tensor.shape) >= 2 and not p.codes:
-            rows, cols = p.tensor.shape[0], math.prod(p.tensor.shape[1:])
-            folded = len(p.tensor.shape) > 2
-            rule = None if folded or family is None or p.place.role == OTHER else _rule(family, p)
-            heads, reason = None, p.reason
-            if rule and rule.axis and family:
-                heads, reason = _heads(p, rule, family, sizes, queries.get((p.place.component, p.place.layer)))
-            matrix = Matrix(p.tensor.name, "folded" if folded else "whole", rows, cols, heads)
-            p = dataclasses.replace(p, matrix=matrix, reason=reason)
-        result.append(p)
-    return result
+    return [
+        _with_matrix(p, family, sizes, queries.get((p.place.component, p.place.layer))) if _is_matrix(p) else p
+        for p in placed
+    ]
+
+
+def _is_matrix(p: Placed) -> bool:
+    # a header may claim billions of channels for a weight that has no values
+    return p.place.part == "weight" and len(p.tensor.shape) >= 2 and p.tensor.parameters > 0 and not p.codes
+
+
+def _with_matrix(p: Placed, family: Family | None, sizes: Mapping[str, int | None], query_rows: int | None) -> Placed:
+    rows, cols = p.tensor.shape[0], math.prod(p.tensor.shape[1:])
+    folded = len(p.tensor.shape) > 2
+    rule = None if folded or family is None or p.place.role == OTHER else _rule(family, p)
+    heads, reason = None, p.reason
+    if rule and rule.axis and family:
+        heads, reason = _heads(p, rule, family, sizes, query_rows)
+    matrix = Matrix(p.tensor.name, "folded" if folded else "whole", rows, cols, heads)
+    return dataclasses.replace(p, matrix=matrix, reason=reason)
 
 
 def _rule(family: Family, p: Placed) -> Rule | None:
@@ -243,8 +250,6 @@ def _heads(
     reason = None
     if stated and stated != count:
         reason = f"{count} {'head' if count == 1 else 'heads'} where config.json says {stated}"
-    if not count:
-        return None, reason
     queries = 1
     if rule.count == "kv_heads" and query_rows and query_rows % (dim * count) == 0:
         queries = query_rows // (dim * count)

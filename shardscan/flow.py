@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ def execute(
             if progress:
                 progress(read, todo.bytes_to_read)
 
-        finished = reducing.run(scan, todo.tasks, workers=prepared.workers, progress=advance)
+        keep = partial(store.write, scan)
+        finished = reducing.run(todo.tasks, keep, workers=prepared.workers, progress=advance)
         if finished:
             seconds = time.monotonic() - clock
             commits.record_run(scan, _run(prepared, started, seconds, len(finished), read, peak.bytes))

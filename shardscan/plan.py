@@ -180,12 +180,15 @@ def _blocks(p: Placed, products: frozenset[str]) -> Iterator[Block]:
     if not statistics and not heads:
         return
     tensor = p.tensor
+    if tensor.parameters == 0:
+        yield Block(tensor.window(0, 0), 1, 0, 0, statistics, False, None)
+        return
     length = tensor.shape[0] if tensor.shape else 1
     cols = math.prod(tensor.shape[1:])
     flat = len(tensor.shape) < 2
     align = math.lcm(ROW_MULTIPLE, divided.dim if divided and divided.axis == "out" else 1)
     step = max(1, BLOCK_BYTES * 8 // max(1, cols * DTYPES[tensor.dtype].bits) // align) * align
-    for start in range(0, max(length, 1), step):
+    for start in range(0, length, step):
         stop = min(start + step, length)
         rows, columns = (1, stop - start) if flat else (stop - start, cols)
         both = bool(p.matrix and p.matrix.kind == "whole")

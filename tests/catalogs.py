@@ -38,15 +38,15 @@ def build(folder: Path) -> Catalog:
     with duckdb.connect(str(path)) as connection:
         for script in sqlfiles.schema():
             connection.execute(script)
-        _insert(connection, "models", [_model(model, catalog) for model in ("alpha", "beta")])
-        _insert(connection, "files", [_file("alpha", 9000), _file("beta", 4000)])
-        _insert(connection, "tensors", [_tensor(*key, values) for key, values in catalog.tensors.items()])
-        _insert(connection, "tensors", [_unplaced()])
+        insert(connection, "models", [_model(model, catalog) for model in ("alpha", "beta")])
+        insert(connection, "files", [_file("alpha", 9000), _file("beta", 4000)])
+        insert(connection, "tensors", [tensor_row(*key, values) for key, values in catalog.tensors.items()])
+        insert(connection, "tensors", [_unplaced()])
         for (model, name), values in catalog.tensors.items():
-            _insert(connection, "distribution", _distribution(model, name, values))
+            insert(connection, "distribution", _distribution(model, name, values))
             if values.ndim == 2:
-                _insert(connection, "matrices", [_matrix(model, name, values)])
-                _insert(connection, "channels", _channels(model, name, values))
+                insert(connection, "matrices", [_matrix(model, name, values)])
+                insert(connection, "channels", _channels(model, name, values))
                 for spectrum, head, block in _blocks(name, values):
                     sigma = np.linalg.svd(np.where(np.isfinite(block), block, 0), compute_uv=False)
                     catalog.sigmas[model, spectrum] = sigma * (sigma > 1e-12 * max(sigma[0], 1e-300))
@@ -133,7 +133,8 @@ def _file(model: str, size: int) -> dict[str, Any]:
     return {"model": model, "file": "model.safetensors", "bytes": size, "header_bytes": 800, "tensors": 1}
 
 
-def _tensor(model: str, name: str, values: Array) -> dict[str, Any]:
+def tensor_row(model: str, name: str, values: Array) -> dict[str, Any]:
+    """The row of `tensors` for these values, its statistics by NumPy over the finite ones."""
     layer, role = place(name)
     finite = values[np.isfinite(values)]
     size = np.abs(finite)
@@ -258,8 +259,8 @@ def _insert_spectrum(
     # one whole matrix as a Gram leaves it: its smallest values are noise
     below = 3 if spectrum == "2.down_proj.weight" else 0
     method = {"floor": 1e-5 * sigma[0], "below_floor": below, "method": "gram"}
-    _insert(connection, "spectra", [key | {"matrix": name} | shape | ends | method])
-    _insert(connection, "singular_values", [key | {"i": i, "sigma": s} for i, s in enumerate(sigma, 1)])
+    insert(connection, "spectra", [key | {"matrix": name} | shape | ends | method])
+    insert(connection, "singular_values", [key | {"i": i, "sigma": s} for i, s in enumerate(sigma, 1)])
 
 
 def _distribution(model: str, name: str, values: Array) -> list[dict[str, Any]]:
@@ -292,7 +293,8 @@ def _decode(bits: Any, model: str) -> float:
     return float(np.array([bits]).astype(kind[0]).view(kind[1])[0])
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
+def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
+    """Append rows that all have the same keys, which are column names."""
     names = list(rows[0])
     loaded = pa.Table.from_pylist(
         [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]

@@ -164,11 +164,9 @@ def test_a_pruned_layer_has_the_heads_of_its_shape() -> None:
     }
 
 
-def test_a_layer_without_any_head_left_has_no_heads() -> None:
+def test_a_weight_without_values_is_no_matrix() -> None:
     p = placed(weights(q_proj=(0, 32)))[f"{Q}.weight"]
-    assert p.matrix
-    assert p.matrix.heads is None
-    assert p.reason == "0 heads where config.json says 4"
+    assert (p.place.role, p.matrix) == ("q_proj", None)
 
 
 def test_a_shape_that_heads_do_not_divide_is_refused() -> None:

@@ -129,3 +129,14 @@ def test_a_plan_without_a_run_writes_nothing(tmp_path: Path) -> None:
     assert (len(prepared.plan.tasks), prepared.plan.bytes_to_read) == (16, prepared.checkpoint.nbytes)
     assert prepared.plan.peak_memory > 0
     assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_header_that_claims_billions_of_channels_and_no_values_costs_nothing(tmp_path: Path) -> None:
+    header = b'{"wide.weight":{"dtype":"F32","shape":[0,17179869184],"data_offsets":[0,0]},'
+    header += b'"tall.weight":{"dtype":"BF16","shape":[67108864,0],"data_offsets":[0,0]}}'
+    (tmp_path / "bomb.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    prepared = flow.prepare(tmp_path / "bomb.safetensors")
+    flow.execute(prepared, tmp_path / "scans")
+    rows = query(tmp_path / "scans", "select tensor, status, parameters, nans, mean from tensors order by tensor")
+    assert rows == [("tall.weight", "ok", 0, 0, None), ("wide.weight", "ok", 0, 0, None)]
+    assert query(tmp_path / "scans", "select count(*) from matrices") == [(0,)]

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from catalogs import Catalog, build
+from catalogs import Catalog, build, place
 from shardscan.ask import Question, ask, parse, questions
 from shardscan.errors import QueryError
 
@@ -61,13 +62,14 @@ def test_the_planted_outlier_is_first_in_every_layer(catalog: Catalog) -> None:
 def test_the_planted_outlier_is_shared_by_all_layers(catalog: Catalog) -> None:
     (row,) = answer(catalog, "shared-outliers", share="0.9", model="alpha")
     assert (row["role"], row["axis"], row["channel"]) == ("q_proj", "in", 5)
-    assert (row["layers"], row["layers_of_role"], row["first_layer"], row["last_layer"]) == (3, 3, 0, 2)
+    assert (row["layers"], row["of_layers"], row["first_layer"], row["last_layer"]) == (3, 3, 0, 2)
 
 
 def test_the_head_of_rank_one_is_the_most_low_rank_one_of_layer_0(catalog: Catalog) -> None:
     first = next(row for row in answer(catalog, "low-rank-heads", role="q_proj", model="alpha") if row["layer"] == 0)
-    assert (first["most_low_rank_head"], first["heads"]) == (1, 4)
-    assert first["lowest_effective_rank"] == pytest.approx(1)
+    assert (first["low_head"], first["heads"], first["design_rank"]) == (1, 4, 12)
+    assert first["low_rank"] == pytest.approx(1)
+    assert first["high_rank"] > 6 and first["high_head"] != 1
 
 
 def test_kv_heads_are_counted_once(catalog: Catalog) -> None:
@@ -104,16 +106,101 @@ def test_tensors_without_statistics_are_named_with_their_reason(catalog: Catalog
     assert (row["tensor"], row["status"], row["reason"]) == ("mystery.codes", "codes", "quantised codes")
 
 
+@pytest.mark.parametrize("name", ["dead-channels", "nans-and-infs", "unplaced", "sparsity"])
+def test_a_clean_model_gives_an_empty_answer(catalog: Catalog, name: str) -> None:
+    assert answer(catalog, name, model="beta") == []
+
+
+def matrices_by_role(catalog: Catalog) -> dict[str, list[np.ndarray]]:
+    """The finite values of alpha's tensors of two dimensions, by role, in the order of the layers."""
+    found: dict[str, list[np.ndarray]] = {}
+    for (model, name), values in sorted(catalog.tensors.items()):
+        if model == "alpha" and values.ndim == 2:
+            found.setdefault(place(name)[1], []).append(values[np.isfinite(values)])
+    return found
+
+
+def test_the_heaviest_tails_come_first_and_norms_are_left_out(catalog: Catalog) -> None:
+    def kurtosis(x: np.ndarray) -> float:
+        return float(np.mean((x - x.mean()) ** 4) / x.std() ** 4)
+
+    found = answer(catalog, "heavy-tails", model="alpha")
+    expected = sorted((kurtosis(x) for xs in matrices_by_role(catalog).values() for x in xs), reverse=True)
+    assert [row["kurtosis"] for row in found] == pytest.approx(expected, rel=1e-10)
+    first = catalog.tensors["alpha", found[0]["tensor"]]
+    assert found[0]["incoherence"] == pytest.approx(np.abs(first).max() * np.sqrt(first.size) / np.linalg.norm(first))
+    assert len(answer(catalog, "heavy-tails", top="2")) == 2
+
+
+def test_dynamic_range_is_the_largest_over_the_smallest_magnitude_of_a_tensor(catalog: Catalog) -> None:
+    found = {row["role"]: row for row in answer(catalog, "dynamic-range", model="alpha")}
+    by_role = matrices_by_role(catalog)
+    assert found.keys() == by_role.keys()
+    for role, tensors in by_role.items():
+        sizes = [np.abs(x) for x in tensors]
+        ranges = [x.max() / x[x > 0].min() for x in sizes]
+        over = [x.max() / np.quantile(x, 0.99, method="inverted_cdf") for x in sizes]
+        row = found[role]
+        assert (row["absmax"], row["absmin"]) == (max(x.max() for x in sizes), min(x[x > 0].min() for x in sizes))
+        assert (row["max_range"], row["median_range"]) == pytest.approx((max(ranges), np.median(ranges)))
+        assert (row["tensors"], row["over_p99"]) == (len(tensors), pytest.approx(max(over)))
+
+
+def test_sparsity_names_the_roles_with_planted_zeros(catalog: Catalog) -> None:
+    found = answer(catalog, "sparsity")
+    assert [row["role"] for row in found] == ["v_proj", "q_proj"]
+    for row in found:
+        tensors = [v for (m, n), v in catalog.tensors.items() if m == "alpha" and place(n)[1] == row["role"]]
+        zeros = [int((x == 0).sum()) for x in tensors]
+        assert (row["zeros"], row["parameters"]) == (sum(zeros), sum(x.size for x in tensors))
+        assert row["sparsity"] == pytest.approx(sum(zeros) / sum(x.size for x in tensors))
+        assert row["sparsest_tensor"] == pytest.approx(max(z / x.size for z, x in zip(zeros, tensors, strict=True)))
+    assert "k_proj" in {row["role"] for row in answer(catalog, "sparsity", least="0.01")}
+
+
+def test_sizes_add_up_to_the_model_largest_role_first(catalog: Catalog) -> None:
+    found = answer(catalog, "sizes", model="alpha")
+    sizes = {"other": 8}
+    for (model, name), values in catalog.tensors.items():
+        if model == "alpha":
+            sizes[place(name)[1]] = sizes.get(place(name)[1], 0) + values.size
+    assert {row["role"]: row["parameters"] for row in found} == sizes
+    assert {row["role"]: row["bytes"] for row in found} == {role: n * (1 if n == 8 else 2) for role, n in sizes.items()}
+    assert [row["bytes"] for row in found] == sorted((row["bytes"] for row in found), reverse=True)
+    assert sum(row["share"] for row in found) == pytest.approx(1)
+
+
+def test_quantisation_error_pools_a_role_and_names_its_worst_layer(catalog: Catalog) -> None:
+    found = {row["role"]: row for row in answer(catalog, "quantisation-error", model="alpha")}
+    by_role = matrices_by_role(catalog)
+    assert found.keys() == by_role.keys()
+    for role, tensors in by_role.items():
+        errors = [x - np.rint(x / (np.abs(x).max() / 7)) * (np.abs(x).max() / 7) for x in tensors]
+        each = [np.linalg.norm(e) / np.linalg.norm(x) for e, x in zip(errors, tensors, strict=True)]
+        pooled = np.linalg.norm(np.concatenate(errors)) / np.linalg.norm(np.concatenate(tensors))
+        row = found[role]
+        assert (row["relative_frobenius"], row["worst"]) == pytest.approx((pooled, max(each)), rel=1e-10)
+        assert row["sqnr_db"] == pytest.approx(-20 * np.log10(pooled), rel=1e-10)
+        assert row["worst_layer"] == (int(np.argmax(each)) if len(tensors) > 1 else None)
+
+
 def test_more_bits_leave_less_error(catalog: Catalog) -> None:
     four, eight = (
         {(r["model"], r["role"]): r["relative_frobenius"] for r in answer(catalog, "quantisation-error", bits=bits)}
         for bits in ("4", "8")
     )
-    assert all(eight[key] < four[key] for key in four if key[1] != "final_norm")
+    assert all(eight[key] < four[key] for key in four)
 
 
-def test_models_counts_what_is_not_ok(catalog: Catalog) -> None:
-    assert [(row["model"], row["not_ok"]) for row in answer(catalog, "models")] == [("alpha", 1), ("beta", 0)]
+def test_models_says_how_large_each_is_and_counts_what_is_not_ok(catalog: Catalog) -> None:
+    tensors = {model: [v for (m, _), v in catalog.tensors.items() if m == model] for model in ("alpha", "beta")}
+    extra = {"alpha": 8, "beta": 0}  # the codes of alpha, one byte each
+    assert [
+        (row["model"], row["parameters"], row["tensors"], row["ok"], row["not_ok"]) for row in answer(catalog, "models")
+    ] == [
+        (model, sum(x.size for x in xs) + extra[model], len(xs) + bool(extra[model]), len(xs), int(bool(extra[model])))
+        for model, xs in tensors.items()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -249,19 +249,19 @@ def test_one_worker_and_two_fill_the_same_tables(two_stores: dict[int, Path], ta
 def test_two_threads_are_in_the_kernels_at_once_and_blas_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both, met, blas = threading.Barrier(2), list[int](), list[set[int]]()
+    both, met, blas = threading.Barrier(2), set[int](), list[set[int]]()
     kernel = cpu.channel_sums
 
     def waiting(*args: object) -> object:
         blas.append({info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"})
-        if len(met) < 2:
+        if threading.get_ident() not in met:
+            met.add(threading.get_ident())
             both.wait(timeout=30)
-            met.append(threading.get_ident())
         return kernel(*args)
 
     monkeypatch.setattr(cpu, "channel_sums", waiting)
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans", workers=2)
-    assert len(set(met)) == 2
+    assert len(met) == 2
     assert blas == [{1}] * len(blas)
 
 

@@ -7,9 +7,10 @@ import duckdb
 import numpy as np
 import pytest
 
-from catalogs import Catalog, build, is_range
+from catalogs import Catalog, build, insert, is_range, tensor_row
 from shardscan import sqlfiles
-from shardscan.ask import connect
+from shardscan.ask import connect, run
+from shardscan.errors import QueryError
 
 EXACT = [
     ("alpha", "0.q_proj.weight"),
@@ -30,6 +31,13 @@ def rows(catalog: Catalog, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         return relation.to_arrow_table().to_pylist()  # type: ignore[no-any-return]
 
 
+def empty_catalog() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
+        connection.execute(script)
+    return connection
+
+
 def finite(catalog: Catalog, key: tuple[str, str]) -> np.ndarray:
     values = catalog.tensors[key].ravel()
     return values[np.isfinite(values)]
@@ -41,6 +49,12 @@ def test_every_view_file_is_an_object_with_its_name_and_a_comment(catalog: Catal
     comments = {row["name"]: row["comment"] for row in rows(catalog, sql)}
     assert set(comments) == set(sqlfiles.views())
     assert all(comments.values())
+
+
+def test_no_line_of_sql_is_longer_than_120_characters() -> None:
+    scripts = [*sqlfiles.schema(), *sqlfiles.views().values(), *sqlfiles.question_files().values()]
+    assert len(scripts) > 30
+    assert [line for script in scripts for line in script.splitlines() if len(line) > 120] == []
 
 
 def test_every_column_of_a_view_has_a_comment(catalog: Catalog) -> None:
@@ -169,6 +183,42 @@ def test_layer_profile_has_one_row_per_role_and_layer_and_knows_layer_0(catalog:
     assert found["alpha", None, "other"]["mean"] is None
 
 
+def test_the_experts_of_a_layer_are_pooled_as_if_they_were_one_tensor() -> None:
+    rng = np.random.default_rng(3)
+    experts = [rng.normal(center, 0.1, size) for center, size in ((0.0, 40), (0.5, 90), (-1.0, 7))]
+    experts[1][:3] = np.nan, np.inf, 0.0
+    with empty_catalog() as connection:
+        insert(connection, "tensors", [tensor_row("m", f"0.up_proj.{e}", x) for e, x in enumerate(experts)])
+        unscanned = dict.fromkeys(("mean", "std", "min", "max", "absmax", "absmin", "mean_abs", "rms", "kurtosis"))
+        unscanned |= dict.fromkeys(("zeros", "near_zeros", "nans", "infs", "p99_abs", "p999_abs", "quantiles_exact"))
+        insert(connection, "tensors", [tensor_row("m", "0.up_proj.3", np.ones(5)) | unscanned | {"status": "codes"}])
+        (row,) = connection.sql("FROM layer_profile").to_arrow_table().to_pylist()
+    pooled = np.concatenate(experts)
+    pooled = pooled[np.isfinite(pooled)]
+    size = np.abs(pooled)
+    expected = {
+        "tensors": 4,
+        "parameters": 40 + 90 + 7 + 5,
+        "mean": pooled.mean(),
+        "std": pooled.std(),
+        "min": pooled.min(),
+        "max": pooled.max(),
+        "absmax": size.max(),
+        "absmin": size[size > 0].min(),
+        "mean_abs": size.mean(),
+        "rms": np.sqrt(np.mean(pooled**2)),
+        "dynamic_range": size.max() / size[size > 0].min(),
+        "incoherence": size.max() / np.sqrt(np.mean(pooled**2)),
+        "sparsity": 1 / (40 + 90 + 7),
+        "zeros": 1,
+        "nans": 1,
+        "infs": 1,
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    largest = max(tensor_row("m", "0.up_proj.0", x)["kurtosis"] for x in experts)
+    assert row["kurtosis"] == pytest.approx(largest, rel=1e-12)
+
+
 @pytest.mark.parametrize("key", EXACT)
 def test_quantiles_are_numpys_inverted_cdf(catalog: Catalog, key: tuple[str, str]) -> None:
     p = [0.0, 0.001, 0.25, 0.5, 0.99, 1.0]
@@ -190,11 +240,34 @@ def test_the_rank_of_a_quantile_is_computed_in_integers(catalog: Catalog) -> Non
 
 
 def test_seven_hundredths_of_a_hundred_is_rank_seven() -> None:
-    with duckdb.connect() as connection:
-        for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
-            connection.execute(script)
+    with empty_catalog() as connection:
         connection.execute("INSERT INTO distribution SELECT 'm', 't', i, i, i, 1 FROM range(1, 101) r(i)")
         assert connection.sql("SELECT value FROM quantiles(p := $p)", params={"p": 0.07}).fetchall() == [(7.0,)]
+
+
+def test_a_magnitude_that_occurs_with_both_signs_is_one_value() -> None:
+    with empty_catalog() as connection:
+        counts = "VALUES (-2, 2), (-1, 1), (1, 4), (2, 3)"
+        connection.execute(f"INSERT INTO distribution SELECT 'm', 't', x, x, x, n FROM ({counts}) v(x, n)")
+        sql = "SELECT p, value FROM quantiles(p := $p, magnitude := true) ORDER BY p"
+        found = connection.sql(sql, params={"p": [0, 0.1, 0.2, 0.5, 0.6, 0.8, 1]}).fetchall()
+    assert found == [(0, 1), (0.1, 1), (0.2, 1), (0.5, 1), (0.6, 2), (0.8, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        ("quantiles(p := -0.1)", "p must lie between 0 and 1"),
+        ("quantiles(p := [0.5, 1.5])", "p must lie between 0 and 1"),
+        ("quant_error(bits := 1)", "bits must lie between 2 and 32"),
+        ("quant_error(bits := 33)", "bits must lie between 2 and 32"),
+        ("histogram(bins := 0)", "bins must lie between 1 and 1000000"),
+        ("histogram(bins := 1000001)", "bins must lie between 1 and 1000000"),
+    ],
+)
+def test_an_argument_out_of_range_is_refused_with_the_range(catalog: Catalog, call: str, rule: str) -> None:
+    with pytest.raises(QueryError, match=rule):
+        run(catalog.path, f"FROM {call}")
 
 
 def test_quantiles_of_ranges_are_within_one_per_cent(catalog: Catalog) -> None:
@@ -206,11 +279,13 @@ def test_quantiles_of_ranges_are_within_one_per_cent(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize("key", EXACT)
 def test_a_histogram_counts_as_numpy_does(catalog: Catalog, key: tuple[str, str]) -> None:
-    found = rows(catalog, "FROM histogram(model := $m, name := $n, bins := 17) ORDER BY bin", m=key[0], n=key[1])
-    values = finite(catalog, key)
-    edges = [row["lo"] for row in found] + [found[-1]["hi"]]
-    assert edges == pytest.approx(np.histogram_bin_edges(values, 17), rel=1e-12, abs=1e-15)
-    assert [row["count"] for row in found] == list(np.histogram(values, np.array(edges))[0])
+    sql = "FROM histogram(model := $m, name := $n, bins := $bins) ORDER BY bin"
+    for bins in (1, 7, 50):
+        found = rows(catalog, sql, m=key[0], n=key[1], bins=bins)
+        counts, edges = np.histogram(finite(catalog, key), bins)
+        assert [row["count"] for row in found] == list(counts)
+        assert [row["lo"] for row in found] + [found[-1]["hi"]] == list(edges)
+        assert [row["lo"] for row in found[1:]] == [row["hi"] for row in found[:-1]]
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -1,12 +1,12 @@
 """REDUCE, the run: a plan's tasks as one dask graph, on threads here or on whatever scheduler the caller has set up.
 
 The graph of a tensor is a left fold over its blocks, so its sums are added in one order on any number of workers. The
-last step of a task writes and commits it in the worker, so what returns to the caller is small.
+last step of a task keeps its results from within the worker, so what returns to the caller is small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,16 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan import store
-from shardscan.commits import Scan
 from shardscan.plan import Task
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.result import Result
 
+Keep = Callable[[Task, Sequence[Result]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A committed task: what it read, and why which of its tensors failed."""
+    """A task that was kept: what it read, and why which of its tensors failed."""
 
     task: str
     nbytes: int
@@ -33,18 +33,19 @@ class Done:
 
 
 def run(
-    scan: Scan, tasks: tuple[Task, ...], *, workers: int, progress: Callable[[int], None] | None = None
+    tasks: tuple[Task, ...], keep: Keep, *, workers: int, progress: Callable[[int], None] | None = None
 ) -> list[Done]:
-    """Reduce, write and commit every task; `progress` is told the bytes of each block as it is reduced.
+    """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
 
-    Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured.
+    Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured, for
+    which `keep` must pickle.
     """
     graph: dict[Any, Any] = {}
     for task in tasks:
         results = [_add_unit(graph, task, i) for i in range(len(task.units))]
-        graph["write", task.name] = (_write, scan, task, results)
+        graph["keep", task.name] = (_keep, keep, task, results)
     get = dask.base.get_scheduler() or dask.threaded.get
-    keys = [("write", task.name) for task in tasks]
+    keys = [("keep", task.name) for task in tasks]
     # BLAS threads are the whole process's and change the bits: set once, before any worker starts
     with (
         threadpool_limits(limits=1, user_api="blas"),
@@ -75,8 +76,8 @@ def _add_unit(graph: dict[Any, Any], task: Task, index: int) -> tuple[str, str, 
     return "finish", task.name, index
 
 
-def _write(scan: Scan, task: Task, results: list[Result]) -> Done:
-    store.write(scan, task, results)
+def _keep(keep: Keep, task: Task, results: list[Result]) -> Done:
+    keep(task, results)
     failures = {u.placed.tensor.name: r.failure for u, r in zip(task.units, results, strict=True) if r.failure}
     return Done(task.name, task.nbytes, failures)
 

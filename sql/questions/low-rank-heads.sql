@@ -15,4 +15,4 @@ SELECT model, component, layer, role, count(*) AS heads,
        max(design_rank) AS design_rank
 FROM heads
 GROUP BY model, component, layer, role
-ORDER BY low_rank / design_rank, model, component, layer NULLS FIRST, role;
+ORDER BY min(effective_rank / design_rank), model, component, layer NULLS FIRST, role;

@@ -1,5 +1,5 @@
 -- title: Tensors with NaN or infinite values
--- why: One such value ruins every activation behind it, and no other answer shows it: statistics are over finite values.
+-- why: One such value ruins every activation behind it, and no other answer shows it: statistics are of finite values.
 -- parameter: model = %: LIKE pattern of model names
 -- example: shardscan ask nans-and-infs --store scans
 SELECT model, layer, role, nans, infs, parameters, dtype, tensor

@@ -6,7 +6,7 @@
 -- parameter: top = 50: rows of the answer
 -- parameter: model = %: LIKE pattern of model names
 -- example: shardscan ask outliers -p sigma=4 --store scans
-SELECT model, layer, role, axis, channel, head, z, absmax, matrix
+SELECT model, layer, role, axis, channel, head, z, matrix
 FROM outlier_channels(sigma := $sigma)
 WHERE model LIKE $model
 QUALIFY row_number() OVER (PARTITION BY model, matrix, axis ORDER BY z DESC, channel) <= $per_matrix

@@ -1,6 +1,6 @@
 -- title: Top-10, least-10 and first/last ratio of every role, layer and head
--- why: How much of a matrix its ten largest singular values carry, how little its ten smallest do, and how far apart the
---   ends are; rank is how many there are.
+-- why: How much of a matrix its ten largest singular values carry, how little its ten smallest do, and how far apart
+--   the ends are; rank is how many there are.
 -- parameter: role = %: LIKE pattern of roles
 -- parameter: top = 1000: rows of the answer
 -- parameter: model = %: LIKE pattern of model names

@@ -47,7 +47,7 @@ COMMENT ON COLUMN tensors.layer IS 'Layer number from 0; NULL only where there i
 COMMENT ON COLUMN tensors.role IS 'What it does: q_proj, down_proj, embed_tokens, ...; other when no rule names it.';
 COMMENT ON COLUMN tensors.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
 COMMENT ON COLUMN tensors.part IS 'Which part of the module: weight, bias, scale, zero, index, buffer, lora_a, lora_b.';
-COMMENT ON COLUMN tensors.alias_of IS 'Token embedding that this lm_head is a stored copy of (tied weights); else NULL.';
+COMMENT ON COLUMN tensors.alias_of IS 'Token embedding that this lm_head is a stored copy of (tied); else NULL.';
 COMMENT ON COLUMN tensors.status IS 'ok; codes (quantised, no statistics); failed; pending (not scanned yet).';
 COMMENT ON COLUMN tensors.reason IS 'Why status is not ok, or what is odd about the tensor or its place.';
 COMMENT ON COLUMN tensors.mean IS 'Mean of the finite values.';
@@ -65,4 +65,4 @@ COMMENT ON COLUMN tensors.nans IS 'NaN values.';
 COMMENT ON COLUMN tensors.infs IS 'Infinite values.';
 COMMENT ON COLUMN tensors.p99_abs IS 'Smallest |x| whose rank is at least ceil(n*99/100).';
 COMMENT ON COLUMN tensors.p999_abs IS 'Smallest |x| whose rank is at least ceil(n*999/1000).';
-COMMENT ON COLUMN tensors.quantiles_exact IS 'True where bins are single values; else quantiles are edges, under 0.8 % low.';
+COMMENT ON COLUMN tensors.quantiles_exact IS 'True where bins are single values; else quantiles are under 0.8 % low.';

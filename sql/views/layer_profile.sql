@@ -1,8 +1,12 @@
--- layer_profile: what the weights of one role in one layer look like; experts of a layer are pooled as if they were one tensor.
--- n = finite values of a tensor, pooled by weight n:
---   mean = Σ n·mean / Σ n;  mean_abs likewise;  rms = √(Σ n·rms² / Σ n);  std = √(Σ n·(std² + (mean_t − mean)²) / Σ n)
---   dynamic_range = max|w| / smallest non-zero |w|;  tail_ratio = max|w| / p999_abs
---   incoherence = max|w| / rms, which is max|W|·√(mn)/‖W‖_F of QuaRot (arXiv 2404.00456)
+-- layer_profile: what the weights of one role in one layer look like; a layer's experts are pooled as if one tensor.
+-- Sums run over the tensors t of a row, n_t = number of finite values:
+--   mean            Σ n_t·mean_t / Σ n_t, and mean_abs likewise
+--   rms             √(Σ n_t·rms_t² / Σ n_t)
+--   std             √(Σ n_t·(std_t² + (mean_t − mean)²) / Σ n_t)
+--   dynamic_range   max|w| / smallest non-zero |w|
+--   tail_ratio      max|w| / p999_abs
+--   incoherence     max|w| / rms, which is max|W|·√(mn)/‖W‖_F of QuaRot (arXiv 2404.00456)
+--   sparsity        zeros / elements
 -- Kurtosis and p999_abs do not pool: they are the largest of the tensors pooled.
 CREATE VIEW layer_profile AS
 WITH weights AS (
@@ -18,7 +22,8 @@ pooled AS (
            CAST(count(*) AS BIGINT) AS tensors,
            CAST(sum(w.parameters) AS BIGINT) AS parameters,
            any_value(c.mean) AS mean,
-           sqrt(sum(w.n * (w.std * w.std + (w.mean - c.mean) ** 2)) / nullif(sum(w.n) FILTER (w.std IS NOT NULL), 0)) AS std,
+           sqrt(sum(w.n * (w.std * w.std + (w.mean - c.mean) ** 2))
+                / nullif(sum(w.n) FILTER (w.std IS NOT NULL), 0)) AS std,
            min(w.min) AS min, max(w.max) AS max, max(w.absmax) AS absmax, min(w.absmin) AS absmin,
            sum(w.n * w.mean_abs) / nullif(sum(w.n) FILTER (w.mean_abs IS NOT NULL), 0) AS mean_abs,
            sqrt(sum(w.n * w.rms * w.rms) / nullif(sum(w.n) FILTER (w.rms IS NOT NULL), 0)) AS rms,
@@ -31,7 +36,8 @@ pooled AS (
                   AND c.layer IS NOT DISTINCT FROM w.layer AND c.role IS NOT DISTINCT FROM w.role
     GROUP BY w.model, w.component, w.layer, w.role
 )
-SELECT model, component, layer, role, tensors, parameters, mean, std, min, max, absmax, absmin, mean_abs, rms, kurtosis, p999_abs,
+SELECT model, component, layer, role, tensors, parameters,
+       mean, std, min, max, absmax, absmin, mean_abs, rms, kurtosis, p999_abs,
        absmax / nullif(absmin, 0) AS dynamic_range,
        absmax / nullif(p999_abs, 0) AS tail_ratio,
        absmax / nullif(rms, 0) AS incoherence,
@@ -39,7 +45,7 @@ SELECT model, component, layer, role, tensors, parameters, mean, std, min, max, 
        zeros, near_zeros, nans, infs
 FROM pooled;
 
-COMMENT ON VIEW layer_profile IS 'Statistics of the weights of every role in every layer; the experts of a layer are pooled.';
+COMMENT ON VIEW layer_profile IS 'Statistics of the weights of every role in every layer, experts pooled.';
 COMMENT ON COLUMN layer_profile.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN layer_profile.component IS 'Part of the model the tensors belong to.';
 COMMENT ON COLUMN layer_profile.layer IS 'Layer number from 0; NULL only where there is none.';
@@ -58,7 +64,7 @@ COMMENT ON COLUMN layer_profile.kurtosis IS 'Largest kurtosis of these tensors; 
 COMMENT ON COLUMN layer_profile.p999_abs IS 'Largest p999_abs of these tensors.';
 COMMENT ON COLUMN layer_profile.dynamic_range IS 'absmax / absmin.';
 COMMENT ON COLUMN layer_profile.tail_ratio IS 'absmax / p999_abs: how far the last thousandth reaches.';
-COMMENT ON COLUMN layer_profile.incoherence IS 'absmax / rms: 1 where all magnitudes are equal, large where a few values carry the norm.';
+COMMENT ON COLUMN layer_profile.incoherence IS 'absmax / rms: 1 where all |w| are equal, more where few dominate.';
 COMMENT ON COLUMN layer_profile.sparsity IS 'Share of values that are zero.';
 COMMENT ON COLUMN layer_profile.zeros IS 'Values equal to zero.';
 COMMENT ON COLUMN layer_profile.near_zeros IS 'Finite values with |x| <= 1e-8, zeros included.';

@@ -1,9 +1,12 @@
--- outlier_channels(sigma): channels whose magnitude c = mean |w| stands out from the others of the same matrix and axis.
---   outlier    c > mean(c) + sigma · std(c), std of the population (ddof 0)
+-- outlier_channels(sigma): channels whose magnitude c = mean|w| stands out from the others of their matrix and axis.
+--   outlier    c > mean(c) + sigma·std(c), std of the population (ddof 0)
 --   z          (c − mean(c)) / std(c)
---   robust_z   |c − median(c)| / (1.4826 · MAD), MAD = median |c − median(c)|   Iglewicz & Hoaglin 1993; NULL where MAD = 0
--- Channels that are all equal have no outlier: min(c) < max(c) is asked first, because the mean of equal numbers may round below them.
--- These are channels of weights; features of LLM.int8() (arXiv 2208.07339) are channels of activations, which no checkpoint holds.
+--   robust_z   |c − median(c)| / (1.4826·MAD), MAD = median|c − median(c)|; NULL where MAD = 0
+--              (Iglewicz & Hoaglin 1993)
+-- Channels that are all equal have no outlier: min(c) < max(c) is asked first, because the mean of equal numbers may
+-- round below them.
+-- These are channels of weights; the features of LLM.int8() (arXiv 2208.07339) are channels of activations, which no
+-- checkpoint holds.
 CREATE MACRO outlier_channels(sigma := 3) AS TABLE
 WITH axes AS (
     SELECT model, matrix, axis, avg(mean_abs) AS center, stddev_pop(mean_abs) AS spread,
@@ -19,4 +22,4 @@ SELECT c.model, c.matrix, c.axis, c.channel, c.layer, c.role, c.head, c.mean_abs
 FROM channels c JOIN axes a ON a.model = c.model AND a.matrix = c.matrix AND a.axis = c.axis
 WHERE a.spread > 0 AND c.mean_abs > a.center + sigma * a.spread;
 
-COMMENT ON MACRO TABLE outlier_channels IS 'Channels whose mean magnitude is more than sigma standard deviations above the mean of their matrix and axis.';
+COMMENT ON MACRO TABLE outlier_channels IS 'Channels with mean|w| over sigma deviations above the mean of their axis.';

@@ -1,16 +1,18 @@
--- ranks: every rank metric of every spectrum, from its singular values σ₁ ≥ … ≥ σ_r; r = min(rows, cols), N = max(rows, cols).
--- All sums run over x = σ/σ₁, so no scale of weights overflows a square. λ = σ²; p = σ/Σσ; q = λ/Σλ.
---   top10_ratio, least10_ratio      Σ of the 10 largest (smallest) σ / Σσ
---   first_last_ratio, condition     σ₁/σ_r; NULL where σ_r = 0 or lies below the method's floor: it would be a ratio to noise
---   stable_rank                     Σλ/λ₁                 Rudelson & Vershynin 2007
---   participation_ratio             (Σλ)²/Σλ²
---   effective_rank                  exp(−Σ p ln p)        Roy & Vetterli 2007, on σ; effective_rank_energy is the same on q
---   energy_rank_90 (95, 99)         least k with Σ_{i≤k} λ ≥ 0.90 Σλ
---   numerical_rank                  #{σ > N·eps(float32)·σ₁}, numpy.linalg.matrix_rank's rule, eps(float32) = 2⁻²³
---   entropy                         −Σ q ln q / ln r      Martin & Mahoney (WeightWatcher); NULL where r = 1
--- With S = Σx the entropy is ln S − (Σ x ln x)/S, which needs one pass.
--- A spectrum of zeros has norms and numerical ranks 0; whatever divides by Σσ is NULL. least10_ratio keeps its value below the
--- floor: what is noise there weighs less than 1e-4 of Σσ.
+-- ranks: every rank metric of every spectrum, from its singular values σ₁ ≥ … ≥ σ_r.
+-- r = min(rows, cols), N = max(rows, cols), λ = σ², p = σ/Σσ, q = λ/Σλ.
+--   top10_ratio, least10_ratio    Σ of the 10 largest (smallest) σ / Σσ
+--   first_last_ratio, condition   σ₁/σ_r; NULL where σ_r = 0 or below the method's floor: it would be a ratio to noise
+--   stable_rank                   Σλ/λ₁ (Rudelson & Vershynin 2007)
+--   participation_ratio           (Σλ)²/Σλ²
+--   nuclear_norm, frobenius       Σσ, √Σλ; spectral_norm is σ₁
+--   effective_rank                exp(−Σ p ln p) (Roy & Vetterli 2007, on σ); effective_rank_energy: the same on q
+--   energy_rank_90 (95, 99)       least k with Σ_{i≤k} λ ≥ 0.90 Σλ
+--   numerical_rank                #{σ > N·eps(float32)·σ₁}, numpy.linalg.matrix_rank's rule, eps(float32) = 2⁻²³
+--   entropy                       −Σ q ln q / ln r (Martin & Mahoney, WeightWatcher); NULL where r = 1
+-- All sums run over x = σ/σ₁, so no scale of weights overflows a square. With S = Σx the entropy of p is
+-- ln S − (Σ x ln x)/S, which needs one pass.
+-- A spectrum of zeros has norms and numerical ranks 0; whatever divides by Σσ is NULL. least10_ratio keeps its value
+-- below the floor: what is noise there weighs less than 1e-4 of Σσ.
 CREATE VIEW ranks AS
 WITH scaled AS (
     SELECT v.model, v.spectrum, v.i, v.sigma, s.rank, greatest(s.rows, s.cols) * 2.0 ** -23 AS tau,
@@ -44,7 +46,8 @@ sums AS (
 SELECT s.model, s.spectrum, s.matrix, m.component, s.layer, s.role, m.expert, s.head, s.rows, s.cols,
        a.top10 / a.s1 AS top10_ratio,
        a.least10 / a.s1 AS least10_ratio,
-       CASE WHEN s.sigma_min > 0 AND coalesce(s.below_floor, 0) = 0 THEN s.sigma_max / s.sigma_min END AS first_last_ratio,
+       CASE WHEN s.sigma_min > 0 AND coalesce(s.below_floor, 0) = 0
+            THEN s.sigma_max / s.sigma_min END AS first_last_ratio,
        a.s2 AS stable_rank,
        a.s2 * a.s2 / a.s4 AS participation_ratio,
        a.nuclear_norm AS nuclear_norm,
@@ -77,7 +80,7 @@ COMMENT ON COLUMN ranks.rows IS 'Rows of the matrix or head slice.';
 COMMENT ON COLUMN ranks.cols IS 'Columns of the matrix or head slice.';
 COMMENT ON COLUMN ranks.top10_ratio IS 'Sum of the 10 largest singular values over the sum of all.';
 COMMENT ON COLUMN ranks.least10_ratio IS 'Sum of the 10 smallest singular values over the sum of all.';
-COMMENT ON COLUMN ranks.first_last_ratio IS 'Largest over smallest singular value; NULL where the smallest is 0 or below the floor of the method.';
+COMMENT ON COLUMN ranks.first_last_ratio IS 'Largest over smallest singular value; NULL where that is 0 or noise.';
 COMMENT ON COLUMN ranks.stable_rank IS 'Sum of squares over the largest square.';
 COMMENT ON COLUMN ranks.participation_ratio IS 'Square of the sum of squares over the sum of fourth powers.';
 COMMENT ON COLUMN ranks.nuclear_norm IS 'Sum of the singular values.';
@@ -88,8 +91,8 @@ COMMENT ON COLUMN ranks.effective_rank_energy IS 'exp(-sum q ln q), q = sigma^2 
 COMMENT ON COLUMN ranks.energy_rank_90 IS 'Fewest singular values that hold 90 % of the sum of squares.';
 COMMENT ON COLUMN ranks.energy_rank_95 IS 'Fewest singular values that hold 95 % of the sum of squares.';
 COMMENT ON COLUMN ranks.energy_rank_99 IS 'Fewest singular values that hold 99 % of the sum of squares.';
-COMMENT ON COLUMN ranks.numerical_rank IS 'Singular values above max(rows, cols) * 2^-23 of the largest (the rule of numpy for float32).';
+COMMENT ON COLUMN ranks.numerical_rank IS 'Singular values above max(rows, cols) * 2^-23 of the largest.';
 COMMENT ON COLUMN ranks.numerical_rank_1e6 IS 'Singular values above 1e-6 of the largest.';
 COMMENT ON COLUMN ranks.design_rank IS 'Number of singular values: min(rows, cols).';
 COMMENT ON COLUMN ranks.condition IS 'Condition number: the same as first_last_ratio.';
-COMMENT ON COLUMN ranks.entropy IS '-sum q ln q / ln design_rank, q = sigma^2 / sum sigma^2: 1 where all are equal; NULL for one value.';
+COMMENT ON COLUMN ranks.entropy IS '-sum q ln q / ln design_rank, q as above: 1 where all are equal.';
