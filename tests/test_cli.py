@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 
 import tiny
 from shardscan import errors, flow, progress
-from shardscan.cli import EXIT_CODES, INCOMPLETE, INTERRUPTED, main
+from shardscan.cli import main
+from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, INTERRUPTED
 from shardscan.output import ENDINGS, FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 import shardscan
 from shardscan import demo
-from shardscan.cli import INCOMPLETE, main
+from shardscan.cli import main
+from shardscan.cli.frame import INCOMPLETE
 from shardscan.errors import StoreError
 
 ROOT = Path(__file__).resolve().parents[1]

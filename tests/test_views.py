@@ -304,6 +304,15 @@ def test_quant_error_is_the_error_of_rounding_the_tensor(catalog: Catalog, key: 
         assert row["sqnr_db"] is None
 
 
+def test_a_tensor_of_zeros_is_quantised_without_error() -> None:
+    with empty_catalog() as connection:
+        connection.execute(
+            "INSERT INTO distribution VALUES ('m', 't', 0, 0.0, 0.0, 9), ('m', 't', 32768, -0.0, -0.0, 1)"
+        )
+        sql = "SELECT count, delta, mse, max_error, rms, relative_frobenius, sqnr_db, exact FROM quant_error()"
+        assert connection.sql(sql).fetchall() == [(10, 0, 0, 0, 0, None, None, True)]
+
+
 def test_every_level_of_size_report_adds_up_to_the_models_tensors(catalog: Catalog) -> None:
     found = rows(catalog, "FROM size_report(model := 'alpha')")
     total = sum(v.size for (model, _), v in catalog.tensors.items() if model == "alpha") + 8

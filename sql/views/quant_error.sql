@@ -9,44 +9,41 @@
 -- exact is false where the tensor's bins are ranges (dtypes wider than 16 bits): then w is the midpoint of its bin.
 -- Inside the macro a bare model, name or bits is the parameter, so columns carry the name of their table.
 CREATE MACRO quant_error(bits := 4, name := '%', model := '%') AS TABLE
-WITH points AS (
-    SELECT d.model, d.tensor, d.count, d.lo = d.hi AS exact, d.lo * 0.5 + d.hi * 0.5 AS w
+WITH largest AS MATERIALIZED (
+    -- an integer groups faster than two names; MATERIALIZED, because a second reading might number them differently
+    SELECT d.model, d.tensor, row_number() OVER () AS id, max(abs(d.lo * 0.5 + d.hi * 0.5)) AS absmax,
+           CAST(sum(d.count) AS BIGINT) AS count, bool_and(d.lo = d.hi) AS exact
     FROM distribution d
     WHERE d.model LIKE model AND d.tensor LIKE name
-),
-largest AS (
-    SELECT r.model, r.tensor, max(abs(r.w)) AS absmax
-    FROM points r
-    GROUP BY r.model, r.tensor
+    GROUP BY d.model, d.tensor
 ),
 steps AS (
-    SELECT l.model, l.tensor,
-           l.absmax / CASE WHEN bits BETWEEN 2 AND 32 THEN 2.0 ** (CAST(bits AS INTEGER) - 1) - 1
-                           ELSE error('bits must lie between 2 and 32') END AS delta
+    SELECT l.*, l.absmax / CASE WHEN bits BETWEEN 2 AND 32 THEN 2.0 ** (CAST(bits AS INTEGER) - 1) - 1
+                                ELSE error('bits must lie between 2 and 32') END AS delta
     FROM largest l
 ),
 rounded AS (
-    SELECT r.model, r.tensor, r.count, r.exact, r.w, s.delta,
-           r.w - coalesce(round_even(r.w / nullif(s.delta, 0), 0) * s.delta, 0) AS error
-    FROM points r JOIN steps s ON s.model = r.model AND s.tensor = r.tensor
+    SELECT s.id, d.count, d.lo * 0.5 + d.hi * 0.5 AS w, w - round_even(w / nullif(s.delta, 0), 0) * s.delta AS error
+    FROM distribution d JOIN steps s ON s.model = d.model AND s.tensor = d.tensor
 ),
 sums AS (
-    SELECT e.model, e.tensor, any_value(e.delta) AS delta, bool_and(e.exact) AS exact,
-           CAST(sum(e.count) AS BIGINT) AS count,
-           sum(e.count * e.error * e.error) AS noise,
-           sum(e.count * e.w * e.w) AS signal,
-           max(abs(e.error)) AS max_error
-    FROM rounded e
-    GROUP BY e.model, e.tensor
+    -- a tensor of zeros has no step, so its errors are NULL: they are 0
+    SELECT r.id, sum(r.count * r.w * r.w) AS signal,
+           coalesce(sum(r.count * r.error * r.error), 0) AS noise,
+           coalesce(max(abs(r.error)), 0) AS max_error
+    FROM rounded r
+    GROUP BY r.id
 )
 SELECT s.model, s.tensor, t.component, t.layer, t.role, t.expert, t.part,
        CAST(bits AS INTEGER) AS bits, s.count, s.delta,
-       s.noise / s.count AS mse,
-       sqrt(s.noise / nullif(s.signal, 0)) AS relative_frobenius,
-       10 * log10(s.signal / nullif(s.noise, 0)) AS sqnr_db,
-       s.max_error,
-       sqrt(s.signal / s.count) AS rms,
+       e.noise / s.count AS mse,
+       sqrt(e.noise / nullif(e.signal, 0)) AS relative_frobenius,
+       10 * log10(e.signal / nullif(e.noise, 0)) AS sqnr_db,
+       e.max_error,
+       sqrt(e.signal / s.count) AS rms,
        s.exact
-FROM sums s LEFT JOIN tensors t ON t.model = s.model AND t.tensor = s.tensor;
+FROM steps s
+JOIN sums e ON e.id = s.id
+LEFT JOIN tensors t ON t.model = s.model AND t.tensor = s.tensor;
 
 COMMENT ON MACRO TABLE quant_error IS 'Error of symmetric absmax quantisation with one scale per tensor.';

@@ -7,8 +7,8 @@
 -- exact is false where the tensor's bins are ranges: then value is the edge of the bin nearer to zero, under 0.8 % off.
 -- Inside the macro a bare model or name is the parameter, so columns carry the name of their table.
 CREATE MACRO quantiles(name := '%', p := 0.5, magnitude := false, model := '%') AS TABLE
-WITH sizes AS (
-    -- an integer sorts faster than two names
+WITH sizes AS MATERIALIZED (
+    -- an integer sorts faster than two names; MATERIALIZED, because a second reading might number them differently
     SELECT d.model, d.tensor, row_number() OVER () AS id,
            CAST(sum(d.count) AS DECIMAL(19, 0)) AS n, bool_and(d.lo = d.hi) AS exact
     FROM distribution d

@@ -1,0 +1,52 @@
+"""The command line, its frame: how every command ends, in one sentence and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from shardscan.errors import ShardscanError
+
+INTERRUPTED, INCOMPLETE = 130, 8
+
+EXIT_CODES = """\b
+Exit codes:
+    0  done
+    1  a bug in shardscan: the only one with a traceback
+    2  the command line is wrong
+    3  the checkpoint cannot be read
+    4  its tensors do not fit its family
+    5  the store or its catalog cannot be used
+    6  the query, question or parameter is wrong
+    7  the output cannot be written
+    8  done, but at least one tensor failed
+  130  interrupted; `ingest` again continues
+"""
+
+
+class Refusal(click.ClickException):
+    """An error of ours as Click shows it: one sentence, and the exit code of its class."""
+
+    def __init__(self, error: ShardscanError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # Click's own subclasses do the same
+
+
+class Commands(click.Group):
+    """A group whose commands end in one sentence and an exit code, never in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; our errors become Click's."""
+        try:
+            return super().invoke(ctx)
+        except ShardscanError as error:
+            raise Refusal(error) from error
+        except KeyboardInterrupt:
+            kept = " What was committed stays: the same command continues."
+            click.echo("Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "demo")), err=True)
+            ctx.exit(INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a first session, not of the alphabet."""
+        return list(self.commands)

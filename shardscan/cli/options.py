@@ -1,0 +1,76 @@
+"""The command line, its options: those that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from shardscan.errors import QueryError
+from shardscan.output import ENDINGS, FORMATS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def prints_rows(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that prints rows."""
+    options = (
+        click.option(
+            "--format", "format_", type=click.Choice(FORMATS), envvar="SHARDSCAN_FORMAT", show_envvar=True,
+            help="Default: table on a terminal, jsonl in a pipe.",
+        ),
+        click.option(
+            "-o", "--output", type=click.Path(),
+            help=f"Write to this file instead; its ending decides: {', '.join(ENDINGS)}.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _not_empty(_: click.Context, __: click.Parameter, folder: str) -> str:
+    # --store "$UNSET" would be the current folder
+    if not folder:
+        raise click.BadParameter("give the folder of the store.")
+    return folder
+
+
+def has_store(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option of every command that needs a store."""
+    return click.option(
+        "--store", type=click.Path(), default="scans", show_default=True, envvar="SHARDSCAN_STORE", show_envvar=True,
+        help="Folder of the store.", callback=_not_empty,
+    )(command)  # fmt: skip
+
+
+def has_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-p name=value."""
+    return click.option(
+        "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; repeatable."
+    )(command)
+
+
+def write_rows(rows: pa.Table, format_: str | None, output: str | None) -> None:
+    """Write rows where `prints_rows` was told to."""
+    from shardscan.output import write
+
+    source = click.get_current_context().get_parameter_source("format_")
+    if output and source is ParameterSource.ENVIRONMENT and Path(output).suffix.lower() in ENDINGS:
+        format_ = None  # what somebody typed today goes before what their profile says
+    write(rows, format=format_, output=output)
+
+
+def parsed(parameters: tuple[str, ...]) -> dict[str, str]:
+    """Names and values of `has_parameters`."""
+    values = {}
+    for parameter in parameters:
+        name, sign, value = parameter.partition("=")
+        if not sign or not name:
+            raise QueryError(f"-p takes NAME=VALUE, such as -p layer=3, not {parameter!r}.")
+        values[name] = value
+    return values

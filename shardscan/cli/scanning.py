@@ -1,0 +1,188 @@
+"""The command line, what reads checkpoints and writes stores: demo, ls, ingest, catalog."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shardscan.cli.frame import INCOMPLETE
+from shardscan.cli.options import has_store, prints_rows, write_rows
+from shardscan.errors import ShardscanError, StoreError, shown
+
+
+@click.command()
+@click.argument("folder", type=click.Path(), default="shardscan-demo")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Where the facts are planted.")
+@prints_rows
+def demo(folder: str, seed: int, format_: str | None, output: str | None) -> None:
+    """Plant facts in a small checkpoint, and find them.
+
+    Makes the checkpoint (51 MB) and a store in FOLDER, scans it, and shows each planted fact with the SQL that finds
+    it. Exit code 8 where one is not found.
+
+    \b
+    shardscan demo
+    shardscan demo /tmp/other --seed 1 --format json
+    """
+    from shardscan import demo as planting
+    from shardscan.progress import shown as progress_shown
+
+    _say_if_compiling()
+    with _writing(folder), progress_shown("demo") as advance:
+        facts, store = planting.run(Path(folder), seed, progress=advance)
+    if format_ is None and output is None and sys.stdout.isatty():
+        _tell(facts)
+    else:
+        write_rows(planting.table(facts), format_, output)
+    click.echo(f"The store is {store}. Your turn:\n  shardscan ask outliers --store {store}", err=True)
+    if not all(fact.found for fact in facts):
+        sys.exit(INCOMPLETE)
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("-l", "--long", is_flag=True, help="Also component, parameters, file, and why a tensor is odd.")
+@prints_rows
+def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
+    """List the tensors of a checkpoint; reads headers only.
+
+    PATH is a .safetensors file, a model's folder, or a model's folder in a Hugging Face cache.
+
+    \b
+    shardscan ls ./SmolLM2-135M
+    shardscan ls ./SmolLM2-135M --long -o tensors.csv
+    """
+    from shardscan import listing
+    from shardscan.flow import prepare
+
+    prepared = prepare(path)
+    write_rows(listing.tensors(prepared, long=long), format_, output)
+    click.echo(listing.headline(prepared), err=True)
+    _note(prepared.checkpoint.notes)
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@has_store
+@click.option(
+    "--name", help="Name of the model in the store; default: org/model of a hub cache, else the folder's name."
+)
+@click.option(
+    "--spectra",
+    type=click.Choice(("none", "heads")),
+    default="heads",
+    show_default=True,
+    help="Singular values to compute.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    envvar="SHARDSCAN_WORKERS",
+    show_envvar=True,
+    help="Threads; default: one for each processor.",
+)
+@click.option(
+    "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
+)
+@click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
+@prints_rows
+def ingest(
+    path: str, store: str, name: str | None, spectra: str, workers: int | None, replace: bool, dry_run: bool,
+    format_: str | None, output: str | None,
+) -> None:  # fmt: skip
+    """Scan a checkpoint into a store, or continue to.
+
+    PATH is a .safetensors file, a model's folder, or a model's folder in a Hugging Face cache. What an earlier run
+    committed is not done again.
+
+    \b
+    shardscan ingest ./SmolLM2-135M --store scans
+    shardscan ingest ./SmolLM2-135M --dry-run
+    """
+    from shardscan import flow, listing
+    from shardscan.progress import shown as progress_shown
+
+    prepared = flow.prepare(path, name=name, spectra=spectra, workers=workers)
+    click.echo(listing.headline(prepared), err=True)
+    _note(prepared.checkpoint.notes)
+    if dry_run:
+        write_rows(listing.costs(prepared), format_, output)
+        return
+    _say_if_compiling()
+    with _writing(store), progress_shown(prepared.checkpoint.name) as advance:
+        summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
+    click.echo(listing.read(summary), err=True)
+    write_rows(listing.summary(summary), format_, output)
+    for tensor, reason in summary.failures.items():
+        click.echo(f"Failed: {shown(tensor)}: {_sentence(reason)}", err=True)
+    if summary.failures:
+        sys.exit(INCOMPLETE)
+
+
+@click.command()
+@has_store
+@click.option("--rebuild", is_flag=True, help="Read every scan again from Zarr, whatever the old catalog holds.")
+@prints_rows
+def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) -> None:
+    """Build the catalog of a store again; list its models.
+
+    The checkpoints are not needed. Without --rebuild, models that did not change are taken from the old catalog.
+
+    \b
+    shardscan catalog --rebuild --store scans
+    """
+    from shardscan import ask as asking
+    from shardscan.catalog import build
+
+    with _writing(store):
+        file = build(Path(store), rebuild=rebuild)
+    write_rows(asking.run(store, "select model, architecture, parameters, bytes, source from models"), format_, output)
+    click.echo(f"The catalog is {file}.", err=True)
+
+
+def _say_if_compiling() -> None:
+    """Numba's first run on a machine is silent for long enough that people would think it hangs."""
+    from shardscan.kernels.cpu import channel_sums
+
+    if not any(Path(str(channel_sums.stats.cache_path)).glob("cpu.channel_sums-*.nbi")):
+        click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)
+
+
+def _tell(facts: list[Any]) -> None:
+    """Each planted fact with its SQL and the rows that it gave, as a person reads them."""
+    from shardscan.output import write
+
+    for fact in facts:
+        verdict = click.style("found", fg="green") if fact.found else click.style("NOT FOUND", fg="red")
+        click.echo(f"{click.style('Planted', bold=True)}: {fact.planted}: {verdict} by", err=True)
+        click.echo("".join(f"    {line}\n" for line in fact.sql.splitlines()), err=True)
+        write(fact.rows, format="table")
+        click.echo(err=True)
+
+
+@contextmanager
+def _writing(folder: str) -> Iterator[None]:
+    """Say of a folder that the disk refuses what a person can do about it."""
+    try:
+        yield
+    except ShardscanError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{shown(folder, 400)} cannot be written ({error.strerror or error}): choose another folder, or see to "
+            "what stands in the way; what was committed stays."
+        ) from error
+
+
+def _note(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        click.echo(f"Note: {_sentence(note)}", err=True)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
