@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +58,32 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
 def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Path | None) -> None:
     known = _attach(connection, old) if old else {}
     for scan in scans:
-        model = str(store.attributes(scan)["model"])
-        if known.get(model) == (scan.id, len(commits.committed(scan)), len(commits.runs(scan))):
+        facts, done = store.attributes(scan), commits.committed(scan)
+        model = str(facts["model"])
+        if known.get(model) == (scan.id, len(done), len(commits.runs(scan)), rows.identity(facts, done)):
             _copy(connection, model)
         else:
             _load(connection, scan)
-    if known:
-        _run(connection, "DETACH old")
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, old: Path) -> dict[str, tuple[str, int, int]]:
+def _attach(connection: duckdb.DuckDBPyConnection, old: Path) -> dict[str, tuple[str, int, int, str]]:
     """The old catalog's models with what they were built from; empty where it cannot be used."""
     try:
         _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY)")
+        if _columns(connection, "'old'") != _columns(connection, "current_database()"):
+            return {}  # another version of shardscan made it
         runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
-        found = _run(connection, f"SELECT model, scan, commits, {runs} FROM old.models m")
+        found = _run(connection, f"SELECT model, scan, commits, {runs}, identity FROM old.models m")
     except duckdb.Error:
-        with suppress(duckdb.Error):
-            _run(connection, "DETACH old")
         return {}
-    return {model: (scan, products, runs) for model, scan, products, runs in found}
+    return {model: (scan, products, runs, identity) for model, scan, products, runs, identity in found}
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
+    query = (
+        f"SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = {database} ORDER BY ALL"
+    )
+    return _run(connection, query)
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, model: str) -> None:

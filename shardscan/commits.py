@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,23 @@ def begun(store: Path) -> list[Scan]:
 def replaces(scan: Scan) -> list[str]:
     """Ids of the scans this one is to replace when it is complete."""
     return list(_read(scan.commits / "begun")["replaces"])
+
+
+def witness(scan: Scan) -> Mapping[str, Any] | None:
+    """What `record_witness` last kept."""
+    path = scan.commits / "witness"
+    return _read(path) if path.exists() else None
+
+
+def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
+    """Keep what the checkpoint's files looked like when their contents were known to be this scan's."""
+    _write(scan.commits / "witness", seen)
+
+
+def forget(scan: Scan) -> None:
+    """Remove a scan, its commits first, so that nobody trusts half of its arrays."""
+    shutil.rmtree(scan.commits, ignore_errors=True)
+    shutil.rmtree(scan.arrays, ignore_errors=True)
 
 
 def commit(scan: Scan, record: Mapping[str, Any]) -> None:

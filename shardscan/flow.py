@@ -15,7 +15,7 @@ from shardscan import anatomy, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import CheckpointError
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.probe import probe
+from shardscan.shards.probe import probe, witness
 
 if TYPE_CHECKING:
     from shardscan.anatomy import Anatomy
@@ -91,7 +91,7 @@ def execute(
     checkpoint = prepared.checkpoint
     started, clock = datetime.now(UTC), time.monotonic()
     with memory.watched() as peak:
-        scan = store.create(folder, checkpoint, probe(checkpoint), prepared.anatomy, prepared.plan, replace=replace)
+        scan = _begin(prepared, folder, replace)
         todo = plan.plan(prepared.anatomy, prepared.products, _done(scan), prepared.workers)
         read = 0
 
@@ -121,6 +121,37 @@ def execute(
         peak_memory=peak.bytes,
         failures=failures,
     )
+
+
+def _begin(prepared: Prepared, folder: Path, replace: bool) -> Scan:
+    """The scan to write to: a new one, or the one that was begun if it is of these contents."""
+    from shardscan import store
+
+    checkpoint, seen = prepared.checkpoint, witness(prepared.checkpoint)
+    create = partial(store.create, folder, checkpoint, probe(checkpoint), prepared.anatomy, prepared.plan)
+    scan = create(replace=replace)
+    if commits.witness(scan) != seen and not _holds(scan, prepared):
+        if not replace:
+            raise store.name_taken(folder, checkpoint.name)
+        commits.forget(scan)
+        scan = create(replace=replace)
+    commits.record_witness(scan, seen)
+    return scan
+
+
+def _holds(scan: Scan, prepared: Prepared) -> bool:
+    """Whether everything committed is of these contents; for files that changed or moved, read to find out."""
+    from shardscan.reduce.blocks import content_digest
+
+    digests = {
+        name: verdict["digest"]
+        for record in commits.committed(scan).values()
+        for name, verdict in record["tensors"].items()
+        if verdict["digest"]
+    }
+    units = (unit for task in prepared.plan.tasks for unit in task.units)
+    committed = (unit for unit in units if unit.placed.tensor.name in digests)
+    return all(content_digest(unit) == digests[unit.placed.tensor.name] for unit in committed)
 
 
 def _done(scan: Scan) -> set[tuple[str, str]]:

@@ -70,6 +70,13 @@ def of_scan(scan: Scan) -> Iterator[Rows]:
     yield _runs(model, commits.runs(scan))
 
 
+def identity(facts: Mapping[str, Any], done: Mapping[tuple[str, str], Any]) -> str:
+    """What a scan has seen of a checkpoint: its headers, file sizes and the contents of every tensor committed."""
+    verdicts = [item for (_, product), record in done.items() if product == STATS for item in record["tensors"].items()]
+    digests = sorted((name, verdict["digest"]) for name, verdict in verdicts if verdict["digest"])
+    return xxhash.xxh3_128_hexdigest(json.dumps([facts["probe"], digests]).encode())
+
+
 def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Any]) -> Member:
     commit = done.get((task_name(folder, facts["place"]["layer"]), STATS))
     verdict = (
@@ -256,8 +263,6 @@ def _heads_of(member: Member, sigma: np.ndarray, methods: np.ndarray) -> Iterato
 def _model(scan: Scan, facts: Mapping[str, Any], members: Sequence[Member], loaded: int) -> Rows:
     config = facts["config"] or {}
     tied = config.get("tie_word_embeddings")
-    digests = sorted(f"{m.name} {m.digest}" for m in members if m.digest)
-    identity = xxhash.xxh3_128_hexdigest(json.dumps([facts["probe"], digests]).encode())
     return "models", pa.table({
         "model": [str(facts["model"])],
         "source": [facts["source"]],
@@ -269,7 +274,7 @@ def _model(scan: Scan, facts: Mapping[str, Any], members: Sequence[Member], load
         **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
         "tied_embeddings": pa.array([tied if isinstance(tied, bool) else None], pa.bool_()),
         "config": pa.array([json.dumps(config) if facts["config"] is not None else None], pa.string()),
-        "identity": [identity],
+        "identity": [identity(facts, commits.committed(scan))],
         "scan": [scan.id],
         "commits": pa.array([loaded], pa.int32()),
     })  # fmt: skip

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -95,16 +94,21 @@ def create(
         return scan
     rivals = [other for other in found if attributes(other)["model"] == checkpoint.name]
     if not replace and any(attributes(other)["probe"] != probe for other in rivals):
-        raise StoreError(
-            f"{store} already holds another checkpoint named {shown(checkpoint.name)}: give this one a name of its own "
-            "with --name, or let it take the place of the other with --replace."
-        )
+        raise name_taken(store, checkpoint.name)
     facts = _attributes(checkpoint, probe, anatomy, plan)
     root = zarr.open_group(scan.arrays, mode="w", zarr_format=3, attributes={"shardscan": facts})
     for group in plan.groups:
         _create_group(root, group)
     commits.begin(scan, [other.id for other in rivals])
     return scan
+
+
+def name_taken(store: Path, name: str) -> StoreError:
+    """What to say where a name belongs to another checkpoint."""
+    return StoreError(
+        f"{store} already holds another checkpoint named {shown(name)}: give this one a name of its own with --name, "
+        "or let it take the place of the other with --replace."
+    )
 
 
 def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
@@ -129,9 +133,7 @@ def current(store: Path) -> list[Scan]:
 def supersede(scan: Scan) -> None:
     """Remove the scans that this one, now complete, was made to replace."""
     for rival in commits.replaces(scan):
-        old = Scan(scan.store, rival)
-        shutil.rmtree(old.commits, ignore_errors=True)  # first, so that nobody trusts half of its arrays
-        shutil.rmtree(old.arrays, ignore_errors=True)
+        commits.forget(Scan(scan.store, rival))
 
 
 def write(scan: Scan, task: Task, results: Sequence[Result]) -> None:

@@ -93,6 +93,15 @@ def test_a_catalog_that_is_not_one_is_built_again(scans: Path, tmp_path: Path) -
     assert tables(tmp_path / "scans" / catalog.FILE) == tables(scans / catalog.FILE)
 
 
+def test_a_catalog_of_another_version_is_not_copied_from(scans: Path, tmp_path: Path) -> None:
+    shutil.copytree(scans, tmp_path / "scans")
+    with duckdb.connect(tmp_path / "scans" / catalog.FILE) as connection:
+        connection.execute("update tensors set mean = 42").fetchall()
+        connection.execute("alter table tensors drop column kurtosis").fetchall()
+    catalog.build(tmp_path / "scans")
+    assert tables(tmp_path / "scans" / catalog.FILE) == tables(scans / catalog.FILE)
+
+
 def test_only_commits_become_numbers(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
     scan = store.current(tmp_path / "scans")[0]

@@ -63,6 +63,19 @@ def test_other_weights_under_one_name_are_refused_though_their_headers_are_equal
     assert query(tmp_path / "scans", "select * from tensors order by all") == before
 
 
+def test_a_change_of_one_value_in_place_is_noticed(tmp_path: Path) -> None:
+    values = np.zeros((3000, 1000), np.float32)
+    model = tiny.write(tmp_path / "tiny", {"big.weight": values})
+    shardscan.ingest(model, tmp_path / "scans")
+    values[1234, 567] = 1
+    tiny.write(model, {"big.weight": values})
+    with pytest.raises(StoreError, match=r"--name.*--replace"):
+        shardscan.ingest(model, tmp_path / "scans")
+    assert query(tmp_path / "scans", "select max from tensors") == [(0.0,)]
+    shardscan.ingest(model, tmp_path / "scans", replace=True)
+    assert query(tmp_path / "scans", "select max from tensors") == [(1.0,)]
+
+
 def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path) -> None:
     shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
     (old,) = commits.begun(tmp_path / "scans")

@@ -36,6 +36,12 @@ def test_a_header_declares_exactly_the_parameters_of_its_one_select(question: Qu
     assert question.example.startswith(f"shardscan ask {question.name} ") and "ORDER BY" in question.sql
 
 
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_a_title_is_a_heading_and_why_is_one_sentence(question: Question) -> None:
+    assert len(question.title) <= 80 and not question.title.endswith(".")
+    assert question.why.endswith(".") and ". " not in question.why
+
+
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_question_has_rows_with_its_defaults_and_the_same_ones_twice(catalog: Catalog, name: str) -> None:
     table = ask(catalog.path, name, {})

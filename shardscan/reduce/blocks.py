@@ -126,6 +126,16 @@ def finish(unit: Unit, partial: Partial) -> Result:
     return dataclasses.replace(result, heads=sigma, methods=methods)
 
 
+def content_digest(unit: Unit) -> str:
+    """The digest that a unit's result would have, from its bytes alone."""
+    return _digest(unit, b"".join(xxhash.xxh3_128_digest(block.window.raw().data) for block in unit.blocks))
+
+
+def _digest(unit: Unit, of_blocks: bytes) -> str:
+    tensor = unit.placed.tensor
+    return xxhash.xxh3_128_hexdigest(f"{tensor.dtype} {list(tensor.shape)} ".encode() + of_blocks)
+
+
 def _statistics(raw: np.ndarray, values: np.ndarray, table: np.ndarray | None, block: Block) -> Statistics:
     rows, cols = values.shape
     row_keys, column_keys = cpu.keys(block.first_row, block.first_row + rows), cpu.keys(0, cols)
@@ -156,16 +166,14 @@ def _grams(values: np.ndarray, table: np.ndarray | None, block: Block) -> Grams 
 
 def _finish_statistics(unit: Unit, s: Statistics) -> Result:
     matrix = unit.placed.matrix
-    tensor = unit.placed.tensor
-    digest = xxhash.xxh3_128_hexdigest(f"{tensor.dtype} {list(tensor.shape)} ".encode() + s.digests)
     return Result(
-        tensor=_tensor_statistics(s, tensor.dtype),
+        tensor=_tensor_statistics(s, unit.placed.tensor.dtype),
         channels_out=s.rows.statistics() if matrix else None,
         channels_in=s.columns.statistics() if matrix and s.columns else None,
         fingerprints_out=s.row_fingerprints if matrix else None,
         fingerprints_in=s.column_fingerprints if matrix and s.columns else None,
         counts=s.counts,
-        digest=digest,
+        digest=_digest(unit, s.digests),
     )
 
 
