@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardscan.dtypes import DTYPES
-from shardscan.errors import FamilyError, shown
+from shardscan.errors import shown
 from shardscan.families import CONFIG_WORDS, NUMBER, Family, Rule, families
 from shardscan.shards.address import Checkpoint, Tensor
 
@@ -49,12 +49,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """How heads divide a matrix: `count` heads of `dim` along rows ('out') or columns ('in')."""
+    """How heads divide a matrix: `count` heads of `dim` along rows ('out') or columns ('in').
+
+    `queries` is how many query heads each of them serves; None where neither the layer's q_proj nor the config tells.
+    """
 
     axis: str
     count: int
     dim: int
-    queries: int
+    queries: int | None
 
     def rank(self, rows: int, cols: int) -> int:
         """Singular values of one head's slice of a (rows, cols) matrix."""
@@ -94,7 +97,7 @@ class Anatomy:
 
 
 def place(checkpoint: Checkpoint) -> Anatomy:
-    """Place every tensor; FamilyError where a family's heads do not divide a shape."""
+    """Place every tensor; what is odd about one, such as a shape that heads do not divide, is its `reason`."""
     config = checkpoint.config or {}
     family = _choose(checkpoint, config)
     sizes = _sizes(family, config)
@@ -163,7 +166,8 @@ def _place(tensor: Tensor, checkpoint: Checkpoint, family: Family | None, config
     else:
         number = NUMBER.search(name)
         where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
-    return Placed(tensor, name, where, None, _codes(tensor, checkpoint, part, config))
+    reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else None
+    return Placed(tensor, name, where, None, _codes(tensor, checkpoint, part, config), reason)
 
 
 def _codes(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[str, Any]) -> str | None:
@@ -203,7 +207,7 @@ def _with_matrices(placed: list[Placed], family: Family | None, sizes: Mapping[s
     queries = {
         (p.place.component, p.place.layer): p.tensor.shape[0]
         for p in placed
-        if p.place.role == "q_proj" and p.place.part == "weight" and len(p.tensor.shape) == 2
+        if p.place.role == "q_proj" and p.place.part == "weight" and len(p.tensor.shape) == 2 and not p.codes
     }
     return [
         _with_matrix(p, family, sizes, queries.get((p.place.component, p.place.layer))) if _is_matrix(p) else p
@@ -220,11 +224,11 @@ def _with_matrix(p: Placed, family: Family | None, sizes: Mapping[str, int | Non
     rows, cols = p.tensor.shape[0], math.prod(p.tensor.shape[1:])
     folded = len(p.tensor.shape) > 2
     rule = None if folded or family is None or p.place.role == OTHER else _rule(family, p)
-    heads, reason = None, p.reason
+    heads, reason = None, None
     if rule and rule.axis and family:
         heads, reason = _heads(p, rule, family, sizes, query_rows)
     matrix = Matrix(p.tensor.name, "folded" if folded else "whole", rows, cols, heads)
-    return dataclasses.replace(p, matrix=matrix, reason=reason)
+    return dataclasses.replace(p, matrix=matrix, reason=reason or p.reason)
 
 
 def _rule(family: Family, p: Placed) -> Rule | None:
@@ -242,15 +246,18 @@ def _heads(
     length = p.tensor.shape[0] if rule.axis == "out" else p.tensor.shape[1]
     if length % dim:
         side = "rows" if rule.axis == "out" else "columns"
-        raise FamilyError(
-            f"{shown(p.tensor.name)} has {length} {side}, which family {family.name} cannot split into heads of {dim}: "
-            "check head_dim in config.json."
-        )
+        return None, f"{length} {side}, which family {family.name} cannot split into heads of {dim}"
     count = length // dim
     reason = None
     if stated and stated != count:
         reason = f"{count} {'head' if count == 1 else 'heads'} where config.json says {stated}"
-    queries = 1
-    if rule.count == "kv_heads" and query_rows and query_rows % (dim * count) == 0:
-        queries = query_rows // (dim * count)
+    queries = _queries(sizes, count, dim, query_rows) if rule.count == "kv_heads" else 1
     return Heads(rule.axis or "out", count, dim, queries), reason
+
+
+def _queries(sizes: Mapping[str, int | None], count: int, dim: int, query_rows: int | None) -> int | None:
+    """Query heads for each of `count` KV heads: by the layer's q_proj, and by the config where it is not there."""
+    if query_rows is not None:
+        return query_rows // (dim * count) if query_rows % (dim * count) == 0 else None
+    heads, kv_heads = sizes["heads"], sizes["kv_heads"]
+    return heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None

@@ -1,9 +1,10 @@
 """ASK: read-only, locked connections to a store's catalog, and the named questions; the last step before output.
 
 This is the only module that reads DuckDB. It promises that nothing typed here, by a user or by a stranger who wrote a
-query for them, reaches a file, the network, a Python variable or the catalog's own rows: the connection is read-only,
-has no external access, and its configuration is locked before the first statement. What comes back is an Arrow table
-of plain columns. Everything that goes wrong is a `QueryError` or a `StoreError`; DuckDB's own exceptions end here.
+query for them, reaches a file, the network, a Python variable or the catalog's own rows: the catalog is attached
+read-only, no file can be opened after it, and the configuration is locked before the first statement. What comes back
+is an Arrow table of plain columns. Everything that goes wrong is a `QueryError` or a `StoreError`; DuckDB's own
+exceptions end here.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardscan import sqlfiles
-from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
+from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound, shown
 
 CATALOG = "catalog.duckdb"
 MEMORY_LIMIT = "4GB"
+MAX_DIGITS = 38  # every such number is a HUGEINT
 _HUGEINT = pa.decimal128(38, 0)
 _READING = (
     duckdb.StatementType.SELECT,
@@ -64,11 +66,11 @@ class Question:
 def connect(store: str | Path) -> duckdb.DuckDBPyConnection:
     """A read-only, locked connection to the catalog of a store, or to a `.duckdb` file itself; close it with `with`.
 
-    Nothing spills to disk: a query that needs more than `MEMORY_LIMIT` fails.
+    It sees the catalog as it is now, also where an older connection is still open and sees the one before. Nothing
+    spills to disk: a query that needs more than `MEMORY_LIMIT` fails.
     """
     path = _catalog(Path(store))
     config: dict[str, Any] = {
-        "enable_external_access": False,
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
@@ -76,16 +78,33 @@ def connect(store: str | Path) -> duckdb.DuckDBPyConnection:
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": "",
         "threads": min(os.cpu_count() or 1, 8),
-        # last: every option before it is final from here on
-        "lock_configuration": True,
     }
+    # in memory: a process has one database for each path, which would be the old file after the catalog is renamed
+    connection = duckdb.connect(config=config)
     try:
-        return duckdb.connect(str(path), read_only=True, config=config)
-    except duckdb.Error as error:
+        for statement in _attach(path):
+            connection.execute(statement).fetchall()
+    except (duckdb.Error, UnicodeError) as error:
+        connection.close()
         raise StoreError(
             f"{path} cannot be opened as a catalog ({_first_line(error)}): "
             "build it again with `shardscan catalog --rebuild`, or use the shardscan that wrote it."
         ) from error
+    return connection
+
+
+def _attach(path: Path) -> tuple[str, ...]:
+    """Statements that attach the catalog and then lock everything; their order counts."""
+    quoted = str(path.absolute()).replace("'", "''")
+    return (
+        f"ATTACH '{quoted}' AS catalog (READ_ONLY, TYPE duckdb)",
+        "USE catalog",
+        "SET enable_external_access = false",
+        # the line above leaves the attached file open to everybody: to COPY … TO it, and to ATTACH it for writing
+        "SET disabled_filesystems = 'LocalFileSystem'",
+        # last: every option before it is final from here on
+        "SET lock_configuration = true",
+    )
 
 
 def _catalog(store: Path) -> Path:
@@ -180,7 +199,7 @@ def guess(text: str) -> Value:
         return words[text.lower()]
     # not int() and float() alone: they also take 1_000, ' 3 ' and nan, which are text here
     if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
-        return int(text)
+        return int(text) if len(text) <= MAX_DIGITS else text
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.ASCII | re.IGNORECASE):
         return float(text)
     return text
@@ -195,11 +214,15 @@ def _cast(text: str, parameter: Parameter) -> Value:
         return float(value)
     if type(value) is not wanted:
         kind = {bool: "true or false", int: "a whole number", float: "a number"}[wanted]
-        raise QueryError(f"The parameter {parameter.name} is {kind}, not {text!r}: for example {parameter.default}.")
+        raise QueryError(
+            f"The parameter {parameter.name} is {kind}, not {shown(text)}: for example {parameter.default}."
+        )
     return value
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value]) -> pa.Table:
+    for text in (sql, *(value for value in values.values() if isinstance(value, str))):
+        _check_text(text)
     try:
         statement = _only_statement(sql)
         _check_names(statement.named_parameters, values)
@@ -233,6 +256,17 @@ def _pointed(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[st
     except duckdb.Error as pointed:
         return str(pointed)
     return str(error)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = shown(text[error.start : error.end])
+        raise QueryError(
+            f"The query or one of its parameters is not UTF-8 text ({what} at character {error.start + 1:,}): "
+            "give it in UTF-8."
+        ) from None
 
 
 def _only_statement(sql: str) -> duckdb.Statement:

@@ -6,8 +6,8 @@ the old one or the new one. It is never migrated; `build(rebuild=True)` makes it
 
 from __future__ import annotations
 
-import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,12 @@ import duckdb
 import pyarrow.compute as pc
 
 from shardscan import commits, rows, sqlfiles, store
-from shardscan.commits import Scan
-from shardscan.errors import StoreError, StoreNotFound
+from shardscan.commits import CATALOG, Scan
+from shardscan.contents import Contents, contents
+from shardscan.errors import StoreError, StoreNotFound, shown
 
-FILE = "catalog.duckdb"
-SUMMED = {
-    "channels": "mean_abs",
-    "distribution": "count",
-    "singular_values": "sigma",
-    "spectra": "frobenius",
-    "tensors": "rms",
-}
+# a whole number in each large table, whose sum is exact
+SUMMED = {"channels": "channel", "distribution": "count", "singular_values": "i", "spectra": "rank", "tensors": "bytes"}
 
 
 def build(folder: Path, *, rebuild: bool = False) -> Path:
@@ -39,7 +34,7 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
         raise StoreNotFound(
             f"{folder} is not a store: there is nothing to build a catalog from; run shardscan ingest first."
         )
-    target, building = folder / FILE, folder / f"{FILE}.{os.getpid()}.partial"
+    target, building = folder / CATALOG, folder / f"{CATALOG}.{os.getpid()}.partial"
     building.unlink(missing_ok=True)
     try:
         with duckdb.connect(building) as connection:
@@ -58,12 +53,17 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
 def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Path | None) -> None:
     known = _attach(connection, old) if old else {}
     for scan in scans:
-        facts, done = store.attributes(scan), commits.committed(scan)
-        model = str(facts["model"])
-        if known.get(model) == (scan.id, len(done), len(commits.runs(scan)), rows.identity(facts, done)):
-            _copy(connection, model)
-        else:
-            _load(connection, scan)
+        held = contents(scan)
+        if known.get(held.model) == (scan.id, len(held.done), len(commits.runs(scan)), held.identity):
+            _copy(connection, held.model)
+            continue
+        try:
+            _load(connection, held)
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): remove {scan.commits} and "
+                "ingest its checkpoint again; until then the last catalog answers."
+            ) from error
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, old: Path) -> dict[str, tuple[str, int, int, str]]:
@@ -92,24 +92,22 @@ def _copy(connection: duckdb.DuckDBPyConnection, model: str) -> None:
         _run(connection, f"{columns} WHERE model = $model", {"model": model})
 
 
-def _load(connection: duckdb.DuckDBPyConnection, scan: Scan) -> None:
+def _load(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
     """Insert a scan's rows, then compare counts and sums: DuckDB 2.0.0 can silently drop rows of an Arrow table."""
-    expected: dict[str, list[tuple[int, float]]] = {}
-    for table, piece in rows.of_scan(scan):
+    expected: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
+    for table, piece in rows.of_scan(held):
         connection.register("piece", piece)
         _run(connection, f"INSERT INTO {table} BY NAME SELECT * FROM piece")
         connection.unregister("piece")
-        total = pc.sum(piece[SUMMED[table]]).as_py() if table in SUMMED else None
-        expected.setdefault(table, []).append((piece.num_rows, float(total or 0)))
-    model = str(store.attributes(scan)["model"])
-    for table, pieces in expected.items():
-        total = f"coalesce(sum({SUMMED[table]}::DOUBLE), 0)" if table in SUMMED else "0"
-        query = f"SELECT count(*), {total} FROM {table} WHERE model = $model"
-        ((count, found),) = _run(connection, query, {"model": model})
-        wanted = sum(n for n, _ in pieces), math.fsum(s for _, s in pieces)
-        if count != wanted[0] or not math.isclose(found, wanted[1], rel_tol=1e-9):
+        expected[table] += piece.num_rows
+        sums[table] += pc.sum(piece[SUMMED[table]]).as_py() or 0 if table in SUMMED else 0
+    for table, count in expected.items():
+        total = f"coalesce(sum({SUMMED[table]}), 0)::HUGEINT" if table in SUMMED else "0"
+        found = _run(connection, f"SELECT count(*), {total} FROM {table} WHERE model = $model", {"model": held.model})
+        if found != [(count, sums[table])]:
             raise StoreError(
-                f"DuckDB kept {count} of {wanted[0]} rows of {table}, which is a defect of DuckDB: report it."
+                f"DuckDB kept {found[0][0]} of {count} rows of {table}, which is a defect of DuckDB: report it."
             )
 
 

@@ -7,13 +7,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shardscan.errors import StoreError
+
+CATALOG = "catalog.duckdb"  # beside commits and arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,23 @@ class Scan:
     @property
     def commits(self) -> Path:
         return self.store / "commits" / self.id
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Be the one writer of a store; StoreError names the other where there is one."""
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read() or "another process"
+            raise StoreError(f"{store} is being written by {holder}: wait for it, or name another store.") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
 
 
 def begin(scan: Scan, replaces: list[str]) -> None:
@@ -58,6 +82,15 @@ def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
     _write(scan.commits / "witness", seen)
 
 
+def supersede(scan: Scan) -> None:
+    """Remove the scans that this one, now complete, was made to replace."""
+    rivals = replaces(scan)
+    for rival in rivals:
+        forget(Scan(scan.store, rival))
+    if rivals:
+        begin(scan, [])
+
+
 def forget(scan: Scan) -> None:
     """Remove a scan, its commits first, so that nobody trusts half of its arrays."""
     shutil.rmtree(scan.commits, ignore_errors=True)
@@ -65,14 +98,27 @@ def forget(scan: Scan) -> None:
 
 
 def commit(scan: Scan, record: Mapping[str, Any]) -> None:
-    """Vouch for one product of one task: `record` has task, product, tensors, files and version."""
+    """Vouch for one product of one task: `record` has task, product, version, tensors, and files with size and hash."""
     _write(scan.commits / f"{record['task']}.{record['product'].replace('/', '-')}.json", record)
 
 
 def committed(scan: Scan) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Every commit, by task and product."""
+    """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
     records = (_read(path) for path in sorted(scan.commits.glob("*.json")))
-    return {(record["task"], record["product"]): record for record in records}
+    return {(record["task"], record["product"]): record for record in records if _is_whole(scan, record)}
+
+
+def stamps(scan: Scan) -> dict[tuple[str, str], int]:
+    """When each task and product was committed, in ns, by the commits' files alone."""
+    found = ((path.name.removesuffix(".json").rpartition("."), path.stat()) for path in scan.commits.glob("*.json"))
+    return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
+
+
+def _is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
+    try:
+        return all((scan.arrays / name).stat().st_size == size for name, (size, _) in record["files"].items())
+    except FileNotFoundError:
+        return False
 
 
 def record_run(scan: Scan, run: Mapping[str, Any]) -> None:
@@ -87,15 +133,17 @@ def runs(scan: Scan) -> list[Mapping[str, Any]]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    record = json.loads(path.read_bytes())
-    assert isinstance(record, dict)
+    try:
+        record = json.loads(path.read_bytes())
+        assert isinstance(record, dict)
+    except (ValueError, AssertionError) as error:
+        raise StoreError(f"{path} is damaged: remove it, and ingest its checkpoint again.") from error
     return record
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own, since two threads may commit at once, and one that no glob for commits finds
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f"{path.name}.partial")  # a name that no glob for commits finds
     with temporary.open("w", encoding="ascii") as file:
         json.dump(record, file, indent=1)
         file.flush()

@@ -30,6 +30,12 @@ class ShardscanError(Exception):
     exit_code = 1
 
 
+class OptionError(ShardscanError, ValueError):
+    """An argument that is out of its range."""
+
+    exit_code = 2
+
+
 class CheckpointError(ShardscanError, ValueError):
     """A checkpoint that cannot be read: its header, its index or its files break a rule."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 from shardscan import anatomy, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
-from shardscan.errors import CheckpointError
+from shardscan.errors import OptionError, StoreNotFound
+from shardscan.reduce.result import Result
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.probe import probe, witness
+from shardscan.shards.probe import look
 
 if TYPE_CHECKING:
     from shardscan.anatomy import Anatomy
+    from shardscan.reduce.scan import Done
+
+CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,11 @@ class Prepared:
 def prepare(
     path: str | os.PathLike[str], *, name: str | None = None, spectra: str = "heads", workers: int | None = None
 ) -> Prepared:
-    """Open, place and plan: headers are read, tensors are not."""
+    """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if spectra not in plan.SPECTRA:
-        raise CheckpointError(f"{spectra!r} is no choice of spectra: take one of {', '.join(plan.SPECTRA)}.")
+        raise OptionError(f"{spectra!r} is no choice of spectra: take one of {', '.join(plan.SPECTRA)}.")
+    if workers is not None and workers < 1:
+        raise OptionError(f"{workers} workers do no work: take at least 1.")
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint)
     workers = workers or environment.processors()
@@ -85,82 +91,71 @@ def execute(
     prepared: Prepared, folder: Path, *, replace: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Summary:
     """Carry out a prepared scan; see `ingest`."""
-    from shardscan import catalog, store
-    from shardscan.reduce import scan as reducing
+    from shardscan import catalog, resume
 
-    checkpoint = prepared.checkpoint
-    started, clock = datetime.now(UTC), time.monotonic()
-    with memory.watched() as peak:
-        scan = _begin(prepared, folder, replace)
-        todo = plan.plan(prepared.anatomy, prepared.products, _done(scan), prepared.workers)
-        read = 0
-
-        def advance(nbytes: int) -> None:
-            nonlocal read
-            read += nbytes
-            if progress:
-                progress(read, todo.bytes_to_read)
-
-        keep = partial(store.write, scan)
-        finished = reducing.run(todo.tasks, keep, workers=prepared.workers, progress=advance)
-        if finished:
-            seconds = time.monotonic() - clock
-            commits.record_run(scan, _run(prepared, started, seconds, len(finished), read, peak.bytes))
+    clock = time.monotonic()
+    with memory.watched() as peak, commits.writing(folder):
+        scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
+        todo = plan.plan(prepared.anatomy, prepared.products, resume.done(scan), prepared.workers)
+        finished = _reduce(scan, todo, prepared, peak, progress)
         failures = {name: reason for task in finished for name, reason in task.failures.items()}
         if not failures:
-            store.supersede(scan)
+            commits.supersede(scan)
         file = catalog.build(folder)
     return Summary(
-        model=checkpoint.name,
+        model=prepared.checkpoint.name,
         store=str(folder),
         catalog=str(file),
-        tensors=len(checkpoint),
+        tensors=len(prepared.checkpoint),
         tasks=len(finished),
-        bytes_read=read,
+        bytes_read=sum(task.nbytes for task in finished),
         seconds=time.monotonic() - clock,
         peak_memory=peak.bytes,
         failures=failures,
     )
 
 
-def _begin(prepared: Prepared, folder: Path, replace: bool) -> Scan:
-    """The scan to write to: a new one, or the one that was begun if it is of these contents."""
-    from shardscan import store
+def remaining(prepared: Prepared, folder: Path) -> plan.Plan:
+    """What a scan into this store would still do; nothing is read but headers and commits."""
+    from shardscan import resume
 
-    checkpoint, seen = prepared.checkpoint, witness(prepared.checkpoint)
-    create = partial(store.create, folder, checkpoint, probe(checkpoint), prepared.anatomy, prepared.plan)
-    scan = create(replace=replace)
-    if commits.witness(scan) != seen and not _holds(scan, prepared):
-        if not replace:
-            raise store.name_taken(folder, checkpoint.name)
-        commits.forget(scan)
-        scan = create(replace=replace)
-    commits.record_witness(scan, seen)
-    return scan
+    before = resume.done_before(prepared.checkpoint, prepared.anatomy, folder)
+    return plan.plan(prepared.anatomy, prepared.products, before, prepared.workers)
 
 
-def _holds(scan: Scan, prepared: Prepared) -> bool:
-    """Whether everything committed is of these contents; for files that changed or moved, read to find out."""
-    from shardscan.reduce.blocks import content_digest
+def rebuild(folder: Path, *, everything: bool = True) -> Path:
+    """Build a store's catalog again, from Zarr alone if `everything`; the path of the file."""
+    from shardscan import catalog
 
-    digests = {
-        name: verdict["digest"]
-        for record in commits.committed(scan).values()
-        for name, verdict in record["tensors"].items()
-        if verdict["digest"]
-    }
-    units = (unit for task in prepared.plan.tasks for unit in task.units)
-    committed = (unit for unit in units if unit.placed.tensor.name in digests)
-    return all(content_digest(unit) == digests[unit.placed.tensor.name] for unit in committed)
+    if not (folder / "commits").is_dir():
+        raise StoreNotFound(f"{folder} is not a store: make one with `shardscan ingest CHECKPOINT --store {folder}`.")
+    with commits.writing(folder):
+        return catalog.build(folder, rebuild=everything)
 
 
-def _done(scan: Scan) -> set[tuple[str, str]]:
-    """What need not be done again: commits without a failure."""
-    return {
-        key
-        for key, record in commits.committed(scan).items()
-        if all(verdict["status"] != "failed" for verdict in record["tensors"].values())
-    }
+def _reduce(
+    scan: Scan, todo: plan.Plan, prepared: Prepared, peak: memory.Peak, progress: Callable[[int, int], None] | None
+) -> list[Done]:
+    """Run the tasks that are left; an interrupted run is recorded with what it committed."""
+    from shardscan.reduce import scan as reducing
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    before, read = commits.stamps(scan), 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal read
+        read += nbytes
+        if progress:
+            progress(read, todo.bytes_to_read)
+
+    try:
+        keep = partial(_keep, scan, commits.witness(scan) or {})
+        return reducing.run(todo.tasks, keep, workers=prepared.workers, progress=advance)
+    finally:
+        tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
+        if tasks:
+            seconds = time.monotonic() - clock
+            commits.record_run(scan, _run(prepared, started, seconds, len(tasks), read, peak.bytes))
 
 
 def _run(
@@ -176,3 +171,21 @@ def _run(
         "host": environment.host(),
         "versions": environment.versions(),
     }
+
+
+def _keep(scan: Scan, seen: Mapping[str, list[int]], task: plan.Task, results: Sequence[Result]) -> Mapping[str, str]:
+    """Write a task's results, less those of files that are no longer what the scan began with."""
+    from shardscan import store
+
+    checked = [
+        r if _is_as_seen(unit, seen) else Result(failure=CHANGED) for unit, r in zip(task.units, results, strict=True)
+    ]
+    return store.write(scan, task, checked)
+
+
+def _is_as_seen(unit: plan.Unit, seen: Mapping[str, list[int]]) -> bool:
+    tensor = unit.placed.tensor
+    try:
+        return look(tensor.path) == seen[tensor.file]
+    except OSError:
+        return False

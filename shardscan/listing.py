@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shardscan.flow import Prepared, Summary
+    from shardscan.plan import Plan
 
 
 SHORT = ("tensor", "layer", "role", "part", "heads", "dtype", "shape", "bytes")
@@ -71,11 +72,10 @@ def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
 
 
-def costs(prepared: Prepared) -> pa.Table:
-    """One row: what a full scan would read, need and leave behind."""
+def costs(prepared: Prepared, plan: Plan) -> pa.Table:
+    """One row: what a scan would read and need for what is left to do, and what it leaves behind in all."""
     import pyarrow as pa
 
-    plan = prepared.plan
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],

@@ -18,7 +18,6 @@ from shardscan.dtypes import DTYPES
 from shardscan.shards.address import Window
 
 STATS, HEADS = "stats/1", "heads/1"
-PRODUCTS = (STATS, HEADS)
 SPECTRA = {"none": frozenset({STATS}), "heads": frozenset({STATS, HEADS})}
 
 BLOCK_BYTES = 16 << 20
@@ -134,7 +133,8 @@ def _folder(p: Placed) -> str:
     """Names are data and never become paths: a role is checked when its family loads, a pattern is hashed."""
     if p.place.role != OTHER:
         return f"{p.place.component}/{p.place.role}"
-    pattern = re.sub(r"\d+", "*", p.canonical_name) + f" {p.place.part} {len(p.tensor.shape)}"
+    # one shape to a stack, or a single tall tensor would pad all the others
+    pattern = re.sub(r"\d+", "*", p.canonical_name) + f" {p.place.part} {list(p.tensor.shape)}"
     return f"{p.place.component}/{OTHER}/{xxhash.xxh3_64_hexdigest(pattern.encode('utf-8', 'surrogatepass'))}"
 
 

@@ -1,24 +1,20 @@
 """CATALOG, its rows: one scan's arrays and commits as Arrow tables, with the columns of sql/schema.
 
-Only what is committed becomes numbers; a tensor of the headers is a row in any case. NULL means not computed: a NaN
-never becomes a value.
+NULL means not computed: a NaN never becomes a value.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from shardscan import commits, store
-from shardscan.commits import Scan
-from shardscan.plan import HEADS, STATS, task_name
+from shardscan.contents import Contents, Member, Region, members, regions
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import METHODS, TENSOR_STATISTICS, spectrum_floor
@@ -29,61 +25,17 @@ SIZES = {"layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size"}
 Rows = tuple[str, pa.Table]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One tensor of a group as the store holds it, with the verdict of its commit."""
-
-    facts: Mapping[str, Any]
-    slot: tuple[int, int]
-    status: str
-    reason: str | None
-    digest: str | None
-
-    @property
-    def name(self) -> str:
-        return str(self.facts["tensor"]["name"])
-
-    @property
-    def place(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.facts["place"]
-        return found
-
-    @property
-    def matrix(self) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = self.facts["matrix"]
-        return found
-
-
-def of_scan(scan: Scan) -> Iterator[Rows]:
+def of_scan(held: Contents) -> Iterator[Rows]:
     """Every row of one model, table by table in no promised order; a table may come in several pieces."""
-    facts, done = store.attributes(scan), commits.committed(scan)
-    model = str(facts["model"])
-    groups = {
-        folder: [_member(member, folder, done) for member in group["tensors"]] for folder, group in store.groups(scan)
-    }
-    members = [member for found in groups.values() for member in found]
-    aliases = _aliases(members)
+    groups = members(held)
+    everyone = [member for found in groups.values() for member in found]
+    aliases = _aliases(everyone)
     for folder, found in groups.items():
-        yield from _group(scan, model, folder, found, done, aliases)
-    yield _model(scan, facts, members, len(done))
-    yield _files(model, facts)
-    yield _runs(model, commits.runs(scan))
-
-
-def identity(facts: Mapping[str, Any], done: Mapping[tuple[str, str], Any]) -> str:
-    """What a scan has seen of a checkpoint: its headers, file sizes and the contents of every tensor committed."""
-    verdicts = [item for (_, product), record in done.items() if product == STATS for item in record["tensors"].items()]
-    digests = sorted((name, verdict["digest"]) for name, verdict in verdicts if verdict["digest"])
-    return xxhash.xxh3_128_hexdigest(json.dumps([facts["probe"], digests]).encode())
-
-
-def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Any]) -> Member:
-    commit = done.get((task_name(folder, facts["place"]["layer"]), STATS))
-    verdict = (
-        commit["tensors"][facts["tensor"]["name"]] if commit else {"status": "pending", "reason": None, "digest": None}
-    )
-    slot = (int(facts["slot"][0]), int(facts["slot"][1]))
-    return Member(facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"])
+        for region in regions(folder, found):
+            yield from _region(held, region, aliases)
+    yield _model(held, everyone)
+    yield _files(held.model, held.facts)
+    yield _runs(held.model, commits.runs(held.scan))
 
 
 def _aliases(members: Sequence[Member]) -> dict[str, str]:
@@ -93,43 +45,32 @@ def _aliases(members: Sequence[Member]) -> dict[str, str]:
     return {m.name: embeddings[m.digest] for m in heads if m.digest in embeddings}
 
 
-def _group(
-    scan: Scan,
-    model: str,
-    folder: str,
-    members: Sequence[Member],
-    done: Mapping[tuple[str, str], Any],
-    aliases: Mapping[str, str],
-) -> Iterator[Rows]:
-    scanned = [m for m in members if m.status == "ok"]
+def _region(held: Contents, region: Region, aliases: Mapping[str, str]) -> Iterator[Rows]:
+    def stack(name: str) -> np.ndarray:
+        return store.read(held.scan, region.folder, name, (region.layers, region.experts))
+
+    model = held.model
+    scanned = [m for m in region.members if m.status == "ok"]
     parts = sorted({m.place["part"] for m in scanned})
-    statistics = {part: store.read(scan, folder, f"statistics_{part}") for part in parts}
-    yield _tensors(model, members, statistics, aliases)
+    statistics = {part: stack(f"statistics_{part}") for part in parts}
+    yield _tensors(model, region, statistics, aliases)
     for part in parts:
-        yield _distribution(
-            model, [m for m in scanned if m.place["part"] == part], store.read(scan, folder, f"distribution_{part}")
-        )
-    yield _matrices(model, [m for m in members if m.matrix])
+        inside = [m for m in scanned if m.place["part"] == part]
+        yield _distribution(model, region, inside, stack(f"distribution_{part}"))
+    yield _matrices(model, [m for m in region.members if m.matrix])
     for side in ("out", "in"):
-        channelled = [m for m in scanned if m.matrix and (side == "out" or m.matrix["kind"] == "whole")]
-        if channelled:
-            arrays = store.read(scan, folder, f"channels_{side}"), store.read(scan, folder, f"fingerprints_{side}")
-            yield _channels(model, channelled, side, *arrays)
-    with_heads = [
-        m for m in members
-        if m.matrix and m.matrix["heads"] and (task_name(folder, m.place["layer"]), HEADS) in done
-    ]  # fmt: skip
-    if with_heads:
-        yield from _spectra(
-            model, with_heads, store.read(scan, folder, "heads"), store.read(scan, folder, "heads_method")
-        )
+        inside = [m for m in scanned if m.matrix and (side == "out" or m.matrix["kind"] == "whole")]
+        if inside:
+            yield _channels(model, region, inside, side, (stack(f"channels_{side}"), stack(f"fingerprints_{side}")))
+    inside = [m for m in region.members if m.has_spectra]
+    if inside:
+        yield from _spectra(model, region, inside, (stack("heads"), stack("heads_method")))
 
 
-def _tensors(
-    model: str, members: Sequence[Member], statistics: Mapping[str, np.ndarray], aliases: Mapping[str, str]
-) -> Rows:
+def _tensors(model: str, region: Region, statistics: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> Rows:
+    members = region.members
     nothing = np.full(len(TENSOR_STATISTICS), np.nan)
-    values = np.array([statistics[m.place["part"]][m.slot] if m.status == "ok" else nothing for m in members])
+    values = np.array([statistics[m.place["part"]][region.slot(m)] if m.status == "ok" else nothing for m in members])
     columns: dict[str, Any] = {
         "model": [model] * len(members),
         "tensor": [m.name for m in members],
@@ -152,13 +93,14 @@ def _tensors(
     return "tensors", pa.table(columns)
 
 
-def _distribution(model: str, members: Sequence[Member], counts: np.ndarray) -> Rows:
+def _distribution(model: str, region: Region, members: Sequence[Member], stack: np.ndarray) -> Rows:
     pieces = []
     for m in members:
-        bins = np.flatnonzero(counts[m.slot])
+        counts = stack[region.slot(m)]
+        bins = np.flatnonzero(counts)
         lo, hi = bin_edges(m.facts["tensor"]["dtype"], bins)
         finite = np.isfinite(lo)
-        pieces.append((m.name, bins[finite], lo[finite], hi[finite], counts[m.slot][bins][finite]))
+        pieces.append((m.name, bins[finite], lo[finite], hi[finite], counts[bins][finite]))
     lengths = [len(piece[1]) for piece in pieces]
     return "distribution", pa.table({
         "model": _repeat([model], [sum(lengths)]),
@@ -186,12 +128,15 @@ def _matrices(model: str, members: Sequence[Member]) -> Rows:
     })  # fmt: skip
 
 
-def _channels(model: str, members: Sequence[Member], side: str, values: np.ndarray, fingerprints: np.ndarray) -> Rows:
+def _channels(
+    model: str, region: Region, members: Sequence[Member], side: str, stacks: tuple[np.ndarray, np.ndarray]
+) -> Rows:
+    values, fingerprints = stacks
     lengths = [(m.matrix or {})["rows" if side == "out" else "cols"] for m in members]
     numbers = [np.arange(n, dtype=np.int32) for n in lengths]
     heads = [_heads_of_channels(m, side, channel) for m, channel in zip(members, numbers, strict=True)]
-    pieces = [values[m.slot][:, :n] for m, n in zip(members, lengths, strict=True)]
-    prints = [fingerprints[m.slot][:n] for m, n in zip(members, lengths, strict=True)]
+    pieces = [values[region.slot(m)][:, :n] for m, n in zip(members, lengths, strict=True)]
+    prints = [fingerprints[region.slot(m)][:n] for m, n in zip(members, lengths, strict=True)]
     stacked = np.concatenate(pieces, axis=1)
     return "channels", pa.table({
         "model": _repeat([model], [sum(lengths)]),
@@ -213,8 +158,11 @@ def _heads_of_channels(member: Member, side: str, channel: np.ndarray) -> pa.Arr
     return pa.nulls(len(channel), pa.int32())
 
 
-def _spectra(model: str, members: Sequence[Member], sigma: np.ndarray, methods: np.ndarray) -> Iterator[Rows]:
-    heads = [head for m in members for head in _heads_of(m, sigma[m.slot[0]], methods[m.slot[0]])]
+def _spectra(
+    model: str, region: Region, members: Sequence[Member], stacks: tuple[np.ndarray, np.ndarray]
+) -> Iterator[Rows]:
+    sigma, methods = stacks
+    heads = [head for m in members for head in _heads_of(m, sigma[region.slot(m)[0]], methods[region.slot(m)[0]])]
     lengths = [len(h["sigma"]) for h in heads]
     shared = ("layer", "role", "head")
     types = {"layer": pa.int32(), "role": pa.string(), "head": pa.int32()}
@@ -260,11 +208,12 @@ def _heads_of(member: Member, sigma: np.ndarray, methods: np.ndarray) -> Iterato
         }
 
 
-def _model(scan: Scan, facts: Mapping[str, Any], members: Sequence[Member], loaded: int) -> Rows:
+def _model(held: Contents, members: Sequence[Member]) -> Rows:
+    facts = held.facts
     config = facts["config"] or {}
     tied = config.get("tie_word_embeddings")
     return "models", pa.table({
-        "model": [str(facts["model"])],
+        "model": [held.model],
         "source": [facts["source"]],
         "format": [facts["format"]],
         "architecture": pa.array([_first(config.get("architectures"))], pa.string()),
@@ -274,9 +223,9 @@ def _model(scan: Scan, facts: Mapping[str, Any], members: Sequence[Member], load
         **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
         "tied_embeddings": pa.array([tied if isinstance(tied, bool) else None], pa.bool_()),
         "config": pa.array([json.dumps(config) if facts["config"] is not None else None], pa.string()),
-        "identity": [identity(facts, commits.committed(scan))],
-        "scan": [scan.id],
-        "commits": pa.array([loaded], pa.int32()),
+        "identity": [held.identity],
+        "scan": [held.scan.id],
+        "commits": pa.array([len(held.done)], pa.int32()),
     })  # fmt: skip
 
 

@@ -25,7 +25,6 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy
 from shardscan.commits import Scan
-from shardscan.errors import StoreError, shown
 from shardscan.plan import HEADS, STATS, Group, Plan, Task, Unit
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
@@ -81,40 +80,19 @@ def specs(group: Group) -> dict[str, Spec]:
     return out
 
 
-def create(
-    store: Path, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan, *, replace: bool = False
-) -> Scan:
-    """The scan of this checkpoint in this store: made, or continued where the same checkpoint was begun before.
-
-    StoreError where the name belongs to another checkpoint and `replace` is not set.
-    """
-    scan = Scan(store, scan_id(checkpoint, probe, anatomy))
-    found = commits.begun(store)
-    if scan in found:
-        return scan
-    rivals = [other for other in found if attributes(other)["model"] == checkpoint.name]
-    if not replace and any(attributes(other)["probe"] != probe for other in rivals):
-        raise name_taken(store, checkpoint.name)
+def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
+    """Make the arrays of a new scan, empty."""
     facts = _attributes(checkpoint, probe, anatomy, plan)
     root = zarr.open_group(scan.arrays, mode="w", zarr_format=3, attributes={"shardscan": facts})
     for group in plan.groups:
         _create_group(root, group)
-    commits.begin(scan, [other.id for other in rivals])
-    return scan
-
-
-def name_taken(store: Path, name: str) -> StoreError:
-    """What to say where a name belongs to another checkpoint."""
-    return StoreError(
-        f"{store} already holds another checkpoint named {shown(name)}: give this one a name of its own with --name, "
-        "or let it take the place of the other with --replace."
-    )
 
 
 def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
-    """Name, contents, places and layout: what must be equal for arrays to be continued."""
-    places = [[p.tensor.name, asdict(p.place), p.codes] for p in anatomy.placed]
-    return xxhash.xxh3_128_hexdigest(json.dumps([checkpoint.name, probe, places, LAYOUT]).encode())
+    """Name, contents, anatomy and layout: what must be equal for arrays to be continued."""
+    placed = [[p.tensor.name, asdict(p.place), p.codes, p.matrix and asdict(p.matrix)] for p in anatomy.placed]
+    facts = [checkpoint.name, probe, dict(anatomy.sizes), placed, LAYOUT]
+    return xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())
 
 
 def attributes(scan: Scan) -> Mapping[str, Any]:
@@ -130,29 +108,18 @@ def current(store: Path) -> list[Scan]:
     return sorted(speaking, key=lambda scan: str(attributes(scan)["model"]))
 
 
-def supersede(scan: Scan) -> None:
-    """Remove the scans that this one, now complete, was made to replace."""
-    for rival in commits.replaces(scan):
-        commits.forget(Scan(scan.store, rival))
-
-
-def write(scan: Scan, task: Task, results: Sequence[Result]) -> None:
-    """Write a finished task's arrays, then commit each of its products."""
-    files: dict[str, dict[str, str]] = {product: {} for product in task.products}
+def write(scan: Scan, task: Task, results: Sequence[Result]) -> dict[str, str]:
+    """Write a finished task's arrays, then commit each of its products; why which tensors failed, by name."""
+    files: dict[str, dict[str, tuple[int, str]]] = {product: {} for product in task.products}
     for unit, result in zip(task.units, results, strict=True):
         for product, name, values in _slot_arrays(unit, result):
             if product in files and values is not None:
                 files[product] |= _write_slot(scan, f"{task.folder}/{name}", unit.slot, values)
     verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
     for product in sorted(task.products):
-        record = {
-            "task": task.name,
-            "product": product,
-            "version": __version__,
-            "tensors": verdicts,
-            "files": files[product],
-        }
-        commits.commit(scan, record)
+        facts = {"task": task.name, "product": product, "version": __version__}
+        commits.commit(scan, {**facts, "tensors": verdicts, "files": files[product]})
+    return {unit.placed.tensor.name: r.failure for unit, r in zip(task.units, results, strict=True) if r.failure}
 
 
 def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -161,9 +128,11 @@ def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield folder, _facts(zarr.open_group(scan.arrays / folder, mode="r"))
 
 
-def read(scan: Scan, folder: str, name: str) -> np.ndarray:
-    """One stacked array, whole; see `specs` for its axes."""
-    values = zarr.open_array(scan.arrays / folder / name, mode="r")[...]
+def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
+    """One stacked array, whole or a region of its layers and experts; see `specs` for its axes."""
+    array = zarr.open_array(scan.arrays / folder / name, mode="r")
+    # heads have no axis for experts
+    values = array[...] if region is None else array[region if "expert" in _dims(array) else region[:1]]
     assert isinstance(values, np.ndarray)
     return values
 
@@ -232,8 +201,8 @@ def _slot_arrays(unit: Unit, result: Result) -> Iterator[tuple[str, str, np.ndar
     yield HEADS, "heads_method", result.methods
 
 
-def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray) -> dict[str, str]:
-    """Write one slot whole, padded to the stack's width; the written file and its hash."""
+def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray) -> dict[str, tuple[int, str]]:
+    """Write one slot whole, padded to the stack's width; the written file with its size and hash."""
     array = _open_for_writing(str(scan.arrays / path))
     if 0 in array.shape:
         return {}
@@ -242,7 +211,8 @@ def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray
     padded[tuple(slice(n) for n in values.shape)] = values
     array[slot[:stacked]] = padded
     file = array.metadata.encode_chunk_key((*slot[:stacked], *(0,) * values.ndim))
-    return {f"{path}/{file}": xxhash.xxh3_64_hexdigest((scan.arrays / path / file).read_bytes())}
+    written = (scan.arrays / path / file).read_bytes()
+    return {f"{path}/{file}": (len(written), xxhash.xxh3_64_hexdigest(written))}
 
 
 @lru_cache(maxsize=1024)
@@ -256,6 +226,10 @@ def _verdict(unit: Unit, result: Result) -> dict[str, str | None]:
     if result.failure or codes:
         return {"status": "failed" if result.failure else "codes", "reason": result.failure or codes, "digest": None}
     return {"status": "ok", "reason": unit.placed.reason, "digest": result.digest}
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+    return tuple(array.metadata.to_dict()["dimension_names"])  # type: ignore[arg-type]
 
 
 def _facts(group: zarr.Group) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 
 from shardscan.anatomy import Anatomy, Heads, Place, Placed, place
 from shardscan.dtypes import DTYPES
-from shardscan.errors import FamilyError
 from shardscan.shards.address import Checkpoint, Tensor
 
 Facts = tuple[str, tuple[int, ...]]
@@ -169,11 +168,48 @@ def test_a_weight_without_values_is_no_matrix() -> None:
     assert (p.place.role, p.matrix) == ("q_proj", None)
 
 
-def test_a_shape_that_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(FamilyError, match=r"q_proj\.weight' has 30 rows.* heads of 8: check head_dim"):
-        placed(weights(q_proj=(30, 32)))
-    with pytest.raises(FamilyError, match=r"o_proj\.weight' has 30 columns"):
-        placed(weights(o_proj=(32, 30)))
+def test_a_shape_that_heads_do_not_divide_has_no_heads_and_the_reason_says_why() -> None:
+    found = placed(weights(q_proj=(30, 32), k_proj=(16, 32), o_proj=(32, 30)))
+    assert {p.place.role: (p.matrix and p.matrix.heads, p.reason) for p in found.values()} == {
+        "q_proj": (None, "30 rows, which family llama cannot split into heads of 8"),
+        "k_proj": (Heads("out", 2, 8, None), None),
+        "o_proj": (None, "30 columns, which family llama cannot split into heads of 8"),
+    }
+    assert all(p.matrix for p in found.values())
+
+
+RIVAL: dict[str, Facts] = {f"language_model.{Q}.weight": ("BF16", (32, 32))}
+PACKED: dict[str, Facts] = {f"{Q}.qweight": ("I32", (4, 32))}
+
+
+@pytest.mark.parametrize(
+    ("queries", "config", "expected"),
+    [
+        ({}, {}, 2),
+        (RIVAL | weights(q_proj=(32, 32)), {}, 2),
+        (PACKED, {}, 2),
+        ({}, {"num_key_value_heads": None}, 1),
+        ({}, {"num_attention_heads": 5, "head_dim": DIM}, None),
+        ({}, {"num_attention_heads": None, "head_dim": DIM}, None),
+        (weights(q_proj=(48, 32)), {}, 3),
+        (weights(q_proj=(24, 32)), {}, None),
+    ],
+)
+def test_a_layer_without_its_q_proj_takes_the_queries_of_a_kv_head_from_the_config(
+    queries: dict[str, Facts], config: dict[str, Any], expected: int | None
+) -> None:
+    kv_heads = 4 if "num_key_value_heads" in config else 2
+    name = "model.layers.0.self_attn.k_proj.weight"
+    p = placed(queries | weights(k_proj=(kv_heads * DIM, 32)), CONFIG | config)[name]
+    assert p.matrix
+    assert p.matrix.heads == Heads("out", kv_heads, DIM, expected)
+
+
+def test_complex_values_say_that_statistics_are_of_their_moduli() -> None:
+    found = placed({f"{Q}.weight": ("C64", (32, 32)), "freqs": ("C64", (4,)), "lm_head.weight": ("F32", (32, 32))})
+    assert [p.reason for p in found.values()] == ["statistics are of the moduli"] * 2 + [None]
+    pruned = placed({f"{Q}.weight": ("C64", (30, 32))})
+    assert pruned[f"{Q}.weight"].reason == "30 rows, which family llama cannot split into heads of 8"
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "base_model.model."])

@@ -11,6 +11,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+import shardscan
+import tiny
 from catalogs import Catalog, build
 from shardscan.ask import ask, connect, guess, run
 from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
@@ -40,6 +42,15 @@ HOSTILE = [
     "DELETE FROM tensors",
     "DROP TABLE tensors",
     "CREATE TABLE mine (i INTEGER)",
+    "CREATE TABLE catalog.mine (i INTEGER)",
+    "COPY tensors TO '{catalog}' (FORMAT csv, USE_TMP_FILE false)",
+    "COPY tensors TO '{catalog}.wal' (FORMAT csv, USE_TMP_FILE false)",
+    "SELECT * FROM read_text('{catalog}')",
+    "SELECT * FROM glob('{catalog}')",
+    "ATTACH '{catalog}' AS again",
+    "USE memory; DETACH catalog; ATTACH '{catalog}' AS again",
+    "SET disabled_filesystems = 'none'",
+    "RESET disabled_filesystems",
 ]
 
 
@@ -47,11 +58,42 @@ HOSTILE = [
 def test_the_connection_refuses_files_settings_and_changes(catalog: Catalog, sql: str, tmp_path: Path) -> None:
     python_table = pa.table({"a": [1]})
     assert python_table.num_rows == 1
+    before = catalog.path.read_bytes()
+    typed = sql.format(folder=tmp_path, catalog=catalog.path)
     with connect(catalog.path) as connection, pytest.raises(duckdb.Error):
-        connection.execute(sql.format(folder=tmp_path)).fetchall()
+        connection.execute(typed).fetchall()
     with pytest.raises(QueryError):
-        run(catalog.path, sql.format(folder=tmp_path), {})
+        run(catalog.path, typed, {})
     assert list(tmp_path.iterdir()) == []
+    assert list(catalog.path.parent.iterdir()) == [catalog.path]
+    assert catalog.path.read_bytes() == before
+
+
+def test_a_query_may_not_create_anything_in_memory_either(catalog: Catalog) -> None:
+    with pytest.raises(QueryError, match="This is CREATE and the catalog is only read"):
+        run(catalog.path, "CREATE TABLE memory.main.mine (i INTEGER)")
+
+
+def test_a_new_connection_sees_what_was_ingested_while_an_old_one_is_open(tmp_path: Path) -> None:
+    store, models = tmp_path / "it's a store", "SELECT model FROM models ORDER BY model"
+    for seed, name in enumerate(("one", "two")):
+        tiny.llama(tmp_path / name, seed=seed)
+    shardscan.ingest(tmp_path / "one", store)
+    with connect(store) as old:
+        assert old.sql(models).fetchall() == [("one",)]
+        shardscan.ingest(tmp_path / "two", store)
+        with connect(store) as new:
+            assert new.sql(models).fetchall() == [("one",), ("two",)]
+            assert new.sql("SELECT DISTINCT model FROM layer_profile ORDER BY model").fetchall() == [("one",), ("two",)]
+            assert new.sql("SELECT count(*) FROM quant_error(name := 'lm_head%')").fetchall() == [(0,)]
+        assert run(store, models)["model"].to_pylist() == ["one", "two"]
+        assert old.sql(models).fetchall() == [("one",)]
+
+
+def test_the_database_is_called_catalog_and_its_views_and_macros_are_found(catalog: Catalog) -> None:
+    assert run(catalog.path, "SELECT current_database() AS name")["name"].to_pylist() == ["catalog"]
+    assert run(catalog.path, "FROM catalog.layer_profile").num_rows > 0
+    assert run(catalog.path, "FROM quant_error(bits := 8)").num_rows > 0
 
 
 def test_two_connections_may_read_at_once_from_the_store_or_the_file(catalog: Catalog) -> None:
@@ -93,6 +135,8 @@ def test_a_file_that_is_no_catalog_is_a_store_error(tmp_path: Path, content: byt
         ("1_000", "1_000"),
         (" 3", " 3"),
         ("3B", "3B"),
+        ("9" * 38, 10**38 - 1),
+        ("9" * 5000, "9" * 5000),
     ],
 )
 def test_text_becomes_the_value_it_reads_as(text: str, value: Any) -> None:
@@ -102,6 +146,20 @@ def test_text_becomes_the_value_it_reads_as(text: str, value: Any) -> None:
 def test_parameters_reach_the_query_with_their_types(catalog: Catalog) -> None:
     sql = "SELECT DISTINCT layer, role FROM tensors WHERE layer = $layer AND role = $role"
     assert run(catalog.path, sql, {"layer": "0", "role": "q_proj"}).to_pylist() == [{"layer": 0, "role": "q_proj"}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"), [("SELECT '\udce9'", {}), ("SELECT $x", {"x": "\udce9"}), ("SELECT 1", {"\udce9": "1"})]
+)
+def test_text_that_is_not_utf8_is_refused(catalog: Catalog, sql: str, parameters: dict[str, str]) -> None:
+    with pytest.raises(QueryError, match=r"'\\udce9'"):
+        run(catalog.path, sql, parameters)
+
+
+@pytest.mark.parametrize("parameter", ["sigma", "top"])
+def test_a_number_of_thousands_of_digits_is_refused_in_a_short_sentence(catalog: Catalog, parameter: str) -> None:
+    with pytest.raises(QueryError, match=r"… \(5,000 characters\)"):
+        ask(catalog.path, "outliers", {parameter: "9" * 5000})
 
 
 @pytest.mark.parametrize(("given", "named"), [({}, "'layer'"), ({"layer": "0", "head": "1"}, "'head'")])

@@ -62,8 +62,8 @@ def is_sentence(message: str) -> bool:
     return "\n" not in message and message.endswith((".", "?"))
 
 
-def answers(store: str) -> str:
-    done = CliRunner().invoke(main, ["sql", "select tensor, mean, std from tensors order by tensor", "--store", store])
+def answers(store: str, sql: str = "select tensor, mean, std from tensors order by tensor") -> str:
+    done = CliRunner().invoke(main, ["sql", sql, "--store", store])
     assert done.exit_code == 0, done.stderr
     return done.stdout
 
@@ -96,9 +96,9 @@ def only_a_pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"PK")
 
 
-def wrong_heads(folder: Path) -> None:
-    tiny.llama(folder)
-    (folder / "config.json").write_text(json.dumps(tiny.CONFIG | {"head_dim": 7}))
+def huge_shape(folder: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[0,9223372036854775808],"data_offsets":[0,0]}}'
+    (folder / SHARD).write_bytes(struct.pack("<Q", len(header)) + header)
 
 
 CHECKPOINTS: list[tuple[Spoil, int, str]] = [
@@ -109,7 +109,7 @@ CHECKPOINTS: list[tuple[Spoil, int, str]] = [
     (html_page, 3, "is a web page or XML and not a shard: the download got an error page, so download it again"),
     (truncated, 3, "is cut short: 8 of the 10,592 bytes of its tensors are missing, so download it again"),
     (missing_shard, 3, "'model-00002-of-00002.safetensors', which is not there: download it, or correct the index"),
-    (wrong_heads, 4, "which family llama cannot split into heads of 7: check head_dim in config.json"),
+    (huge_shape, 3, "whose sizes other than 0 multiply to 2**63 or more, which no array can hold"),
 ]
 
 
@@ -123,6 +123,45 @@ def test_a_checkpoint_that_cannot_be_used(
     message = refused(code, command, "given")
     assert is_sentence(message)
     assert advice in message
+
+
+def test_a_name_that_is_not_text_is_refused_and_another_name_helps(refused: Refused, tmp_path: Path) -> None:
+    folder = os.fsdecode(b"st\xe9")
+    try:
+        tiny.llama(tmp_path / folder)
+    except OSError:
+        pytest.skip("this file system has names in Unicode only")
+    for words in (("ls", folder), ("ingest", folder), ("ingest", folder, "--name", folder)):
+        message = refused(3, *words)
+        assert is_sentence(message)
+        assert "The model's name 'st\\udce9' is not valid Unicode text" in message
+        assert "--name" in message
+    done = CliRunner().invoke(main, ["ingest", folder, "--name", "plain", "--store", "named"])
+    assert done.exit_code == 0, done.stderr
+    assert '"plain"' in answers("named", "select model, source from models")
+
+
+def test_a_pruned_model_is_scanned_and_flagged(tmp_path: Path) -> None:
+    tiny.llama(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(tiny.CONFIG | {"head_dim": 7}))
+    listed = CliRunner().invoke(main, ["ls", str(tmp_path / "model"), "--long", "--format", "jsonl"])
+    assert listed.exit_code == 0, listed.stderr
+    assert "32 rows, which family llama cannot split into heads of 7" in listed.stdout
+    store = str(tmp_path / "scans")
+    done = CliRunner().invoke(main, ["ingest", str(tmp_path / "model"), "--store", store])
+    assert done.exit_code == 0, done.stderr
+    sql = """select count(*) as n, min(t.status) as status, min(t.reason) as reason, count(t.std) as stds,
+             count(m.heads) as heads
+             from tensors t join matrices m using (model, tensor) where t.role in ('q_proj', 'o_proj')"""
+    assert json.loads(answers(store, sql)) == {
+        "n": 4,
+        "status": "ok",
+        "reason": "32 columns, which family llama cannot split into heads of 7",
+        "stds": 4,
+        "heads": 0,
+    }
+    sql = "select count(*) as n, count(distinct axis) as axes from channels where role = 'q_proj'"
+    assert json.loads(answers(store, sql)) == {"n": 2 * (32 + 16), "axes": 2}
 
 
 # ---- stores: exit code 5
@@ -148,6 +187,13 @@ def test_a_store_without_a_name_is_not_the_current_folder(tmp_path: Path) -> Non
     done = CliRunner().invoke(main, ["ingest", str(tiny.llama(tmp_path / "model")), "--store", ""])
     assert (done.exit_code, done.stdout) == (2, "")
     assert "give the folder of the store." in done.stderr
+
+
+def test_a_store_whose_name_is_not_text_is_a_wrong_command_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["sql", "select 1", "--store", f"{tmp_path}/st\udce9"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "st\\udce9' is not UTF-8 text" in "".join(done.stderr.split("\n")).replace("  ", " ")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -221,6 +267,9 @@ QUERIES: list[tuple[tuple[str, ...], str]] = [
     (("sql", ""), "This is 0 statements and a query is one: write one SELECT"),
     (("sql", "drop table tensors"), "This is DROP and the catalog is only read: write a SELECT"),
     (("sql", "@nowhere.sql"), "'nowhere.sql' cannot be read (No such file or directory): give @FILE with a query"),
+    (("sql", "select '\udce9'"), "is not UTF-8 text ('\\udce9' at character 9): give it in UTF-8"),
+    (("sql", "select $x", "-p", "x=\udce9"), "is not UTF-8 text ('\\udce9' at character 1): give it in UTF-8"),
+    (("ask", "outliers", "-p", "top=" + "9" * 5000), "The parameter top is a whole number, not '999"),
     (("sql", "@"), "'@' cannot be read (No such file or directory): give @FILE with a query"),
 ]
 

@@ -13,7 +13,7 @@ import pytest
 
 import shardscan
 import tiny
-from shardscan import catalog, commits, sqlfiles, store
+from shardscan import catalog, commits, contents, sqlfiles, store
 from shardscan.errors import StoreNotFound
 
 KEYS = {
@@ -72,34 +72,34 @@ def test_every_table_view_and_column_has_a_comment(scans: Path) -> None:
 
 
 def test_a_rebuilt_catalog_is_equal_though_the_checkpoints_are_gone(scans: Path) -> None:
-    built = tables(scans / catalog.FILE)
+    built = tables(scans / commits.CATALOG)
     catalog.build(scans, rebuild=True)
-    assert tables(scans / catalog.FILE) == built
+    assert tables(scans / commits.CATALOG) == built
 
 
 def test_models_that_did_not_change_are_copied_and_equal(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
     shardscan.ingest(tiny.llama(tmp_path / "c-model", seed=3), tmp_path / "scans")
-    copied = tables(tmp_path / "scans" / catalog.FILE)
+    copied = tables(tmp_path / "scans" / commits.CATALOG)
     catalog.build(tmp_path / "scans", rebuild=True)
-    assert tables(tmp_path / "scans" / catalog.FILE) == copied
+    assert tables(tmp_path / "scans" / commits.CATALOG) == copied
     assert [row[0] for row in copied["models"]] == ["a-model", "b-model", "c-model"]
 
 
 def test_a_catalog_that_is_not_one_is_built_again(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    (tmp_path / "scans" / catalog.FILE).write_bytes(b"not a database")
+    (tmp_path / "scans" / commits.CATALOG).write_bytes(b"not a database")
     catalog.build(tmp_path / "scans")
-    assert tables(tmp_path / "scans" / catalog.FILE) == tables(scans / catalog.FILE)
+    assert tables(tmp_path / "scans" / commits.CATALOG) == tables(scans / commits.CATALOG)
 
 
 def test_a_catalog_of_another_version_is_not_copied_from(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    with duckdb.connect(tmp_path / "scans" / catalog.FILE) as connection:
+    with duckdb.connect(tmp_path / "scans" / commits.CATALOG) as connection:
         connection.execute("update tensors set mean = 42").fetchall()
         connection.execute("alter table tensors drop column kurtosis").fetchall()
     catalog.build(tmp_path / "scans")
-    assert tables(tmp_path / "scans" / catalog.FILE) == tables(scans / catalog.FILE)
+    assert tables(tmp_path / "scans" / commits.CATALOG) == tables(scans / commits.CATALOG)
 
 
 def test_only_commits_become_numbers(scans: Path, tmp_path: Path) -> None:
@@ -179,3 +179,18 @@ def test_an_output_head_that_is_a_copy_of_the_embedding_is_its_alias(tmp_path: P
     with shardscan.connect(tmp_path / "scans") as connection:
         found = connection.sql("select tensor, alias_of from tensors where alias_of is not null").fetchall()
     assert found == [("lm_head.weight", "model.embed_tokens.weight")]
+
+
+def test_stacks_read_in_small_regions_give_the_same_tables(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts = {f"layers.{i // 5}.experts.{i % 5}.w.weight": np.full((2, 3), float(i), np.float32) for i in range(15)}
+    shardscan.ingest(tiny.write(tmp_path / "experts", experts), tmp_path / "scans")
+    whole = tables(tmp_path / "scans" / commits.CATALOG)
+    for slots in (1, 3, 7):
+        monkeypatch.setattr(contents, "REGION_SLOTS", slots)
+        catalog.build(tmp_path / "scans", rebuild=True)
+        assert tables(tmp_path / "scans" / commits.CATALOG) == whole
+    with shardscan.connect(tmp_path / "scans") as connection:
+        means = connection.sql("select tensor, mean from tensors").fetchall()
+    assert dict(means) == {name: values[0, 0] for name, values in experts.items()}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import shardscan
 import tiny
 from shardscan import commits, flow
-from shardscan.errors import StoreError
 
 ATTENTION_BYTES = 2 * 2 * tiny.HIDDEN * tiny.HEAD_DIM * (2 * tiny.HEADS + 2 * tiny.KV_HEADS)
 
@@ -48,55 +46,6 @@ def test_a_lost_commit_is_done_again_and_nothing_else(tmp_path: Path) -> None:
     (scan.commits / "text.up_proj.1.stats-1.json").unlink()
     again = shardscan.ingest(model, tmp_path / "scans")
     assert (again.tasks, again.bytes_read) == (1, 2 * tiny.INNER * tiny.HIDDEN)
-
-
-def test_a_copy_of_the_checkpoint_elsewhere_continues(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "here" / "tiny"), tmp_path / "scans")
-    assert shardscan.ingest(tiny.llama(tmp_path / "there" / "tiny"), tmp_path / "scans").bytes_read == 0
-
-
-def test_other_weights_under_one_name_are_refused_though_their_headers_are_equal(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
-    before = query(tmp_path / "scans", "select * from tensors order by all")
-    with pytest.raises(StoreError, match=r"--name.*--replace"):
-        shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans")
-    assert query(tmp_path / "scans", "select * from tensors order by all") == before
-
-
-def test_a_change_of_one_value_in_place_is_noticed(tmp_path: Path) -> None:
-    values = np.zeros((3000, 1000), np.float32)
-    model = tiny.write(tmp_path / "tiny", {"big.weight": values})
-    shardscan.ingest(model, tmp_path / "scans")
-    values[1234, 567] = 1
-    tiny.write(model, {"big.weight": values})
-    with pytest.raises(StoreError, match=r"--name.*--replace"):
-        shardscan.ingest(model, tmp_path / "scans")
-    assert query(tmp_path / "scans", "select max from tensors") == [(0.0,)]
-    shardscan.ingest(model, tmp_path / "scans", replace=True)
-    assert query(tmp_path / "scans", "select max from tensors") == [(1.0,)]
-
-
-def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
-    (old,) = commits.begun(tmp_path / "scans")
-    shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans", replace=True)
-    (new,) = commits.begun(tmp_path / "scans")
-    assert new != old
-    assert not old.arrays.exists()
-    shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "fresh")
-    sql = "select * from channels order by all"
-    assert query(tmp_path / "scans", sql) == query(tmp_path / "fresh", sql)
-
-
-def test_until_a_replacement_is_complete_the_old_scan_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
-    before = query(tmp_path / "scans", "select * from tensors order by all")
-    new = tiny.llama(tmp_path / "b" / "tiny", seed=1)
-    prepared = flow.prepare(new)
-    (new / "model.safetensors").write_bytes((new / "model.safetensors").read_bytes()[:-64])
-    done = flow.execute(prepared, tmp_path / "scans", replace=True)
-    assert done.failures
-    assert query(tmp_path / "scans", "select * from tensors order by all") == before
 
 
 def test_models_of_two_names_share_a_store(tmp_path: Path) -> None:

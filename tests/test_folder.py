@@ -291,6 +291,24 @@ def test_a_path_to_nothing_is_not_found(path: str) -> None:
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\udce9b", "\udfff"])
+def test_a_name_with_a_lone_surrogate_is_refused(name: str, folder: Path) -> None:
+    shard(folder, MODEL, "a")
+    with pytest.raises(CheckpointError, match=r"The model's name .* is not valid Unicode text: .* with --name\."):
+        open_checkpoint(folder, name)
+    assert open_checkpoint(folder, "é \U0001f984").name == "é \U0001f984"
+
+
+def test_a_shard_whose_name_is_not_text_is_refused(folder: Path) -> None:
+    name = os.fsdecode(b"mod\xe9l.safetensors")
+    try:
+        shard(folder, name, "a")
+    except OSError:
+        pytest.skip("this file system has names in Unicode only")
+    with pytest.raises(CheckpointError, match="has a name that is not valid Unicode text: rename it"):
+        open_checkpoint(folder, "m")
+
+
 def test_a_fifo_is_neither_a_file_nor_a_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MODEL)
     with pytest.raises(CheckpointError, match="neither a file nor a folder"):

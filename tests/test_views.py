@@ -304,8 +304,25 @@ def test_quant_error_is_the_error_of_rounding_the_tensor(catalog: Catalog, key: 
         assert row["sqnr_db"] is None
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_the_step_of_a_float32_tensor_is_of_its_largest_value_and_not_of_a_bin(catalog: Catalog, bits: int) -> None:
+    key = ("beta", "0.down_proj.weight")
+    (row,) = rows(catalog, "FROM quant_error(bits := $b, model := $m, name := $n)", b=bits, m=key[0], n=key[1])
+    delta = np.abs(finite(catalog, key)).max() / (2 ** (bits - 1) - 1)
+    # the bin of a value begins with its upper 16 bits; every value is taken to be in the middle of its bin
+    patterns = finite(catalog, key).astype(np.float32).view(np.uint32) & 0xFFFF0000
+    lo, hi = (edge.view(np.float32).astype(np.float64) for edge in (patterns, patterns | 0xFFFF))
+    middle = (lo + hi) / 2
+    error = middle - np.rint(middle / delta) * delta
+    assert is_range(*key) and not row["exact"]
+    assert np.abs(middle).max() != np.abs(finite(catalog, key)).max()
+    assert row["delta"] == delta
+    assert (row["mse"], row["max_error"]) == pytest.approx((np.mean(error**2), np.abs(error).max()), rel=1e-10)
+
+
 def test_a_tensor_of_zeros_is_quantised_without_error() -> None:
     with empty_catalog() as connection:
+        insert(connection, "tensors", [tensor_row("m", "t", np.zeros(10))])
         connection.execute(
             "INSERT INTO distribution VALUES ('m', 't', 0, 0.0, 0.0, 9), ('m', 't', 32768, -0.0, -0.0, 1)"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from shardscan.errors import QueryError
+from shardscan.errors import QueryError, shown
 from shardscan.output import ENDINGS, FORMATS
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ def prints_rows(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _not_empty(_: click.Context, __: click.Parameter, folder: str) -> str:
+def _folder_of_store(_: click.Context, __: click.Parameter, folder: str) -> str:
     # --store "$UNSET" would be the current folder
     if not folder:
         raise click.BadParameter("give the folder of the store.")
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{shown(folder)} is not UTF-8 text: give a folder whose name is.") from None
     return folder
 
 
@@ -44,7 +48,7 @@ def has_store(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option of every command that needs a store."""
     return click.option(
         "--store", type=click.Path(), default="scans", show_default=True, envvar="SHARDSCAN_STORE", show_envvar=True,
-        help="Folder of the store.", callback=_not_empty,
+        help="Folder of the store.", callback=_folder_of_store,
     )(command)  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def ingest(
     click.echo(listing.headline(prepared), err=True)
     _note(prepared.checkpoint.notes)
     if dry_run:
-        write_rows(listing.costs(prepared), format_, output)
+        write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store))), format_, output)
         return
     _say_if_compiling()
     with _writing(store), progress_shown(prepared.checkpoint.name) as advance:
@@ -137,10 +137,10 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
     shardscan catalog --rebuild --store scans
     """
     from shardscan import ask as asking
-    from shardscan.catalog import build
+    from shardscan import flow
 
     with _writing(store):
-        file = build(Path(store), rebuild=rebuild)
+        file = flow.rebuild(Path(store), everything=rebuild)
     write_rows(asking.run(store, "select model, architecture, parameters, bytes, source from models"), format_, output)
     click.echo(f"The catalog is {file}.", err=True)
 

@@ -20,7 +20,7 @@ from shardscan.plan import Task
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.result import Result
 
-Keep = Callable[[Task, Sequence[Result]], None]
+Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ def run(
     tasks: tuple[Task, ...], keep: Keep, *, workers: int, progress: Callable[[int], None] | None = None
 ) -> list[Done]:
     """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
+
+    `keep` says why which tensors failed, by name.
 
     Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured, for
     which `keep` must pickle.
@@ -77,9 +79,7 @@ def _add_unit(graph: dict[Any, Any], task: Task, index: int) -> tuple[str, str, 
 
 
 def _keep(keep: Keep, task: Task, results: list[Result]) -> Done:
-    keep(task, results)
-    failures = {u.placed.tensor.name: r.failure for u, r in zip(task.units, results, strict=True) if r.failure}
-    return Done(task.name, task.nbytes, failures)
+    return Done(task.name, task.nbytes, keep(task, results))
 
 
 class _Progress(Callback):

@@ -1,19 +1,22 @@
 """OPEN: shard files become tensors with an address. `open` is the one way in; the first step of the flow.
 
 Promises: a checkpoint that comes back is whole: every shard is there and its size is what its header says, every tensor
-has one place, and what the index lists exists. Only headers were read. What is legal and odd is in `Checkpoint.notes`.
+has one place and a shape that 64-bit integers can hold, and what the index lists exists. Only headers were read. What
+is legal and odd is in `Checkpoint.notes`.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 
-from shardscan.errors import CheckpointError, ShardIndexError, shown
+from shardscan.errors import CheckpointError, HeaderError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.folder import Listing, find, read_config
-from shardscan.shards.safetensors import Header, read_header, these_have
+from shardscan.shards.safetensors import Entry, Header, read_header, these_have
 
 __all__ = ["Checkpoint", "ShardFile", "Tensor", "Window", "open"]
 
@@ -28,6 +31,11 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
     listing = find(os.fspath(path))
+    name = listing.name if name is None else name
+    if not _is_text(name):
+        raise CheckpointError(
+            f"The model's name {shown(name)} is not valid Unicode text: rename its folder, or give a name with --name."
+        )
     shards = tuple(_shard(listing.folder, file) for file in listing.shards)
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards)
@@ -35,8 +43,8 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
     config, config_notes = read_config(listing.folder)
     headers = (f"{shown(file.name)}: {note}" for file, header in shards for note in header.notes)
     return Checkpoint(
-        path=listing.path,
-        name=listing.name if name is None else name,
+        path=os.fsencode(listing.path).decode(errors="backslashreplace"),
+        name=name,
         format="safetensors",
         files=tuple(file for file, _ in shards),
         tensors=tensors,
@@ -45,13 +53,32 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
     )
 
 
+def _is_text(name: str) -> bool:
+    # a name of bytes that are not UTF-8 has lone surrogates in Python, which no table holds
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def _shard(folder: str, name: str) -> tuple[ShardFile, Header]:
     path = str(Path(folder, name))
+    if not _is_text(name):
+        raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path)
+    for entry in header.tensors:
+        _check_shape(path, entry)
     file = ShardFile(
         name, os.path.realpath(path), header.nbytes, header.header_nbytes, header.digest, len(header.tensors)
     )
     return file, header
+
+
+def _check_shape(path: str, entry: Entry) -> None:
+    # a zero makes the bytes 0 and leaves the other sizes, which NumPy and int64 columns have to hold
+    products = accumulate((size or 1 for size in entry.shape), operator.mul)
+    if any(product >= 2**63 for product in products):  # lazily: a million large sizes would multiply for hours
+        raise HeaderError(
+            f"{shown(path, 400)} has a tensor {shown(entry.name)} whose sizes other than 0 multiply to 2**63 or more, "
+            "which no array can hold: save it again with a smaller shape."
+        )
 
 
 def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[tuple[ShardFile, Header], ...]) -> None:

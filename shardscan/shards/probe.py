@@ -35,6 +35,11 @@ def probe(checkpoint: Checkpoint) -> str:
 
 
 def witness(checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """Device, inode, size and time of every file: equal only if nobody wrote to them; a copy differs."""
-    found = {file.name: Path(file.path).stat() for file in checkpoint.files}
-    return {name: [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+    """What `look` sees of every file, by its name."""
+    return {file.name: look(file.path) for file in checkpoint.files}
+
+
+def look(path: str) -> list[int]:
+    """Device, inode, size and time of a file: equal only if nobody wrote to it; a copy differs."""
+    stat = Path(path).stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,116 @@
+"""CATALOG, its source: what a scan holds, tensor by tensor, and what of it is committed.
+
+Only what is committed becomes numbers; a tensor of the headers is a member in any case.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from shardscan import commits, store
+from shardscan.commits import Scan
+from shardscan.plan import HEADS, STATS, task_name
+
+REGION_SLOTS = 128  # half a megabyte of distribution each: what is read of a stack at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A scan, what it knows of its checkpoint, and its commits by task and product."""
+
+    scan: Scan
+    facts: Mapping[str, Any]
+    done: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    @property
+    def model(self) -> str:
+        return str(self.facts["model"])
+
+    @property
+    def identity(self) -> str:
+        """A hash of headers, file sizes and the contents of every tensor committed."""
+        records = (record for (_, product), record in self.done.items() if product == STATS)
+        verdicts = (item for record in records for item in record["tensors"].items())
+        digests = sorted((name, verdict["digest"]) for name, verdict in verdicts if verdict["digest"])
+        return xxhash.xxh3_128_hexdigest(json.dumps([self.facts["probe"], digests]).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One tensor as the store holds it, with the verdict of its commit; `has_spectra` where its heads are committed."""
+
+    facts: Mapping[str, Any]
+    slot: tuple[int, int]
+    status: str
+    reason: str | None
+    digest: str | None
+    has_spectra: bool
+
+    @property
+    def name(self) -> str:
+        return str(self.facts["tensor"]["name"])
+
+    @property
+    def place(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.facts["place"]
+        return found
+
+    @property
+    def matrix(self) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self.facts["matrix"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Neighbouring slots of one group's stacks, and the members in them; `layers` and `experts` say where it lies."""
+
+    folder: str
+    layers: slice
+    experts: slice
+    members: tuple[Member, ...]
+
+    def slot(self, member: Member) -> tuple[int, int]:
+        """A member's slot, counted from the region's corner."""
+        return member.slot[0] - self.layers.start, member.slot[1] - self.experts.start
+
+
+def contents(scan: Scan) -> Contents:
+    """Read what a scan's tables are made from, less the arrays."""
+    return Contents(scan, store.attributes(scan), commits.committed(scan))
+
+
+def members(held: Contents) -> dict[str, list[Member]]:
+    """Every tensor of the headers, by the folder of its group."""
+    return {
+        folder: [_member(facts, folder, held.done) for facts in group["tensors"]]
+        for folder, group in store.groups(held.scan)
+    }
+
+
+def regions(folder: str, found: Sequence[Member]) -> Iterator[Region]:
+    """A group in pieces that are small in memory, however many layers and experts it has."""
+    layers, experts = (1 + max(m.slot[axis] for m in found) for axis in (0, 1))
+    tall, wide = max(1, REGION_SLOTS // experts), min(experts, REGION_SLOTS)
+    for top in range(0, layers, tall):
+        for left in range(0, experts, wide):
+            inside = (m for m in found if top <= m.slot[0] < top + tall and left <= m.slot[1] < left + wide)
+            yield Region(folder, slice(top, top + tall), slice(left, left + wide), tuple(inside))
+
+
+def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]) -> Member:
+    name, task = facts["tensor"]["name"], task_name(folder, facts["place"]["layer"])
+    stats, heads = (
+        done[task, product]["tensors"][name] if (task, product) in done else None for product in (STATS, HEADS)
+    )
+    verdict = stats or {"status": "pending", "reason": None, "digest": None}
+    has_spectra = bool(facts["matrix"] and facts["matrix"]["heads"] and heads and heads["status"] == "ok")
+    slot = (int(facts["slot"][0]), int(facts["slot"][1]))
+    return Member(
+        facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"], has_spectra
+    )

@@ -1,0 +1,79 @@
+"""STORE, its memory: which scan a checkpoint belongs to, and what of it is done.
+
+A scan's folder is the hash of what its arrays depend on, and a generation. The hash covers a sample of the contents;
+so files that are not the ones last seen are read again before a scan is continued, and a checkpoint that was edited in
+place starts a generation of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shardscan import commits, store
+from shardscan.anatomy import Anatomy
+from shardscan.commits import Scan
+from shardscan.errors import StoreError, shown
+from shardscan.plan import Plan
+from shardscan.reduce.blocks import content_digest
+from shardscan.shards.address import Checkpoint
+from shardscan.shards.probe import probe, witness
+
+
+def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path, *, replace: bool) -> Scan:
+    """The scan to write to: the one that was begun with these contents, else a new one.
+
+    StoreError where the name belongs to other contents and `replace` is not set; with it, the new scan takes their
+    place once it is complete.
+    """
+    seen, sample = witness(checkpoint), probe(checkpoint)
+    found = commits.begun(folder)
+    generations = _generations(found, store.scan_id(checkpoint, sample, anatomy))
+    for scan in generations:
+        if commits.witness(scan) == seen or _holds(scan, plan):
+            if not replace and any(Scan(folder, rival) in found for rival in commits.replaces(scan)):
+                raise _taken(folder, checkpoint.name)
+            commits.record_witness(scan, seen)
+            return scan
+    rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
+    if not replace and (generations or any(store.attributes(rival)["probe"] != sample for rival in rivals)):
+        raise _taken(folder, checkpoint.name)
+    number = 1 + max((int(scan.id.partition("-")[2]) for scan in generations), default=0)
+    scan = Scan(folder, f"{store.scan_id(checkpoint, sample, anatomy)}-{number}")
+    store.create(scan, checkpoint, sample, anatomy, plan)
+    commits.begin(scan, [rival.id for rival in rivals])
+    commits.record_witness(scan, seen)
+    return scan
+
+
+def done(scan: Scan) -> set[tuple[str, str]]:
+    """Tasks and products that need not be done again: commits without a failure."""
+    return {
+        key
+        for key, record in commits.committed(scan).items()
+        if all(verdict["status"] != "failed" for verdict in record["tensors"].values())
+    }
+
+
+def done_before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> set[tuple[str, str]]:
+    """What a scan of this checkpoint would find done in a store; nothing where there is no such store or scan."""
+    generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
+    return done(generations[-1]) if generations else set()
+
+
+def _generations(found: list[Scan], base: str) -> list[Scan]:
+    return [scan for scan in found if scan.id.partition("-")[0] == base]
+
+
+def _holds(scan: Scan, plan: Plan) -> bool:
+    """Whether everything committed is of the contents that the plan would read."""
+    verdicts = (item for record in commits.committed(scan).values() for item in record["tensors"].items())
+    digests = {name: verdict["digest"] for name, verdict in verdicts if verdict["digest"]}
+    units = (unit for task in plan.tasks for unit in task.units if unit.placed.tensor.name in digests)
+    return all(content_digest(unit) == digests[unit.placed.tensor.name] for unit in units)
+
+
+def _taken(folder: Path, name: str) -> StoreError:
+    return StoreError(
+        f"{folder} already holds another checkpoint named {shown(name)}: give this one a name of its own with --name, "
+        "or let it take the place of the other with --replace."
+    )
