@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardscan import sqlfiles
+from shardscan.commits import CATALOG
 from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound, shown
 
-CATALOG = "catalog.duckdb"
 MEMORY_LIMIT = "4GB"
 MAX_DIGITS = 38  # every such number is a HUGEINT
 _HUGEINT = pa.decimal128(38, 0)

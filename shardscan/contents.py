@@ -16,7 +16,7 @@ from shardscan import commits, store
 from shardscan.commits import Scan
 from shardscan.plan import HEADS, STATS, task_name
 
-REGION_SLOTS = 128  # half a megabyte of distribution each: what is read of a stack at a time
+REGION_SLOTS = 64  # half a megabyte of distribution each: what is read of a stack at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +104,13 @@ def regions(folder: str, found: Sequence[Member]) -> Iterator[Region]:
 
 
 def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]) -> Member:
-    name, task = facts["tensor"]["name"], task_name(folder, facts["place"]["layer"])
+    slot = (int(facts["slot"][0]), int(facts["slot"][1]))
+    name, task = facts["tensor"]["name"], task_name(folder, facts["place"]["layer"], slot)
     stats, heads = (
         done[task, product]["tensors"][name] if (task, product) in done else None for product in (STATS, HEADS)
     )
     verdict = stats or {"status": "pending", "reason": None, "digest": None}
     has_spectra = bool(facts["matrix"] and facts["matrix"]["heads"] and heads and heads["status"] == "ok")
-    slot = (int(facts["slot"][0]), int(facts["slot"][1]))
     return Member(
         facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"], has_spectra
     )

@@ -10,7 +10,7 @@ the command line prints it without a traceback.
 | 1 | a bug in shardscan: the only case that shows a traceback |
 | 2 | the command line itself is wrong (Click's own code) |
 | 3 | the checkpoint cannot be read |
-| 4 | the checkpoint's tensors do not fit its family |
+| 4 | a family file is wrong |
 | 5 | the store or its catalog cannot be used |
 | 6 | the query, question or parameter is wrong |
 | 7 | the output cannot be written |
@@ -55,7 +55,7 @@ class ShardIndexError(CheckpointError):
 
 
 class FamilyError(ShardscanError, ValueError):
-    """A family file that is wrong, or a tensor whose shape does not fit what its family says."""
+    """A family file that is wrong."""
 
     exit_code = 4
 

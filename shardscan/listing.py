@@ -28,7 +28,7 @@ def tensors(prepared: Prepared, *, long: bool = False) -> pa.Table:
         "role": pa.array([p.place.role for p in placed], pa.string()),
         "part": pa.array([p.place.part for p in placed], pa.string()),
         "dtype": pa.array([p.tensor.dtype for p in placed], pa.string()),
-        "shape": pa.array([list(p.tensor.shape) for p in placed], pa.list_(pa.int64())),
+        "shape": pa.array([list(p.tensor.shape) for p in placed], pa.list_(pa.uint64())),
         "parameters": pa.array([p.tensor.parameters for p in placed], pa.int64()),
         "bytes": pa.array([p.tensor.nbytes for p in placed], pa.int64()),
         "heads": pa.array([p.matrix.heads.count if p.matrix and p.matrix.heads else None for p in placed], pa.int32()),

@@ -1,7 +1,7 @@
 """PLAN: checkpoint + anatomy + options → tasks, the blocks they read, and what that costs. Pure: nothing is read.
 
-A task is one role of one layer: the unit of commit. Its blocks are runs of whole rows whose grid depends on the tensor
-alone, never on workers or memory, so that any machine adds in the same order.
+A task is one role of one layer, or a run of its experts: the unit of commit. Its blocks are runs of whole rows whose
+grid depends on the tensor alone, never on workers or memory, so that any machine adds in the same order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ STATS, HEADS = "stats/1", "heads/1"
 SPECTRA = {"none": frozenset({STATS}), "heads": frozenset({STATS, HEADS})}
 
 BLOCK_BYTES = 16 << 20
+EXPERTS_PER_TASK = 32  # results wait in memory until their task is written
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
 
 # Bytes of anonymous memory: within 1.5 times of what SmolLM2, MiniLM and the demo took.
@@ -74,7 +75,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One layer of one group: what is read, reduced and committed together."""
+    """One layer of one group, or a run of its experts: what is read, reduced and committed together."""
 
     name: str
     folder: str
@@ -149,19 +150,21 @@ def _ordinals(members: list[Placed]) -> dict[str, int]:
 
 
 def _tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[Task]:
-    for index, layer in enumerate(group.layers):
-        members = [(p, slot) for p, slot in group.members if slot[0] == index]
-        possible = products & _products([p for p, _ in members])
-        name = task_name(group.folder, layer)
+    members: dict[str, list[tuple[Placed, tuple[int, int]]]] = {}
+    for p, slot in group.members:
+        members.setdefault(task_name(group.folder, p.place.layer, slot), []).append((p, slot))
+    for name, found in members.items():
+        possible = products & _products([p for p, _ in found])
         missing = frozenset(product for product in possible if (name, product) not in done)
         if missing:
-            units = tuple(Unit(p, slot, tuple(_blocks(p, missing))) for p, slot in members)
+            units = tuple(Unit(p, slot, tuple(_blocks(p, missing))) for p, slot in found)
             yield Task(name, group.folder, missing, units)
 
 
-def task_name(folder: str, layer: int | None) -> str:
-    """One layer of a group's folder, as commits name it."""
-    return f"{folder.replace('/', '.')}.{'-' if layer is None else layer}"
+def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:
+    """One layer of a group's folder, as commits name it; a run of its experts where there are many."""
+    run = slot[1] // EXPERTS_PER_TASK
+    return f"{folder.replace('/', '.')}.{'-' if layer is None else layer}" + (f".{run}" if run else "")
 
 
 def _products(members: list[Placed]) -> frozenset[str]:

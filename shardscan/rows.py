@@ -76,7 +76,7 @@ def _tensors(model: str, region: Region, statistics: Mapping[str, np.ndarray], a
         "tensor": [m.name for m in members],
         "file": [m.facts["tensor"]["file"] for m in members],
         "dtype": [m.facts["tensor"]["dtype"] for m in members],
-        "shape": pa.array([m.facts["tensor"]["shape"] for m in members], pa.list_(pa.int64())),
+        "shape": pa.array([m.facts["tensor"]["shape"] for m in members], pa.list_(pa.uint64())),
         "parameters": [int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members],
         "bytes": [m.facts["tensor"]["nbytes"] for m in members],
         "canonical_name": [m.facts["canonical_name"] for m in members],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import shardscan
 import tiny
-from shardscan import commits, flow
+from shardscan import commits, flow, plan
 
 ATTENTION_BYTES = 2 * 2 * tiny.HIDDEN * tiny.HEAD_DIM * (2 * tiny.HEADS + 2 * tiny.KV_HEADS)
 
@@ -76,6 +77,17 @@ def test_a_tensor_that_cannot_be_read_costs_only_itself_and_is_tried_again(tmp_p
     assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(16,)]
 
 
+def test_many_experts_of_a_layer_are_committed_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = {f"layers.0.experts.{i}.w.weight": np.full((2, 3), float(i), np.float32) for i in range(10)}
+    model = tiny.write(tmp_path / "experts", experts)
+    assert shardscan.ingest(model, tmp_path / "whole").tasks == 1
+    monkeypatch.setattr(plan, "EXPERTS_PER_TASK", 4)
+    assert shardscan.ingest(model, tmp_path / "runs").tasks == 3
+    for table in ("tensors", "channels"):
+        sql = f"select * from {table} order by all"
+        assert query(tmp_path / "runs", sql) == query(tmp_path / "whole", sql)
+
+
 def test_progress_counts_up_to_all_bytes(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     model = tiny.llama(tmp_path / "tiny")
@@ -95,10 +107,13 @@ def test_a_plan_without_a_run_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_header_that_claims_billions_of_channels_and_no_values_costs_nothing(tmp_path: Path) -> None:
     header = b'{"wide.weight":{"dtype":"F32","shape":[0,17179869184],"data_offsets":[0,0]},'
-    header += b'"tall.weight":{"dtype":"BF16","shape":[67108864,0],"data_offsets":[0,0]}}'
+    header += b'"tall.weight":{"dtype":"BF16","shape":[18446744073709551615,0],"data_offsets":[0,0]}}'
     (tmp_path / "bomb.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     prepared = flow.prepare(tmp_path / "bomb.safetensors")
     flow.execute(prepared, tmp_path / "scans")
-    rows = query(tmp_path / "scans", "select tensor, status, parameters, nans, mean from tensors order by tensor")
-    assert rows == [("tall.weight", "ok", 0, 0, None), ("wide.weight", "ok", 0, 0, None)]
+    rows = query(tmp_path / "scans", "select tensor, shape, status, nans, mean from tensors order by tensor")
+    assert rows == [
+        ("tall.weight", [2**64 - 1, 0], "ok", 0, None),
+        ("wide.weight", [0, 2**34], "ok", 0, None),
+    ]
     assert query(tmp_path / "scans", "select count(*) from matrices") == [(0,)]

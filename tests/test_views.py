@@ -322,7 +322,7 @@ def test_the_step_of_a_float32_tensor_is_of_its_largest_value_and_not_of_a_bin(c
 
 def test_a_tensor_of_zeros_is_quantised_without_error() -> None:
     with empty_catalog() as connection:
-        insert(connection, "tensors", [tensor_row("m", "t", np.zeros(10))])
+        insert(connection, "tensors", [tensor_row("m", "t", np.ones(10)) | {"absmax": 0.0}])
         connection.execute(
             "INSERT INTO distribution VALUES ('m', 't', 0, 0.0, 0.0, 9), ('m', 't', 32768, -0.0, -0.0, 1)"
         )

@@ -16,7 +16,7 @@ Exit codes:
     1  a bug in shardscan: the only one with a traceback
     2  the command line is wrong
     3  the checkpoint cannot be read
-    4  its tensors do not fit its family
+    4  a family file is wrong
     5  the store or its catalog cannot be used
     6  the query, question or parameter is wrong
     7  the output cannot be written

@@ -7,16 +7,14 @@ is legal and odd is in `Checkpoint.notes`.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
 
-from shardscan.errors import CheckpointError, HeaderError, ShardIndexError, shown
+from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.folder import Listing, find, read_config
-from shardscan.shards.safetensors import Entry, Header, read_header, these_have
+from shardscan.shards.safetensors import Header, read_header, these_have
 
 __all__ = ["Checkpoint", "ShardFile", "Tensor", "Window", "open"]
 
@@ -63,22 +61,10 @@ def _shard(folder: str, name: str) -> tuple[ShardFile, Header]:
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path)
-    for entry in header.tensors:
-        _check_shape(path, entry)
     file = ShardFile(
         name, os.path.realpath(path), header.nbytes, header.header_nbytes, header.digest, len(header.tensors)
     )
     return file, header
-
-
-def _check_shape(path: str, entry: Entry) -> None:
-    # a zero makes the bytes 0 and leaves the other sizes, which NumPy and int64 columns have to hold
-    products = accumulate((size or 1 for size in entry.shape), operator.mul)
-    if any(product >= 2**63 for product in products):  # lazily: a million large sizes would multiply for hours
-        raise HeaderError(
-            f"{shown(path, 400)} has a tensor {shown(entry.name)} whose sizes other than 0 multiply to 2**63 or more, "
-            "which no array can hold: save it again with a smaller shape."
-        )
 
 
 def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[tuple[ShardFile, Header], ...]) -> None:

@@ -83,10 +83,8 @@ class Tensor:
         if not self.shape:
             return Window(self.path, self.offset, self.dtype, ())
         stop = self.shape[0] if stop is None else stop
-        row = math.prod(self.shape[1:])
-        return Window(
-            self.path, self.offset + DTYPES[self.dtype].nbytes(start * row), self.dtype, (stop - start, *self.shape[1:])
-        )
+        before = DTYPES[self.dtype].nbytes(start * math.prod(self.shape[1:])) if start else 0
+        return Window(self.path, self.offset + before, self.dtype, (stop - start, *self.shape[1:]))
 
 
 @dataclass(frozen=True, slots=True)

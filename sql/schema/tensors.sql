@@ -3,7 +3,7 @@ CREATE TABLE tensors (
     tensor          VARCHAR NOT NULL,
     file            VARCHAR NOT NULL,
     dtype           VARCHAR NOT NULL,
-    shape           BIGINT[] NOT NULL,
+    shape           UBIGINT[] NOT NULL,
     parameters      BIGINT NOT NULL,
     bytes           BIGINT NOT NULL,
     canonical_name  VARCHAR NOT NULL,
