@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -54,7 +55,7 @@ def main(checkpoint: str | None, quick: bool, runs: int, output: str | None) -> 
     record = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"platform": platform.platform(), "processor": _processor(), "cores": processors()},
-        "versions": versions(),
+        "versions": versions() | ({"torch": version("torch")} if find_spec("torch") else {}),
         "checkpoint": Path(path).name,
         "runs": runs,
         "rows": [asdict(row) for row in rows],

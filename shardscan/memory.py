@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
-INTERVAL = 0.02  # seconds
+INTERVAL = 0.05  # seconds
 
 
 class Peak:
@@ -35,7 +35,7 @@ def anonymous() -> int | None:
 
 @contextmanager
 def watched() -> Iterator[Peak]:
-    """Sample the process every 20 ms from a thread of its own."""
+    """Sample the process every 50 ms from a thread of its own."""
     peak, stop = Peak(), threading.Event()
 
     def watch() -> None:
