@@ -310,3 +310,17 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:  # how Linux says that the other side of a terminal is closed
         return b""
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_readme_shows_every_command(name: str) -> None:
+    assert f"shardscan {name}" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_readme_help_and_errors_tell_of_the_same_exit_codes() -> None:
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShardscanError)]
+    codes = {0, INCOMPLETE, INTERRUPTED} | {c.exit_code for c in classes}
+    (sentence,) = re.findall(r"Exit codes: (.*?)\.\n", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert {int(n) for n in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == codes
+    assert {int(part.split()[0]) for part in sentence.split(";")} == codes
+    assert {int(n) for n in re.findall(r"^\| (\d+) \|", errors.__doc__ or "", re.MULTILINE)} == codes

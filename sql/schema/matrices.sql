@@ -25,4 +25,4 @@ COMMENT ON COLUMN matrices.expert IS 'Expert number from 0; NULL outside mixture
 COMMENT ON COLUMN matrices.rows IS 'Output channels.';
 COMMENT ON COLUMN matrices.cols IS 'Input channels.';
 COMMENT ON COLUMN matrices.heads IS 'Heads in this matrix (KV heads for k_proj, v_proj); NULL for none or unknown.';
-COMMENT ON COLUMN matrices.queries_per_head IS 'Query heads per head here (GQA group): 1 for q_proj and o_proj; NULL if unknown.';
+COMMENT ON COLUMN matrices.queries_per_head IS 'Query heads per head (GQA); 1 for q_proj and o_proj; NULL if unknown.';
