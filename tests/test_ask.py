@@ -225,7 +225,14 @@ def test_a_value_of_the_wrong_type_is_refused(catalog: Catalog, name: str, text:
 
 
 def test_a_text_parameter_stays_text_and_a_whole_number_may_stand_for_a_float(catalog: Catalog) -> None:
-    assert ask(catalog.path, "outliers", {"model": "3", "sigma": "2"}).num_rows == 0
+    assert ask(catalog.path, "low-rank-heads", {"role": "3"}).num_rows == 0
+    assert ask(catalog.path, "outliers", {"sigma": "2"}).num_rows > 0
+
+
+def test_a_model_pattern_that_fits_none_is_an_error_that_lists_the_models(catalog: Catalog) -> None:
+    with pytest.raises(QueryError, match=r"No model here is like 'Alpha': there are 'alpha', 'beta'"):
+        ask(catalog.path, "outliers", {"model": "Alpha"})
+    assert ask(catalog.path, "outliers", {"model": "al%"}).num_rows > 0
 
 
 def test_interrupting_a_query_raises_keyboard_interrupt(catalog: Catalog) -> None:

@@ -324,3 +324,31 @@ def test_the_readme_help_and_errors_tell_of_the_same_exit_codes() -> None:
     assert {int(n) for n in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == codes
     assert {int(part.split()[0]) for part in sentence.split(";")} == codes
     assert {int(n) for n in re.findall(r"^\| (\d+) \|", errors.__doc__ or "", re.MULTILINE)} == codes
+
+
+def test_a_question_of_ones_own_is_asked_from_its_file_with_its_defaults(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "wide.sql"
+    own.write_text(
+        "-- title: Wide tensors\n-- why: To see.\n-- parameter: least = 20: rows\n-- example: shardscan sql @wide.sql\n"
+        "SELECT count(*) AS n FROM matrices WHERE rows >= $least\n"
+    )
+    few, many = (run("sql", f"@{own}", *given) for given in ((), ("-p", "least=1")))
+    assert json.loads(few.stdout)["n"] < json.loads(many.stdout)["n"]
+
+
+def test_a_model_that_is_not_there_is_no_empty_answer(run: Run) -> None:
+    asked = run("ask", "outliers", "-p", "model=Model")
+    assert (asked.exit_code, asked.stdout) == (6, "")
+    assert "No model here is like 'Model': there are 'model'" in asked.stderr
+
+
+def test_no_rows_are_said_to_be_none_on_stderr(run: Run) -> None:
+    asked = run("sql", "select 1 where false")
+    assert (asked.exit_code, asked.stdout, asked.stderr) == (0, "", "0 rows.\n")
+
+
+def test_questions_complete() -> None:
+    asked = {"_SHARDSCAN_COMPLETE": "bash_complete", "COMP_WORDS": "shardscan ask outl", "COMP_CWORD": "2"}
+    command = [sys.executable, "-m", "shardscan"]
+    done = subprocess.run(command, env=os.environ | asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "plain,outliers\n"

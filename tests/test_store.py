@@ -25,7 +25,10 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> commits.Scan:
 
 
 def test_plain_zarr_opens_the_arrays_stacked_over_layers_with_named_dimensions(scan: commits.Scan) -> None:
-    group = zarr.open_group(scan.arrays, mode="r")
+    root = zarr.open_group(scan.arrays.parent, mode="r")
+    assert list(root.group_keys()) == [scan.id]
+    group = root[scan.id]
+    assert isinstance(group, zarr.Group)
     channels, heads = group["text/up_proj/channels_out"], group["text/q_proj/heads"]
     assert isinstance(channels, zarr.Array)
     assert isinstance(heads, zarr.Array)

@@ -19,7 +19,8 @@ from shardscan.errors import QueryError, shown
 def sql(query: str, store: str, parameters: tuple[str, ...], format_: str | None, output: str | None) -> None:
     """Ask the catalog in SQL.
 
-    QUERY is one SELECT of DuckDB's SQL, @FILE that holds one, or - for stdin; $name in it is a parameter.
+    QUERY is one SELECT of DuckDB's SQL, @FILE that holds one, or - for stdin; $name in it is a parameter. A file in the
+    form of sql/questions brings the defaults of its parameters.
 
     \b
     shardscan sql "select role, max(absmax) from tensors group by role"
@@ -29,11 +30,22 @@ def sql(query: str, store: str, parameters: tuple[str, ...], format_: str | None
     """
     from shardscan import ask as asking
 
-    write_rows(asking.run(store, _text(query), parsed(parameters)), format_, output)
+    text, given = _text(query), parsed(parameters)
+    if text.startswith("-- title:"):
+        rows = asking.answer(store, asking.parse(Path(query[1:]).stem or "stdin", text), given)
+    else:
+        rows = asking.run(store, text, given)
+    write_rows(rows, format_, output)
+
+
+def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from shardscan import ask as asking
+
+    return [name for name in asking.questions() if name.startswith(incomplete)]
 
 
 @click.command()
-@click.argument("question")
+@click.argument("question", shell_complete=_complete)
 @has_store
 @has_parameters
 @prints_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ def write_rows(rows: pa.Table, format_: str | None, output: str | None) -> None:
     if output and source is ParameterSource.ENVIRONMENT and Path(output).suffix.lower() in ENDINGS:
         format_ = None  # what somebody typed today goes before what their profile says
     write(rows, format=format_, output=output)
+    if not rows.num_rows and not output and not sys.stdout.isatty():
+        click.echo("0 rows.", err=True)  # a pipe would say nothing at all
 
 
 def parsed(parameters: tuple[str, ...]) -> dict[str, str]:

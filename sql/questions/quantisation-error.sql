@@ -1,4 +1,4 @@
--- title: Error of symmetric quantisation for every role
+-- title: Error of symmetric per-tensor quantisation for every role
 -- why: How well a role survives one scale per tensor, before anything is quantised; the layer with the worst tensor is
 --   the one to protect, and 1-D weights (norms), which nobody quantises, are left out.
 -- parameter: bits = 4: width of the integers, from 2 to 32
