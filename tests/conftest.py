@@ -1,10 +1,28 @@
 """Fixtures that several tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from checkpoints import Unavailable, cached
+from keys import repeated
+from shardscan import catalog
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_are_keys() -> Iterator[None]:
+    """Every catalog that any test builds in this process has unique keys."""
+    build = catalog.build
+
+    def checked(folder: Path, *, rebuild: bool = False) -> Path:
+        file = build(folder, rebuild=rebuild)
+        assert repeated(file) == []
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "build", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

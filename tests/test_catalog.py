@@ -13,20 +13,9 @@ import pytest
 
 import shardscan
 import tiny
+from keys import KEYS
 from shardscan import catalog, commits, contents, sqlfiles, store
 from shardscan.errors import StoreNotFound
-
-KEYS = {
-    "models": "model",
-    "files": "model, file",
-    "runs": "model, run",
-    "tensors": "model, tensor",
-    "matrices": "model, matrix",
-    "channels": "model, matrix, axis, channel",
-    "spectra": "model, spectrum",
-    "singular_values": "model, spectrum, i",
-    "distribution": "model, tensor, bin",
-}
 
 
 @pytest.fixture(scope="module")
