@@ -25,6 +25,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy
 from shardscan.commits import Scan
+from shardscan.errors import StoreError
 from shardscan.plan import HEADS, STATS, Group, Plan, Task, Unit
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
@@ -98,7 +99,12 @@ def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
 
 def attributes(scan: Scan) -> Mapping[str, Any]:
     """What a scan knows of its checkpoint: model, source, format, probe, config, family, sizes, files, groups."""
-    return _facts(zarr.open_group(scan.arrays, mode="r"))
+    try:
+        return _facts(zarr.open_group(scan.arrays, mode="r"))
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"the arrays in {scan.arrays} are gone or damaged: remove {scan.commits} and ingest their checkpoint again."
+        ) from error
 
 
 def current(store: Path) -> list[Scan]:

@@ -211,6 +211,21 @@ def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) 
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 1
 
 
+def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
+    (scan,) = store.current(tmp_path / "scans")
+    shutil.rmtree(scan.arrays)
+    for again in (
+        lambda: catalog.build(tmp_path / "scans"),
+        lambda: shardscan.ingest(tiny.llama(tmp_path / "other"), tmp_path / "scans"),
+    ):
+        with pytest.raises(StoreError, match="are gone or damaged: remove"):
+            again()
+    assert query(tmp_path / "scans", "select count(*) from tensors") == [(16,)]
+    shutil.rmtree(scan.commits)
+    assert shardscan.ingest(tmp_path / "tiny", tmp_path / "scans").tasks == 16
+
+
 def test_a_flipped_bit_is_named_when_the_catalog_is_rebuilt(tmp_path: Path) -> None:
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
