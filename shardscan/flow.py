@@ -42,7 +42,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checkpoint with every tensor placed, and the plan of its full scan: what --dry-run prints."""
+    """A checkpoint with every tensor placed, and the plan of its full scan."""
 
     checkpoint: Checkpoint
     anatomy: Anatomy

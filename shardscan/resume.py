@@ -26,19 +26,20 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
     place once it is complete.
     """
     seen, sample = witness(checkpoint), probe(checkpoint)
-    found = commits.begun(folder)
-    generations = _generations(found, store.scan_id(checkpoint, sample, anatomy))
+    base, found = store.scan_id(checkpoint, sample, anatomy), commits.begun(folder)
+    generations = _generations(found, base)
     for scan in generations:
         if commits.witness(scan) == seen or _holds(scan, plan):
-            if not replace and any(Scan(folder, rival) in found for rival in commits.replaces(scan)):
+            rivals = [rival for rival in found if rival.id in commits.replaces(scan)]
+            if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
             commits.record_witness(scan, seen)
             return scan
     rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
-    if not replace and (generations or any(store.attributes(rival)["probe"] != sample for rival in rivals)):
+    if not replace and _are_of_other_contents(rivals, base, sample):
         raise _taken(folder, checkpoint.name)
     number = 1 + max((int(scan.id.partition("-")[2]) for scan in generations), default=0)
-    scan = Scan(folder, f"{store.scan_id(checkpoint, sample, anatomy)}-{number}")
+    scan = Scan(folder, f"{base}-{number}")
     store.create(scan, checkpoint, sample, anatomy, plan)
     commits.begin(scan, [rival.id for rival in rivals])
     commits.record_witness(scan, seen)
@@ -62,6 +63,11 @@ def done_before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> set[t
 
 def _generations(found: list[Scan], base: str) -> list[Scan]:
     return [scan for scan in found if scan.id.partition("-")[0] == base]
+
+
+def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
+    """Whether any is more than the same checkpoint under another config, family or layout, which may go."""
+    return bool(_generations(rivals, base)) or any(store.attributes(rival)["probe"] != sample for rival in rivals)
 
 
 def _holds(scan: Scan, plan: Plan) -> bool:

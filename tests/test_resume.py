@@ -156,6 +156,21 @@ def test_a_corrected_head_dim_is_taken_up(tmp_path: Path) -> None:
     assert query(tmp_path / "scans", "select distinct rank from spectra") == [(4,)]
 
 
+def test_an_interrupted_scan_under_a_corrected_config_goes_on_without_a_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans")
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text(config.replace('"head_dim": 8', '"head_dim": 4'))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 3)
+        shardscan.ingest(model, tmp_path / "scans", workers=1)
+    assert query(tmp_path / "scans", "select head_dim from models") == [(8,)]
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == 13
+    assert query(tmp_path / "scans", "select head_dim from models") == [(4,)]
+
+
 def test_a_file_that_a_commit_vouches_for_and_is_gone_is_made_again(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "scans")
