@@ -1,0 +1,158 @@
+"""A checkpoint of Llama-3-8B's names, shapes and dtype, with facts planted in it: what the large rows are measured on.
+
+    python -m bench.llama8b FOLDER [--layers N]
+
+16.06 GB in 4 shards, 8,030,261,248 parameters, in about the time that the disk takes. The values are runs of one pool of
+normal bfloat16 numbers, each tensor's and each shard's from another start, so matrices have full rank and no two rows
+are equal but those that are planted.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+HIDDEN, WIDTH, VOCAB, LAYERS, HEADS, KV_HEADS, DIM = 4096, 14336, 128256, 32, 32, 8, 128
+SHARDS = 4
+POOL = 67_108_859  # a prime: rows that wrap around begin elsewhere
+STD = 0.02
+CHUNK = 16 << 20  # values written at a time
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": HIDDEN,
+    "intermediate_size": WIDTH,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "vocab_size": VOCAB,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """What the scan must find: where it is (in layers that every size of the model has), and in which rows or columns."""
+
+    loud_row: tuple[str, int] = ("model.layers.1.mlp.down_proj.weight", 788)
+    dead_row: tuple[str, int] = ("model.layers.2.mlp.gate_proj.weight", 9001)
+    low_rank_head: tuple[str, int, int] = ("model.layers.3.self_attn.q_proj.weight", 5, 8)  # head, rank
+    nan: tuple[str, int, int] = ("model.layers.0.mlp.up_proj.weight", 4321, 17)
+
+
+PLANTED = Planted()
+
+
+def shapes(layers: int = LAYERS) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor, in the order of the model."""
+    yield "model.embed_tokens.weight", (VOCAB, HIDDEN)
+    for i in range(layers):
+        layer = f"model.layers.{i}"
+        yield f"{layer}.input_layernorm.weight", (HIDDEN,)
+        for role, rows in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+            yield f"{layer}.self_attn.{role}_proj.weight", (rows * DIM, HIDDEN)
+        yield f"{layer}.self_attn.o_proj.weight", (HIDDEN, HEADS * DIM)
+        yield f"{layer}.post_attention_layernorm.weight", (HIDDEN,)
+        yield f"{layer}.mlp.gate_proj.weight", (WIDTH, HIDDEN)
+        yield f"{layer}.mlp.up_proj.weight", (WIDTH, HIDDEN)
+        yield f"{layer}.mlp.down_proj.weight", (HIDDEN, WIDTH)
+    yield "model.norm.weight", (HIDDEN,)
+    yield "lm_head.weight", (VOCAB, HIDDEN)
+
+
+def make(folder: Path, layers: int = LAYERS) -> Path:
+    """The checkpoint in `folder`, written if it is not there yet; `layers` of its 32 make a smaller one."""
+    if (folder / "config.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    pool = _pool()
+    found = list(shapes(layers))
+    total = sum(_nbytes(shape) for _, shape in found)
+    shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    written = 0
+    for name, shape in found:
+        if written > total * len(shards) / SHARDS:
+            shards.append([])
+        shards[-1].append((name, shape))
+        written += _nbytes(shape)
+    weight_map = {}
+    for number, tensors in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        weight_map |= {name: file for name, _ in tensors}
+        _write_shard(folder / file, tensors, pool, number)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "ascii")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}), "ascii")
+    return folder
+
+
+def _write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], pool: np.ndarray, seed: int) -> None:
+    header, offset = {}, 0
+    for name, shape in tensors:
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + _nbytes(shape)]}
+        offset += _nbytes(shape)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    starts = np.random.default_rng(seed)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        data = file.tell()
+        for _, shape in tensors:
+            _write_values(file, pool, int(starts.integers(POOL)), int(np.prod(shape)))
+        for name, shape in tensors:
+            _plant(file, data + header[name]["data_offsets"][0], name, shape)
+
+
+def _write_values(file: BinaryIO, pool: np.ndarray, start: int, count: int) -> None:
+    while count:
+        run = pool[start : start + min(count, CHUNK)]
+        file.write(run.data)
+        count -= run.size
+        start = (start + run.size) % POOL
+
+
+def _plant(file: BinaryIO, offset: int, name: str, shape: tuple[int, ...]) -> None:
+    """Overwrite what PLANTED says of this tensor, and make norms what norms are: near one."""
+    rng = np.random.default_rng(0)
+    if len(shape) == 1:
+        _put(file, offset, rng.normal(1.0, 0.1, shape))
+    if name == PLANTED.loud_row[0]:
+        _put(file, offset + 2 * PLANTED.loud_row[1] * shape[1], rng.normal(0, 8 * STD, shape[1]))
+    if name == PLANTED.dead_row[0]:
+        _put(file, offset + 2 * PLANTED.dead_row[1] * shape[1], np.zeros(shape[1]))
+    if name == PLANTED.low_rank_head[0]:
+        _, head, rank = PLANTED.low_rank_head
+        low = np.kron(np.ones((DIM // rank, 1)), rng.normal(0, STD, (rank, shape[1])))  # copied rows: exact in any dtype
+        _put(file, offset + 2 * head * DIM * shape[1], low)
+    if name == PLANTED.nan[0]:
+        _, row, column = PLANTED.nan
+        _put(file, offset + 2 * (row * shape[1] + column), np.array([np.nan]))
+    file.seek(0, 2)
+
+
+def _put(file: BinaryIO, offset: int, values: np.ndarray) -> None:
+    file.seek(offset)
+    file.write(values.astype(ml_dtypes.bfloat16).tobytes())
+
+
+def _pool() -> np.ndarray:
+    rng = np.random.default_rng(8)
+    parts = [rng.standard_normal(min(CHUNK, POOL - at), np.float32) for at in range(0, POOL, CHUNK)]
+    return np.concatenate([(part * np.float32(STD)).astype(ml_dtypes.bfloat16).view(np.uint16) for part in parts])
+
+
+def _nbytes(shape: tuple[int, ...]) -> int:
+    return 2 * int(np.prod(shape))
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), int(sys.argv[3]) if sys.argv[2:3] == ["--layers"] else LAYERS)
