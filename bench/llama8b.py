@@ -2,9 +2,9 @@
 
     python -m bench.llama8b FOLDER [--layers N]
 
-16.06 GB in 4 shards, 8,030,261,248 parameters, in about the time that the disk takes. The values are runs of one pool of
-normal bfloat16 numbers, each tensor's and each shard's from another start, so matrices have full rank and no two rows
-are equal but those that are planted.
+16.06 GB in 4 shards, 8,030,261,248 parameters, in about the time that the disk takes. The values are runs of one pool
+of normal bfloat16 numbers, each tensor's from another start, so matrices have full rank and no two rows are equal but
+those that are planted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONFIG = {
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """What the scan must find: where it is (in layers that every size of the model has), and in which rows or columns."""
+    """What the scan must find: where it is and in which rows or columns; in layers that smaller models have too."""
 
     loud_row: tuple[str, int] = ("model.layers.1.mlp.down_proj.weight", 788)
     dead_row: tuple[str, int] = ("model.layers.2.mlp.gate_proj.weight", 9001)
@@ -131,7 +131,7 @@ def _plant(file: BinaryIO, offset: int, name: str, shape: tuple[int, ...]) -> No
         _put(file, offset + 2 * PLANTED.dead_row[1] * shape[1], np.zeros(shape[1]))
     if name == PLANTED.low_rank_head[0]:
         _, head, rank = PLANTED.low_rank_head
-        low = np.kron(np.ones((DIM // rank, 1)), rng.normal(0, STD, (rank, shape[1])))  # copied rows: exact in any dtype
+        low = np.tile(rng.normal(0, STD, (rank, shape[1])), (DIM // rank, 1))  # copied rows: exact in any dtype
         _put(file, offset + 2 * head * DIM * shape[1], low)
     if name == PLANTED.nan[0]:
         _, row, column = PLANTED.nan

@@ -149,7 +149,7 @@ def _say_if_compiling() -> None:
     """Numba's first run on a machine is silent for long enough that people would think it hangs."""
     from shardscan.kernels.cpu import channel_sums
 
-    if not any(Path(str(channel_sums.stats.cache_path)).glob("cpu.channel_sums-*.nbi")):
+    if not any(Path(str(channel_sums.stats.cache_path)).glob("channels.channel_sums-*.nbi")):
         click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)
 
 

@@ -1,6 +1,4 @@
-"""REDUCE on the CPU: one numba pass over a block for both axes' sums, one for its histogram, LAPACK for its spectra.
-
-Arrays in, arrays out; nothing here knows files, tensors or tasks. The only module that imports numba.
+"""REDUCE on the CPU, its channels: one pass over a block for the sums and fingerprints of both axes.
 
 How the pass stays exact and fast: a block is walked in strips of 4 rows × 256 columns, decoded once into float64
 scratch that stays in the L1 cache. Sums are taken about a *shift* per row and per column, the mean of a strided sample.
@@ -13,45 +11,22 @@ that leaves them out.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
+
+from shardscan.kernels.cpu.values import is_finite, load
 
 STRIP, TILE, PANEL = 4, 256, 32
 RUN = 64 * PANEL  # rows that one accumulator of a column takes: in a sum of millions, rounding adds up
 SAMPLE_STRIDE, SAMPLE_LEAST = 256, 16
 
-GRAM_PANEL = 256
-LEAST_SIGMA = 1e-140
-
 # rows of the sums arrays
 S1, S2, S3, S4, SABS, MIN, MAX, COUNT, ZEROS = range(9)
 SUMS = 9
 
-_EXPONENT = np.uint64(0x7FF0000000000000)
 _LOW_63 = np.int64(0x7FFFFFFFFFFFFFFF)
 _NAN_BITS = np.uint32(0x7FC00000)
 _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _FINITE_ONLY = {"reassoc", "nnan", "nsz", "contract"}
-
-
-def _load(values, table, j):
-    """Element j as float64; typed below by what `values` and `table` are."""
-    raise NotImplementedError
-
-
-@overload(_load)
-def _load_typed(values, table, j):
-    if isinstance(values.dtype, types.Float):
-        return lambda values, table, j: np.float64(values[j])
-    if isinstance(table, types.Array):
-        return lambda values, table, j: np.float64(table[values[j]])
-    # uint16 without a table is bfloat16: the upper half of a float32
-    return lambda values, table, j: np.float64(np.uint32(np.uint32(values[j]) << 16).view(np.float32))
-
-
-@njit(cache=True, nogil=True)
-def _is_finite(x):
-    return (np.float64(x).view(np.uint64) & _EXPONENT) != _EXPONENT
 
 
 @njit(cache=True, nogil=True)
@@ -92,8 +67,8 @@ def _finite_mean(values, table, stride):
     """The mean of the finite ones of every `stride`-th value, 0 where there are none, and their number."""
     total, n = 0.0, 0
     for j in range(0, values.size, stride):
-        x = _load(values, table, j)
-        if _is_finite(x):
+        x = load(values, table, j)
+        if is_finite(x):
             total += x
             n += 1
     return total / max(n, 1), n
@@ -122,8 +97,8 @@ def _column_shifts(values, table, shifts):
     shifts[:] = 0.0
     for i in range(0, rows, stride):
         for j in range(cols):
-            x = _load(values[i], table, j)
-            if _is_finite(x):
+            x = load(values[i], table, j)
+            if is_finite(x):
                 shifts[j] += x
                 counts[j] += 1
     for j in range(cols):
@@ -137,10 +112,10 @@ def _decode(values, table, x, product):
     """A piece of a row to scratch: its values and the first product of their fingerprints; True if all are finite."""
     bad = 0
     for j in range(values.size):
-        v = _load(values, table, j)
+        v = load(values, table, j)
         x[j] = v
         product[j] = np.uint64(_bits(v)) * _M1
-        bad += 0 if _is_finite(v) else 1
+        bad += 0 if is_finite(v) else 1
     return bad == 0
 
 
@@ -208,7 +183,7 @@ def _sum_columns(x, shifts, sums):
 @njit(cache=True, nogil=True)
 def _sum_value(v, shift, sums):
     """The slow path: one value into the sums of one channel, unless it is not finite."""
-    if not _is_finite(v):
+    if not is_finite(v):
         return
     d = v - shift
     sums[S1] += d
@@ -327,105 +302,3 @@ def channel_sums(values, table, row_keys, column_keys, columns):
         if (p0 + PANEL) % RUN == 0 or p0 + PANEL >= rows:
             _move_tiles(tiles, column_sums)
     return row_shifts, row_sums.T, row_prints, column_shifts, column_sums, column_prints
-
-
-@njit(cache=True, nogil=True)
-def count_patterns(codes, counts):
-    """Add the bit patterns `codes` (n,) uint8 or uint16 to `counts`, in place."""
-    for i in range(codes.size):
-        counts[codes[i]] += np.uint64(1)
-
-
-@njit(cache=True, nogil=True)
-def _truncated_pattern(x):
-    """The bfloat16 pattern of x truncated towards zero: what float32 rounds away from zero is stepped back."""
-    f = np.float32(x)
-    bits = f.view(np.uint32)
-    if abs(np.float64(f)) > abs(np.float64(x)):
-        bits -= np.uint32(1)
-    return bits >> np.uint32(16)
-
-
-@njit(cache=True, nogil=True)
-def count_truncated(values, counts):
-    """Add the truncated bfloat16 patterns of the finite `values` (n,) float32 or float64 to `counts`, in place.
-
-    Returns what such bins cannot tell: zeros, near zeros (|x| <= 1e-8), NaNs, infinities and the least |x| not 0.
-    """
-    zeros = near = nans = infs = 0
-    least = np.inf
-    for i in range(values.size):
-        x = values[i]
-        if not _is_finite(x):
-            nans += 1 if x != x else 0
-            infs += 1 if x == x else 0
-            continue
-        magnitude = abs(np.float64(x))
-        zeros += 1 if magnitude == 0.0 else 0
-        near += 1 if magnitude <= 1e-8 else 0
-        if 0.0 < magnitude < least:
-            least = magnitude
-        counts[_truncated_pattern(x)] += np.uint64(1)
-    return zeros, near, nans, infs, least
-
-
-def to_float64(values: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-    """A copy of `values` as float64, decoded as `channel_sums` decodes them."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        if values.dtype.kind == "f":
-            return values.astype(np.float64)
-        if table is not None:
-            return np.asarray(table[values], np.float64)
-        return (values.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-
-
-def row_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
-    """W_h W_hᵀ in float64 of every head of `dim` rows: (rows, cols) → (rows / dim, dim, dim)."""
-    grams = np.empty((values.shape[0] // dim, dim, dim))
-    for head, gram in enumerate(grams):
-        w = to_float64(values[head * dim : (head + 1) * dim], table)
-        with np.errstate(invalid="ignore", over="ignore"):  # such a Gram matrix is not finite, which the spectra see
-            np.matmul(w, w.T, out=gram)
-    return grams
-
-
-def column_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
-    """W_hᵀ W_h in float64 of every head of `dim` columns: (rows, cols) → (cols / dim, dim, dim), by panels of rows."""
-    rows, cols = values.shape
-    grams = np.zeros((cols // dim, dim, dim))
-    for start in range(0, rows, GRAM_PANEL):
-        w = to_float64(values[start : start + GRAM_PANEL], table)
-        heads = w.reshape(len(w), cols // dim, dim).transpose(1, 2, 0)
-        with np.errstate(invalid="ignore", over="ignore"):
-            grams += heads @ heads.transpose(0, 2, 1)
-    return grams
-
-
-def gram_spectra(grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values from Gram matrices (n, d, d): σ (n, rank), largest first, and which of the n rows hold.
-
-    A row holds if no σ lies below floor·σ₁ and σ₁ is so large that no square of it vanished, as all squares of a zero
-    matrix have. Rows that do not hold are for `exact_spectrum`; those of a Gram matrix that is not finite are NaN.
-    """
-    sigma = np.full((len(grams), rank), np.nan)
-    finite = np.isfinite(grams).all(axis=(1, 2))
-    if finite.any():
-        eigenvalues = np.linalg.eigvalsh(grams[finite])[:, ::-1][:, :rank]
-        sigma[finite] = np.sqrt(np.maximum(eigenvalues, 0.0))
-    holds = finite & (sigma[:, -1] >= floor * sigma[:, 0]) & (sigma[:, 0] > LEAST_SIGMA) if rank else finite
-    return sigma, holds
-
-
-def exact_spectrum(w: np.ndarray) -> np.ndarray | None:
-    """σ of a float64 matrix by QR and SVD, largest first; None where it holds a value that is not finite.
-
-    The check comes first because LAPACK may hang on an infinity; the scaling because Σx² may overflow.
-    """
-    if not np.isfinite(w).all():
-        return None
-    scale = np.abs(w).max(initial=0.0)
-    if scale == 0.0:
-        return np.zeros(min(w.shape))
-    w = (w if w.shape[0] >= w.shape[1] else w.T) / scale
-    sigma: np.ndarray = np.linalg.svd(np.linalg.qr(w, mode="r"), compute_uv=False) * scale
-    return sigma

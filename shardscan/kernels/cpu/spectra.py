@@ -1,0 +1,62 @@
+"""REDUCE on the CPU, its spectra: float64 Gram matrices and what LAPACK makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shardscan.kernels.cpu.values import to_float64
+
+GRAM_PANEL = 256
+LEAST_SIGMA = 1e-140
+
+
+def row_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
+    """W_h W_hᵀ in float64 of every head of `dim` rows: (rows, cols) → (rows / dim, dim, dim)."""
+    grams = np.empty((values.shape[0] // dim, dim, dim))
+    for head, gram in enumerate(grams):
+        w = to_float64(values[head * dim : (head + 1) * dim], table)
+        with np.errstate(invalid="ignore", over="ignore"):  # such a Gram matrix is not finite, which the spectra see
+            np.matmul(w, w.T, out=gram)
+    return grams
+
+
+def column_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
+    """W_hᵀ W_h in float64 of every head of `dim` columns: (rows, cols) → (cols / dim, dim, dim), by panels of rows."""
+    rows, cols = values.shape
+    grams = np.zeros((cols // dim, dim, dim))
+    for start in range(0, rows, GRAM_PANEL):
+        w = to_float64(values[start : start + GRAM_PANEL], table)
+        heads = w.reshape(len(w), cols // dim, dim).transpose(1, 2, 0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            grams += heads @ heads.transpose(0, 2, 1)
+    return grams
+
+
+def gram_spectra(grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values from Gram matrices (n, d, d): σ (n, rank), largest first, and which of the n rows hold.
+
+    A row holds if no σ lies below floor·σ₁ and σ₁ is so large that no square of it vanished, as all squares of a zero
+    matrix have. Rows that do not hold are for `exact_spectrum`; those of a Gram matrix that is not finite are NaN.
+    """
+    sigma = np.full((len(grams), rank), np.nan)
+    finite = np.isfinite(grams).all(axis=(1, 2))
+    if finite.any():
+        eigenvalues = np.linalg.eigvalsh(grams[finite])[:, ::-1][:, :rank]
+        sigma[finite] = np.sqrt(np.maximum(eigenvalues, 0.0))
+    holds = finite & (sigma[:, -1] >= floor * sigma[:, 0]) & (sigma[:, 0] > LEAST_SIGMA) if rank else finite
+    return sigma, holds
+
+
+def exact_spectrum(w: np.ndarray) -> np.ndarray | None:
+    """σ of a float64 matrix by QR and SVD, largest first; None where it holds a value that is not finite.
+
+    The check comes first because LAPACK may hang on an infinity; the scaling because Σx² may overflow.
+    """
+    if not np.isfinite(w).all():
+        return None
+    scale = np.abs(w).max(initial=0.0)
+    if scale == 0.0:
+        return np.zeros(min(w.shape))
+    w = (w if w.shape[0] >= w.shape[1] else w.T) / scale
+    sigma: np.ndarray = np.linalg.svd(np.linalg.qr(w, mode="r"), compute_uv=False) * scale
+    return sigma
