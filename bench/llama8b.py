@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -84,7 +84,7 @@ def make(folder: Path, layers: int = LAYERS) -> Path:
             shards.append([])
         shards[-1].append((name, shape))
         written += _nbytes(shape)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, tensors in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         weight_map |= {name: file for name, _ in tensors}
@@ -96,7 +96,8 @@ def make(folder: Path, layers: int = LAYERS) -> Path:
 
 
 def _write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], pool: np.ndarray, seed: int) -> None:
-    header, offset = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    offset = 0
     for name, shape in tensors:
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + _nbytes(shape)]}
         offset += _nbytes(shape)
