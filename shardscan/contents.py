@@ -15,8 +15,10 @@ import xxhash
 from shardscan import commits, store
 from shardscan.commits import Scan
 from shardscan.plan import HEADS, STATS, task_name
+from shardscan.reduce.distribution import BINS
+from shardscan.reduce.moments import CHANNEL_STATISTICS
 
-REGION_SLOTS = 64  # half a megabyte of distribution each: what is read of a stack at a time
+REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,18 @@ def members(held: Contents) -> dict[str, list[Member]]:
 def regions(folder: str, found: Sequence[Member]) -> Iterator[Region]:
     """A group in pieces that are small in memory, however many layers and experts it has."""
     layers, experts = (1 + max(m.slot[axis] for m in found) for axis in (0, 1))
-    tall, wide = max(1, REGION_SLOTS // experts), min(experts, REGION_SLOTS)
+    slots = max(1, REGION_BYTES // max(_slot_bytes(m) for m in found))
+    tall, wide = max(1, slots // experts), min(experts, slots)
     for top in range(0, layers, tall):
         for left in range(0, experts, wide):
             inside = (m for m in found if top <= m.slot[0] < top + tall and left <= m.slot[1] < left + wide)
             yield Region(folder, slice(top, top + tall), slice(left, left + wide), tuple(inside))
+
+
+def _slot_bytes(member: Member) -> int:
+    """Of a distribution, or of the statistics of the longer axis."""
+    channels = max(member.matrix["rows"], member.matrix["cols"]) if member.matrix else 0
+    return 8 * max(BINS, len(CHANNEL_STATISTICS) * int(channels))
 
 
 def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]) -> Member:

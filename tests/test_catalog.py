@@ -177,7 +177,7 @@ def test_stacks_read_in_small_regions_give_the_same_tables(
     shardscan.ingest(tiny.write(tmp_path / "experts", experts), tmp_path / "scans")
     whole = tables(tmp_path / "scans" / commits.CATALOG)
     for slots in (1, 3, 7):
-        monkeypatch.setattr(contents, "REGION_SLOTS", slots)
+        monkeypatch.setattr(contents, "REGION_BYTES", slots * 8 * 65_536)
         catalog.build(tmp_path / "scans", rebuild=True)
         assert tables(tmp_path / "scans" / commits.CATALOG) == whole
     with shardscan.connect(tmp_path / "scans") as connection:
