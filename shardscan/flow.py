@@ -150,7 +150,9 @@ def _reduce(
 
     try:
         keep = partial(_keep, scan, commits.witness(scan) or {})
-        return reducing.run(todo.tasks, keep, workers=prepared.workers, progress=advance)
+        return reducing.run(
+            todo.tasks, keep, workers=prepared.workers, in_flight=2 * prepared.workers, progress=advance
+        )
     finally:
         tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
         if tasks:

@@ -107,6 +107,8 @@ def merge(a: Partial, b: Partial) -> Partial:
     """Two neighbouring runs of blocks as one; the left fold over a tensor's blocks is the one order there is."""
     if a.failure or b.failure:
         return Partial(failure=a.failure or b.failure)
+    if a == Partial():
+        return b
     statistics = a.statistics.merge(b.statistics) if a.statistics and b.statistics else None
     grams = a.grams.merge(b.grams) if a.grams and b.grams else None
     return Partial(statistics, grams)
@@ -205,11 +207,11 @@ def _head_slice(unit: Unit, heads: Heads, head: int) -> np.ndarray:
     """The float64 slice of one head, read again from the shard."""
     tensor = unit.placed.tensor
     start, stop = head * heads.dim, (head + 1) * heads.dim
+    first, last = 0, tensor.shape[0]
+    if heads.axis == "out":
+        first, last = start // ROW_MULTIPLE * ROW_MULTIPLE, min(-(-stop // ROW_MULTIPLE) * ROW_MULTIPLE, last)
+    window = tensor.window(first, last)
+    values, table = kernel_values(window.raw(), window.dtype, (last - first, math.prod(tensor.shape[1:])))
     if heads.axis == "in":
-        window = tensor.window()
-        values, table = kernel_values(window.raw(), window.dtype, window.shape)
-        return cpu.to_float64(values[:, start:stop], table)
-    first = start // ROW_MULTIPLE * ROW_MULTIPLE
-    window = tensor.window(first, min(-(-stop // ROW_MULTIPLE) * ROW_MULTIPLE, tensor.shape[0]))
-    values, table = kernel_values(window.raw(), window.dtype, window.shape)
-    return cpu.to_float64(values[start - first : stop - first], table)
+        return cpu.to_float64(values, table, 0, start, np.empty((last, heads.dim)))
+    return cpu.to_float64(values, table, start - first, 0, np.empty((heads.dim, values.shape[1])))

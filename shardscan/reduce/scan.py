@@ -16,7 +16,7 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Task
+from shardscan.plan import Block, Task
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.result import Result
 
@@ -33,19 +33,20 @@ class Done:
 
 
 def run(
-    tasks: tuple[Task, ...], keep: Keep, *, workers: int, progress: Callable[[int], None] | None = None
+    tasks: tuple[Task, ...],
+    keep: Keep,
+    *,
+    workers: int,
+    in_flight: int,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Done]:
     """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
 
-    `keep` says why which tensors failed, by name.
+    `keep` says why which tensors failed, by name. `in_flight` blocks at most are being reduced or wait to be merged.
 
     Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured, for
     which `keep` must pickle.
     """
-    graph: dict[Any, Any] = {}
-    for task in tasks:
-        results = [_add_unit(graph, task, i) for i in range(len(task.units))]
-        graph["keep", task.name] = (_keep, keep, task, results)
     get = dask.base.get_scheduler() or dask.threaded.get
     keys = [("keep", task.name) for task in tasks]
     # BLAS threads are the whole process's and change the bits: set once, before any worker starts
@@ -55,7 +56,7 @@ def run(
         _Progress(tasks, progress),
     ):
         # fused steps would lose the keys that progress goes by
-        return list(get(graph, keys, num_workers=workers, optimize_graph=False))
+        return list(get(_graph(tasks, keep, in_flight), keys, num_workers=workers, optimize_graph=False))
 
 
 def one_blas_thread() -> None:
@@ -63,19 +64,35 @@ def one_blas_thread() -> None:
     threadpool_limits(limits=1, user_api="blas")
 
 
-def _add_unit(graph: dict[Any, Any], task: Task, index: int) -> tuple[str, str, int]:
-    """The steps of one tensor; the key of its result."""
-    unit = task.units[index]
-    folded: Any = Partial()
-    for i, block in enumerate(unit.blocks):
-        graph["block", task.name, index, i] = (reduce_block, block)
-        if i == 0:
-            folded = ("block", task.name, index, 0)
-        else:
-            graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
-            folded = ("merge", task.name, index, i)
-    graph["finish", task.name, index] = (finish, unit, folded)
-    return "finish", task.name, index
+def _graph(tasks: tuple[Task, ...], keep: Keep, in_flight: int) -> dict[Any, Any]:
+    """Blocks in the order of the plan, each behind the gate that the one `in_flight` before it opens once merged."""
+    graph: dict[Any, Any] = {}
+    merged: list[Any] = []  # for every block, the step after which its partial is no more
+    for task in tasks:
+        for index, unit in enumerate(task.units):
+            folded: Any = Partial()
+            for i, block in enumerate(unit.blocks):
+                n = len(merged)
+                gate = ("gate", n)
+                graph[gate] = (_open, merged[n - in_flight] if n >= in_flight else None)
+                graph["block", task.name, index, i] = (_reduce, block, gate)
+                graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
+                folded = ("merge", task.name, index, i)
+                merged.append(folded)
+            graph["finish", task.name, index] = (finish, unit, folded)
+        graph["keep", task.name] = (_keep, keep, task, [("finish", task.name, i) for i in range(len(task.units))])
+        if merged:
+            merged[-1] = ("keep", task.name)
+    return graph
+
+
+def _open(_: object) -> None:
+    """A step that gives nothing but its end: what waits for it holds no memory of what it waited for."""
+
+
+def _reduce(block: Block, _: None) -> Partial:
+    """Reduce a block whose gate is open."""
+    return reduce_block(block)
 
 
 def _keep(keep: Keep, task: Task, results: list[Result]) -> Done:

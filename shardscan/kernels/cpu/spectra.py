@@ -6,29 +6,28 @@ import numpy as np
 
 from shardscan.kernels.cpu.values import to_float64
 
-GRAM_PANEL = 256
 LEAST_SIGMA = 1e-140
 
 
 def row_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
     """W_h W_hᵀ in float64 of every head of `dim` rows: (rows, cols) → (rows / dim, dim, dim)."""
-    grams = np.empty((values.shape[0] // dim, dim, dim))
+    rows, cols = values.shape
+    grams, w = np.empty((rows // dim, dim, dim)), np.empty((dim, cols))
     for head, gram in enumerate(grams):
-        w = to_float64(values[head * dim : (head + 1) * dim], table)
+        to_float64(values, table, head * dim, 0, w)
         with np.errstate(invalid="ignore", over="ignore"):  # such a Gram matrix is not finite, which the spectra see
             np.matmul(w, w.T, out=gram)
     return grams
 
 
 def column_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
-    """W_hᵀ W_h in float64 of every head of `dim` columns: (rows, cols) → (cols / dim, dim, dim), by panels of rows."""
+    """W_hᵀ W_h in float64 of every head of `dim` columns: (rows, cols) → (cols / dim, dim, dim)."""
     rows, cols = values.shape
-    grams = np.zeros((cols // dim, dim, dim))
-    for start in range(0, rows, GRAM_PANEL):
-        w = to_float64(values[start : start + GRAM_PANEL], table)
-        heads = w.reshape(len(w), cols // dim, dim).transpose(1, 2, 0)
+    grams, w = np.empty((cols // dim, dim, dim)), np.empty((rows, dim))
+    for head, gram in enumerate(grams):
+        to_float64(values, table, 0, head * dim, w)
         with np.errstate(invalid="ignore", over="ignore"):
-            grams += heads @ heads.transpose(0, 2, 1)
+            np.matmul(w.T, w, out=gram)
     return grams
 
 

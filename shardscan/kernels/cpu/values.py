@@ -30,11 +30,18 @@ def is_finite(x):
     return (np.float64(x).view(np.uint64) & _EXPONENT) != _EXPONENT
 
 
-def to_float64(values: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-    """A copy of `values` as float64, decoded as `channel_sums` decodes them."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        if values.dtype.kind == "f":
-            return values.astype(np.float64)
-        if table is not None:
-            return np.asarray(table[values], np.float64)
-        return (values.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+@njit(cache=True, nogil=True)
+def _decode(values, table, top, left, out):
+    for i in range(out.shape[0]):
+        row = values[top + i]
+        for j in range(out.shape[1]):
+            out[i, j] = load(row, table, left + j)
+
+
+def to_float64(values: np.ndarray, table: np.ndarray | None, top: int, left: int, out: np.ndarray) -> np.ndarray:
+    """A piece of `values` (rows, cols), from this corner and of the shape of `out`, decoded into `out`, float64.
+
+    `values` and `table` are as `channel_sums` takes them.
+    """
+    _decode(values, table, top, left, out)
+    return out
