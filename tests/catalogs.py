@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from reference import spectrum_fits
 from shardscan import sqlfiles
 
 HIDDEN, HEADS, KV_HEADS, DIM, WIDTH, VOCAB = 48, 4, 2, 12, 30, 50
@@ -260,6 +261,9 @@ def _insert_spectrum(
     below = 3 if spectrum == "2.down_proj.weight" else 0
     method = {"floor": 1e-5 * sigma[0], "below_floor": below, "method": "gram"}
     insert(connection, "spectra", [key | {"matrix": name} | shape | ends | method])
+    fits = spectrum_fits(sigma.tolist(), 1e-5 * sigma[0], *block.shape)
+    values = {name: None if np.isnan(value) else value for name, value in fits.items()}
+    insert(connection, "spectrum_fits", [key | {"matrix": name} | values])
     insert(connection, "singular_values", [key | {"i": i, "sigma": s} for i, s in enumerate(sigma, 1)])
 
 

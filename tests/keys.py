@@ -13,6 +13,7 @@ KEYS = {
     "channels": "model, matrix, axis, channel",
     "spectra": "model, spectrum",
     "singular_values": "model, spectrum, i",
+    "spectrum_fits": "model, spectrum",
     "distribution": "model, tensor, bin",
 }
 

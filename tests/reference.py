@@ -5,6 +5,7 @@ Magnitudes beyond 1e±75 leave float64's range in the fourth power; no float32 d
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 NEAR_ZERO = 1e-8
+FITS = (
+    *("alpha", "xmin", "ks_distance", "tail_values"),
+    *("alpha_weighted", "log_alpha_norm", "log_norm", "log_spectral_norm"),
+    *("mp_edge", "mp_spikes", "mp_soft_rank", "snr", "snr_threshold"),
+)
 
 
 def channel_statistics(x: Array, axis: str) -> dict[str, Array]:
@@ -53,6 +59,61 @@ def head_singular_values(W: Array, heads: int, layout: str) -> Array:
     axis = {"(heads d) m": 0, "m (heads d)": 1}[layout]
     slices = np.split(np.asarray(W, np.float64), heads, axis)
     return np.array([np.linalg.svd(part, compute_uv=False) for part in slices])
+
+
+def spectrum_fits(sigma: Sequence[float], floor: float, rows: int, cols: int) -> dict[str, float]:
+    """Power law, Marchenko–Pastur edge and SNR of one spectrum, from its σ that are neither 0 nor below `floor`.
+
+    NaN where a value does not exist. Squares and powers of σ must stay inside float64's range.
+    """
+    kept = sorted(float(s) for s in sigma if s > 0 and s >= floor)
+    lambdas = [s * s for s in kept]
+    found = dict.fromkeys(FITS, math.nan)
+    if not kept:
+        return found
+    found["log_norm"], found["log_spectral_norm"] = math.log10(math.fsum(lambdas)), math.log10(lambdas[-1])
+    if len(kept) == 1:
+        return found
+    alpha, xmin, distance = _power_law(lambdas)
+    if not math.isnan(alpha):
+        found |= {"alpha": alpha, "xmin": xmin, "ks_distance": distance}
+        found["tail_values"] = sum(v >= xmin for v in lambdas)
+        found["alpha_weighted"] = alpha * math.log10(lambdas[-1])
+        found["log_alpha_norm"] = math.log10(math.fsum(v**alpha for v in lambdas))
+    aspect = min(rows, cols) / max(rows, cols)
+    found["mp_edge"] = _bulk_edge(lambdas, (1 + math.sqrt(aspect)) ** 2)
+    found["mp_spikes"] = sum(v > found["mp_edge"] for v in lambdas)
+    found["mp_soft_rank"] = found["mp_edge"] / lambdas[-1]
+    low, high = np.quantile(kept, [0.25, 0.75])
+    found["snr_threshold"] = float(high - low) / 1.349 * (1 + math.sqrt(aspect))
+    signal = math.fsum(s for s in kept if s > found["snr_threshold"])
+    noise = [s for s in kept if s <= found["snr_threshold"]]
+    found["snr"] = signal / (math.fsum(noise) if noise else 1) / kept[-1]
+    return found
+
+
+def _power_law(ascending: list[float]) -> tuple[float, float, float]:
+    """α, xmin and D of the tail that is nearest to a power law; NaN where all values are equal."""
+    best = (math.nan, math.nan, math.inf)
+    for xmin in sorted(set(ascending)):
+        tail = [v for v in ascending if v >= xmin]
+        logs = math.fsum(math.log(v / xmin) for v in tail)
+        if logs > 0:
+            alpha = 1 + len(tail) / logs
+            distance = max(abs(1 - (v / xmin) ** (1 - alpha) - j / len(tail)) for j, v in enumerate(tail))
+            if distance < best[2]:
+                best = (alpha, xmin, distance)
+    return best
+
+
+def _bulk_edge(lambdas: list[float], factor: float) -> float:
+    bulk = lambdas
+    while True:
+        edge = factor * math.fsum(bulk) / len(bulk)
+        inside = [v for v in bulk if v <= edge]
+        if len(inside) == len(bulk):
+            return edge
+        bulk = inside
 
 
 def _moments(values: Array) -> dict[str, float]:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catalogs import Catalog, build, place
+from catalogs import DIM, HIDDEN, Catalog, build, place
+from reference import spectrum_fits
 from shardscan.ask import Question, ask, parse, questions
 from shardscan.errors import QueryError
 
@@ -207,6 +208,66 @@ def test_models_says_how_large_each_is_and_counts_what_is_not_ok(catalog: Catalo
         (model, sum(x.size for x in xs) + extra[model], len(xs) + bool(extra[model]), len(xs), int(bool(extra[model])))
         for model, xs in tensors.items()
     ]
+
+
+def fits_by_role(catalog: Catalog) -> dict[tuple[str, int | None], dict[str, dict[str, float]]]:
+    """The fits of every spectrum of alpha with two values or more, by role and layer."""
+    found: dict[tuple[str, int | None], dict[str, dict[str, float]]] = {}
+    for (model, spectrum), sigma in catalog.sigmas.items():
+        matrix, _, head = spectrum.partition("@")
+        layer, role = place(matrix)
+        if model == "alpha" and np.count_nonzero(sigma) > 1:
+            shape = (DIM, HIDDEN) if head else catalog.tensors[model, matrix].shape
+            fits = spectrum_fits(sigma.tolist(), 1e-5 * sigma[0], *shape)
+            found.setdefault((role, layer), {})[spectrum] = fits
+    return found
+
+
+def test_training_quality_counts_the_exponents_on_either_side(catalog: Catalog) -> None:
+    found = answer(catalog, "training-quality", low="2.2", high="5", model="alpha")
+    expected = fits_by_role(catalog)
+    assert {(row["role"], row["layer"]) for row in found} == expected.keys()
+    for row in found:
+        alphas = [fits["alpha"] for fits in expected[row["role"], row["layer"]].values()]
+        assert row["scope"] == ("heads" if row["role"] in ("q_proj", "k_proj", "v_proj", "o_proj") else "matrix")
+        assert (row["spectra"], row["under"], row["over"]) == (
+            len(alphas),
+            sum(alpha < 2.2 for alpha in alphas),
+            sum(alpha > 5 for alpha in alphas),
+        )
+        assert (row["alpha"], row["min_alpha"]) == pytest.approx((np.median(alphas), min(alphas)), rel=1e-10)
+    outside = [(row["under"] + row["over"]) / row["spectra"] for row in found]
+    assert outside == sorted(outside, reverse=True) and outside[0] > 0 == outside[-1]
+
+
+@pytest.mark.parametrize("percent", [10, 50, 100])
+def test_snr_ranking_takes_the_share_of_every_role_with_the_highest_ratios(catalog: Catalog, percent: int) -> None:
+    found = answer(catalog, "snr-ranking", percent=str(percent), model="alpha")
+    by_role: dict[str, dict[str, float]] = {}
+    for (role, _), fits in fits_by_role(catalog).items():
+        by_role.setdefault(role, {}).update({spectrum: values["snr"] for spectrum, values in fits.items()})
+    for role, ratios in by_role.items():
+        rows = [row for row in found if row["role"] == role]
+        highest = sorted(ratios, key=lambda spectrum: -ratios[spectrum])[: len(ratios) * percent // 100]
+        assert [row["spectrum"] for row in rows] == highest
+        assert [(row["place"], row["of"]) for row in rows] == [(i + 1, len(ratios)) for i in range(len(highest))]
+    assert len(found) == sum(len(ratios) * percent // 100 for ratios in by_role.values())
+
+
+def test_the_planted_channel_is_the_one_spike_of_every_q_head(catalog: Catalog) -> None:
+    found = answer(catalog, "spikes", model="alpha")
+    first = found[0]
+    assert (first["role"], first["scope"], first["spectra"]) == (
+        "q_proj",
+        "heads",
+        11,
+    )  # one head has rank one: no bulk
+    assert (first["without"], first["spikes"], first["most"]) == (0, 1, 1)
+    assert first["share"] == pytest.approx(1 / DIM)
+    layers = [fits for (role, _), fits in fits_by_role(catalog).items() if role == "q_proj"]
+    ranks = [fits["mp_soft_rank"] for layer in layers for fits in layer.values()]
+    assert first["soft_rank"] == pytest.approx(np.median(ranks), rel=1e-10) and max(ranks) < 0.5
+    assert all(row["soft_rank"] > 0.8 for row in found[1:])
 
 
 @pytest.mark.parametrize(
