@@ -1,4 +1,4 @@
-"""What an installation holds: the SQL and the families travel in the wheel; a checkout uses its own."""
+"""What an installation holds: SQL, families and the GPU's kernels travel in the wheel; a checkout uses its own."""
 
 from __future__ import annotations
 
@@ -48,4 +48,12 @@ def test_the_wheel_holds_every_sql_file_and_no_tests(installed: Path) -> None:
     packed = {p.relative_to(installed / "shardscan" / "sql") for p in (installed / "shardscan" / "sql").rglob("*.sql")}
     assert packed == {p.relative_to(ROOT / "sql") for p in (ROOT / "sql").rglob("*.sql")}
     assert not list(installed.rglob("test_*.py"))
+
+
+def test_the_wheel_holds_the_source_of_the_gpus_kernels(installed: Path) -> None:
+    name = Path("shardscan", "kernels", "gpu", "kernels.cu")
+    assert (installed / name).read_text("ascii") == (ROOT / name).read_text("ascii")
+
+
+def test_the_wheel_is_typed(installed: Path) -> None:
     assert (installed / "shardscan" / "py.typed").exists()
