@@ -59,9 +59,13 @@ class Heads:
     dim: int
     queries: int | None
 
+    def slice_shape(self, rows: int, cols: int) -> tuple[int, int]:
+        """Rows and columns of one head's slice of a (rows, cols) matrix."""
+        return (self.dim, cols) if self.axis == "out" else (rows, self.dim)
+
     def rank(self, rows: int, cols: int) -> int:
         """Singular values of one head's slice of a (rows, cols) matrix."""
-        return min(self.dim, cols if self.axis == "out" else rows)
+        return min(self.slice_shape(rows, cols))
 
 
 @dataclass(frozen=True, slots=True)

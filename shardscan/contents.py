@@ -14,7 +14,7 @@ import xxhash
 
 from shardscan import commits, store
 from shardscan.commits import Scan
-from shardscan.plan import HEADS, STATS, task_name
+from shardscan.plan import FULL, HEADS, STATS, task_name
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
@@ -44,14 +44,14 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One tensor as the store holds it, with the verdict of its commit; `has_spectra` where its heads are committed."""
+    """One tensor as the store holds it, its commit's verdict, and which products have its spectra."""
 
     facts: Mapping[str, Any]
     slot: tuple[int, int]
     status: str
     reason: str | None
     digest: str | None
-    has_spectra: bool
+    spectra: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -115,11 +115,11 @@ def _slot_bytes(member: Member) -> int:
 def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]) -> Member:
     slot = (int(facts["slot"][0]), int(facts["slot"][1]))
     name, task = facts["tensor"]["name"], task_name(folder, facts["place"]["layer"], slot)
-    stats, heads = (
-        done[task, product]["tensors"][name] if (task, product) in done else None for product in (STATS, HEADS)
-    )
-    verdict = stats or {"status": "pending", "reason": None, "digest": None}
-    has_spectra = bool(facts["matrix"] and facts["matrix"]["heads"] and heads and heads["status"] == "ok")
-    return Member(
-        facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"], has_spectra
-    )
+    verdicts = {
+        product: done[task, product]["tensors"].get(name) for product in (STATS, HEADS, FULL) if (task, product) in done
+    }
+    verdict = verdicts.get(STATS) or {"status": "pending", "reason": None, "digest": None}
+    matrix = facts["matrix"] or {"heads": None}
+    possible = [HEADS] * bool(matrix["heads"]) + [FULL]
+    spectra = frozenset(p for p in possible if (found := verdicts.get(p)) and found["status"] == "ok")
+    return Member(facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"], spectra)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from shardscan import anatomy, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
-from shardscan.errors import OptionError, StoreNotFound
-from shardscan.reduce.result import Result
+from shardscan.errors import OptionError, StoreNotFound, shown
+from shardscan.reduce.result import Result, Solver
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.probe import look
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from shardscan.anatomy import Anatomy
     from shardscan.reduce.scan import Done
 
@@ -49,21 +51,39 @@ class Prepared:
     plan: plan.Plan
     products: frozenset[str]
     workers: int
+    solver: Solver
+    blas_threads: int
 
 
 def prepare(
-    path: str | os.PathLike[str], *, name: str | None = None, spectra: str = "heads", workers: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    spectra: str = "heads",
+    workers: int | None = None,
+    exact: bool = False,
+    blas_threads: int | None = None,
 ) -> Prepared:
     """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
-    if spectra not in plan.SPECTRA:
-        raise OptionError(f"{spectra!r} is no choice of spectra: take one of {', '.join(plan.SPECTRA)}.")
     if workers is not None and workers < 1:
         raise OptionError(f"{workers} workers do no work: take at least 1.")
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint)
     workers = workers or environment.processors()
-    products = plan.SPECTRA[spectra]
-    return Prepared(checkpoint, placed, plan.plan(placed, products, workers=workers), products, workers)
+    products = _products(spectra)
+    planned = plan.plan(placed, products, workers=workers)
+    return Prepared(checkpoint, placed, planned, products, workers, Solver(exact), blas_threads or workers)
+
+
+def _products(spectra: str) -> frozenset[str]:
+    """What 'heads,full' asks for."""
+    words = [word.strip() for word in spectra.split(",")]
+    unknown = [word for word in words if word not in plan.SPECTRA]
+    if unknown or ("none" in words and len(words) > 1):
+        raise OptionError(
+            f"{shown(spectra)} is no choice of spectra: take none, or some of {', '.join(plan.SPECTRA)} with commas."
+        )
+    return frozenset().union(*(plan.SPECTRA[word] for word in words))
 
 
 def ingest(
@@ -73,18 +93,21 @@ def ingest(
     name: str | None = None,
     spectra: str = "heads",
     workers: int | None = None,
+    exact: bool = False,
+    blas_threads: int | None = None,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
-    `spectra` is 'heads' or 'none'; `workers` threads, by default one for each processor there is. `progress` is called
-    with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single
+    `spectra` is 'none', 'heads', 'full' (of whole matrices) or 'heads,full'. `workers` threads, by default one for each
+    processor there is, reduce blocks; `blas_threads`, by default as many, solve one whole matrix, and `exact` solves
+    those by QR and SVD of which a Gram matrix loses the smallest values. `progress` is called with the bytes reduced so
+    far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single
     tensor that fails is in the summary's `failures` and in `tensors.status`.
     """
-    return execute(
-        prepare(path, name=name, spectra=spectra, workers=workers), Path(store), replace=replace, progress=progress
-    )
+    prepared = prepare(path, name=name, spectra=spectra, workers=workers, exact=exact, blas_threads=blas_threads)
+    return execute(prepared, Path(store), replace=replace, progress=progress)
 
 
 def execute(
@@ -150,8 +173,10 @@ def _reduce(
 
     try:
         keep = partial(_keep, scan, commits.witness(scan) or {})
-        return reducing.run(
-            todo.tasks, keep, workers=prepared.workers, in_flight=2 * prepared.workers, progress=advance
+        workers, threads = prepared.workers, prepared.blas_threads
+        blocks = reducing.run(todo.tasks, keep, workers=workers, in_flight=2 * workers, progress=advance)
+        return blocks + reducing.run_matrices(
+            todo.matrices, prepared.solver, keep, blas_threads=threads, progress=advance
         )
     finally:
         tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
@@ -169,7 +194,12 @@ def _run(
         "tasks": tasks,
         "bytes_read": nbytes,
         "peak_memory": peak,
-        "options": {"products": sorted(prepared.products), "workers": prepared.workers},
+        "options": {
+            "products": sorted(prepared.products),
+            "workers": prepared.workers,
+            "blas_threads": prepared.blas_threads,
+            "exact": prepared.solver.exact,
+        },
         "host": environment.host(),
         "versions": environment.versions(),
     }
@@ -179,10 +209,23 @@ def _keep(scan: Scan, seen: Mapping[str, list[int]], task: plan.Task, results: S
     """Write a task's results, less those of files that are no longer what the scan began with."""
     from shardscan import store
 
-    checked = [
-        r if _is_as_seen(unit, seen) else Result(failure=CHANGED) for unit, r in zip(task.units, results, strict=True)
-    ]
-    return store.write(scan, task, checked)
+    kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
+    return store.write(scan, task, kept)
+
+
+def _checked(scan: Scan, task: plan.Task, unit: plan.Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:
+    """The result, if its file is as it was and its spectra have the norm that its statistics have."""
+    from shardscan import store
+    from shardscan.reduce import selfcheck
+
+    if not _is_as_seen(unit, seen):
+        return Result(failure=CHANGED)
+
+    def channels(side: str) -> np.ndarray:
+        fresh: np.ndarray | None = getattr(result, f"channels_{side}")
+        return store.channels(scan, task.folder, unit, side) if fresh is None else fresh
+
+    return selfcheck.checked(unit, result, channels)
 
 
 def _is_as_seen(unit: plan.Unit, seen: Mapping[str, list[int]]) -> bool:

@@ -17,10 +17,11 @@ from shardscan.anatomy import OTHER, Anatomy, Heads, Placed
 from shardscan.dtypes import DTYPES
 from shardscan.shards.address import Window
 
-STATS, HEADS = "stats/1", "heads/1"
-SPECTRA = {"none": frozenset({STATS}), "heads": frozenset({STATS, HEADS})}
+STATS, HEADS, FULL = "stats/1", "heads/1", "full/1"
+SPECTRA = {"none": frozenset({STATS}), "heads": frozenset({STATS, HEADS}), "full": frozenset({STATS, FULL})}
 
 BLOCK_BYTES = 16 << 20
+PANEL_BYTES = 32 << 20  # of the float64 copy of a piece of a matrix
 EXPERTS_PER_TASK = 32  # results wait in memory until their task is written
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
 
@@ -57,6 +58,10 @@ class Unit:
     slot: tuple[int, int]
     blocks: tuple[Block, ...]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(block.window.nbytes for block in self.blocks)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -84,15 +89,16 @@ class Task:
 
     @property
     def nbytes(self) -> int:
-        return sum(block.window.nbytes for unit in self.units for block in unit.blocks)
+        return sum(unit.nbytes for unit in self.units)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run will do, and its price in bytes."""
+    """Everything a run will do, and its price in bytes: `tasks` in one pass, then `matrices` one after the other."""
 
     groups: tuple[Group, ...]
     tasks: tuple[Task, ...]
+    matrices: tuple[Task, ...]
     bytes_to_read: int
     peak_memory: int
     store_bytes: int
@@ -103,11 +109,13 @@ def plan(
 ) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
     groups = tuple(_groups(anatomy))
-    tasks = tuple(task for group in groups for task in _tasks(group, products, done))
+    tasks = tuple(task for group in groups for task in _tasks(group, products - {FULL}, done))
+    matrices = tuple(task for group in groups for task in _tasks(group, products & {FULL}, done))
     return Plan(
         groups=groups,
         tasks=tasks,
-        bytes_to_read=sum(task.nbytes for task in tasks),
+        matrices=matrices,
+        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)),
         peak_memory=_peak_memory(anatomy, tasks, workers),
         store_bytes=EMPTY_STORE + sum(_store_bytes(p) for p in anatomy.placed),
     )
@@ -157,8 +165,8 @@ def _tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -
         possible = products & _products([p for p, _ in found])
         missing = frozenset(product for product in possible if (name, product) not in done)
         if missing:
-            units = tuple(Unit(p, slot, tuple(_blocks(p, missing))) for p, slot in found)
-            yield Task(name, group.folder, missing, units)
+            units = (Unit(p, slot, tuple(_blocks(p, missing))) for p, slot in found if missing != {FULL} or has_full(p))
+            yield Task(name, group.folder, missing, tuple(units))
 
 
 def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:
@@ -169,7 +177,13 @@ def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:
 
 def _products(members: list[Placed]) -> frozenset[str]:
     has_heads = any(p.matrix and p.matrix.heads for p in members)
-    return frozenset({STATS, HEADS}) if has_heads else frozenset({STATS})
+    return frozenset({STATS, *[HEADS] * has_heads, *[FULL] * any(map(has_full, members))})
+
+
+def has_full(p: Placed) -> bool:
+    """Whether a tensor is a matrix with singular values."""
+    is_whole = p.matrix is not None and p.matrix.kind == "whole" and p.tensor.parameters > 0
+    return is_whole and not p.codes and DTYPES[p.tensor.dtype].kind == "float"
 
 
 def _blocks(p: Placed, products: frozenset[str]) -> Iterator[Block]:
@@ -180,7 +194,7 @@ def _blocks(p: Placed, products: frozenset[str]) -> Iterator[Block]:
     divided = p.matrix.heads if p.matrix else None
     heads = divided if HEADS in products else None
     statistics = STATS in products and not p.codes
-    if not statistics and not heads:
+    if not statistics and not heads and FULL not in products:
         return
     tensor = p.tensor
     if tensor.parameters == 0:

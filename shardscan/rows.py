@@ -6,21 +6,27 @@ NULL means not computed: a NaN never becomes a value.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from shardscan import commits, store
+from shardscan.anatomy import Heads
 from shardscan.contents import Contents, Member, Region, members, regions
+from shardscan.kernels import FITS
+from shardscan.plan import FULL, HEADS
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import METHODS, TENSOR_STATISTICS, spectrum_floor
 
+UNKNOWN = "NaN or infinite values, or squares beyond float64"
 RUN_FACTS = ("options", "host", "versions")
-COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs"})
+COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes"})
 SIZES = {"layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size"}
 Rows = tuple[str, pa.Table]
 
@@ -62,9 +68,13 @@ def _region(held: Contents, region: Region, aliases: Mapping[str, str]) -> Itera
         inside = [m for m in scanned if m.matrix and (side == "out" or m.matrix["kind"] == "whole")]
         if inside:
             yield _channels(model, region, inside, side, (stack(f"channels_{side}"), stack(f"fingerprints_{side}")))
-    inside = [m for m in region.members if m.has_spectra]
-    if inside:
-        yield from _spectra(model, region, inside, (stack("heads"), stack("heads_method")))
+    for product, name in ((HEADS, "heads"), (FULL, "full")):
+        inside = [m for m in region.members if product in m.spectra]
+        if inside:
+            sigma, facts = stack(name), stack(f"{name}_facts")
+            slots = [region.slot(m) if product == FULL else region.slot(m)[:1] for m in inside]
+            found = [_spectra_of(m, product, sigma[at], facts[at]) for m, at in zip(inside, slots, strict=True)]
+            yield from _spectra(model, list(chain.from_iterable(found)))
 
 
 def _tensors(model: str, region: Region, statistics: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> Rows:
@@ -158,54 +168,94 @@ def _heads_of_channels(member: Member, side: str, channel: np.ndarray) -> pa.Arr
     return pa.nulls(len(channel), pa.int32())
 
 
-def _spectra(
-    model: str, region: Region, members: Sequence[Member], stacks: tuple[np.ndarray, np.ndarray]
-) -> Iterator[Rows]:
-    sigma, methods = stacks
-    heads = [head for m in members for head in _heads_of(m, sigma[region.slot(m)[0]], methods[region.slot(m)[0]])]
-    lengths = [len(h["sigma"]) for h in heads]
-    shared = ("layer", "role", "head")
-    types = {"layer": pa.int32(), "role": pa.string(), "head": pa.int32()}
-    yield "spectra", pa.table({
-        "model": _repeat([model], [len(heads)]),
-        **{name: pa.array([h[name] for h in heads], types.get(name)) for name in heads[0] if name != "sigma"},
-    })  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """One spectrum as its tables show it; `sigma` is empty where there are no values, `facts` are SPECTRUM_FACTS."""
+
+    id: str
+    matrix: str
+    layer: int | None
+    role: str
+    head: int | None
+    rows: int
+    cols: int
+    sigma: np.ndarray
+    facts: np.ndarray
+
+    @property
+    def method(self) -> str:
+        return METHODS[int(self.facts[0])]
+
+    @property
+    def floor(self) -> float:
+        return spectrum_floor(self.method, float(self.sigma.max(initial=0.0)), self.rows, self.cols)
+
+
+def _spectra(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
+    shared = {
+        "spectrum": pa.array([s.id for s in spectra], pa.string()),
+        "matrix": pa.array([s.matrix for s in spectra], pa.string()),
+        "layer": pa.array([s.layer for s in spectra], pa.int32()),
+        "role": pa.array([s.role for s in spectra], pa.string()),
+        "head": pa.array([s.head for s in spectra], pa.int32()),
+    }
+    models = _repeat([model], [len(spectra)])
+    yield "spectra", pa.table({"model": models, **shared, **_facts_of_spectra(spectra)})
+    lengths = [len(s.sigma) for s in spectra]
+    indices = pa.array(np.repeat(np.arange(len(spectra), dtype=np.int32), lengths))
     yield "singular_values", pa.table({
         "model": _repeat([model], [sum(lengths)]),
-        "spectrum": _repeat([h["spectrum"] for h in heads], lengths),
         "i": np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in lengths]),
-        **{name: _repeat([h[name] for h in heads], lengths, types[name]) for name in shared},
-        "sigma": np.concatenate([h["sigma"] for h in heads]),
+        **{name: shared[name].take(indices) for name in ("spectrum", "layer", "role", "head")},
+        "sigma": np.concatenate([s.sigma for s in spectra]),
     })  # fmt: skip
+    fits = np.array([s.facts[-len(FITS) :] for s in spectra])
+    fitted = {name: _numbers(fits[:, i], name) for i, name in enumerate(FITS)}
+    yield "spectrum_fits", pa.table({"model": models, **shared, **fitted})
 
 
-def _heads_of(member: Member, sigma: np.ndarray, methods: np.ndarray) -> Iterator[dict[str, Any]]:
-    """The row of `spectra` of every head of a matrix, with its singular values under `sigma`."""
-    matrix = member.matrix or {}
-    heads = matrix["heads"]
-    rows, cols = (heads["dim"], matrix["cols"]) if heads["axis"] == "out" else (matrix["rows"], heads["dim"])
-    for head in range(heads["count"]):
-        method = METHODS[methods[head]]
-        values = sigma[head, : min(rows, cols)] if method != "none" else np.empty(0)
-        floor = spectrum_floor(method, float(values.max(initial=0.0)), rows, cols)
-        yield {
-            "spectrum": f"{matrix['id']}@{head}",
-            "matrix": matrix["id"],
-            "layer": member.place["layer"],
-            "role": member.place["role"],
-            "head": head,
-            "rows": rows,
-            "cols": cols,
-            "rank": min(rows, cols),
-            "sigma_max": float(values[0]) if values.size else None,
-            "sigma_min": float(values[-1]) if values.size else None,
-            "frobenius": float(np.sqrt(np.sum(values**2))) if values.size else None,
-            "floor": floor if values.size else None,
-            "below_floor": int((values < floor).sum()) if values.size else None,
-            "method": method,
-            "reason": None if values.size else "NaN or infinite values in this head",
-            "sigma": values,
-        }
+def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
+    def of_values(function: Callable[[Spectrum], float | int]) -> list[float | int | None]:
+        return [function(s) if s.sigma.size else None for s in spectra]
+
+    return {
+        "rows": pa.array([s.rows for s in spectra], pa.int64()),
+        "cols": pa.array([s.cols for s in spectra], pa.int64()),
+        "rank": pa.array([min(s.rows, s.cols) for s in spectra], pa.int32()),
+        "sigma_max": pa.array(of_values(lambda s: float(s.sigma[0])), pa.float64()),
+        "sigma_min": pa.array(of_values(lambda s: float(s.sigma[-1])), pa.float64()),
+        "frobenius": pa.array(of_values(lambda s: float(np.sqrt(np.sum(s.sigma**2)))), pa.float64()),
+        "floor": pa.array(of_values(lambda s: s.floor), pa.float64()),
+        "below_floor": pa.array(of_values(lambda s: int((s.sigma < s.floor).sum())), pa.int32()),
+        "method": pa.array([s.method for s in spectra], pa.string()),
+        "self_check": pa.array([float(s.facts[1]) for s in spectra], pa.float64(), from_pandas=True),
+        "reason": pa.array([None if s.sigma.size else UNKNOWN for s in spectra], pa.string()),
+    }
+
+
+def _spectra_of(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of a member's heads, or of its whole matrix: σ (…, rank) and their facts (…, 15)."""
+    matrix, place = member.matrix or {}, member.place
+    rows, cols = matrix["rows"], matrix["cols"]
+    heads: Sequence[int | None] = (None,)
+    if product == HEADS:
+        division = Heads(**matrix["heads"])
+        rows, cols = division.slice_shape(rows, cols)
+        heads = range(division.count)
+    sigma, facts = np.atleast_2d(sigma), np.atleast_2d(facts)
+    for i, head in enumerate(heads):
+        known = METHODS[int(facts[i, 0])] != "none"
+        yield Spectrum(
+            id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
+            matrix=matrix["id"],
+            layer=place["layer"],
+            role=place["role"],
+            head=head,
+            rows=rows,
+            cols=cols,
+            sigma=sigma[i, : min(rows, cols)] if known else np.empty(0),
+            facts=facts[i],
+        )
 
 
 def _model(held: Contents, members: Sequence[Member]) -> Rows:

@@ -26,13 +26,13 @@ from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy
 from shardscan.commits import Scan
 from shardscan.errors import StoreError
-from shardscan.plan import HEADS, STATS, Group, Plan, Task, Unit
+from shardscan.plan import FULL, HEADS, STATS, Group, Plan, Task, Unit, has_full
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import TENSOR_STATISTICS, Result
+from shardscan.reduce.result import SPECTRUM_FACTS, TENSOR_STATISTICS, Result
 from shardscan.shards.address import Checkpoint
 
-LAYOUT = 1
+LAYOUT = 2
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
@@ -77,7 +77,11 @@ def specs(group: Group) -> dict[str, Spec]:
     if with_heads:
         shape = (stack[0], max(h.count for _, h in with_heads), max(h.rank(m.rows, m.cols) for m, h in with_heads))
         out["heads"] = Spec(("layer", "head", "head_rank"), shape, "float64", 1, sharded=True)
-        out["heads_method"] = Spec(("layer", "head"), shape[:2], "uint8", 1)
+        out["heads_facts"] = Spec(("layer", "head", "spectrum_fact"), (*shape[:2], len(SPECTRUM_FACTS)), "float64", 1)
+    ranks = [min(p.matrix.rows, p.matrix.cols) for p, _ in group.members if p.matrix and has_full(p)]
+    if ranks:
+        out["full"] = Spec(("layer", "expert", "full_rank"), (*stack, max(ranks)), "float64", 2)
+        out["full_facts"] = Spec(("layer", "expert", "spectrum_fact"), (*stack, len(SPECTRUM_FACTS)), "float64", 2)
     return out
 
 
@@ -129,6 +133,14 @@ def write(scan: Scan, task: Task, results: Sequence[Result]) -> dict[str, str]:
     return {unit.placed.tensor.name: r.failure for unit, r in zip(task.units, results, strict=True) if r.failure}
 
 
+def channels(scan: Scan, folder: str, unit: Unit, side: str) -> np.ndarray:
+    """The stored channel statistics (9, n) of one tensor, 'out' or 'in'; NaN where they are not there."""
+    matrix, (layer, expert) = unit.placed.matrix, unit.slot
+    assert matrix
+    region = slice(layer, layer + 1), slice(expert, expert + 1)
+    return read(scan, folder, f"channels_{side}", region)[0, 0, :, : matrix.rows if side == "out" else matrix.cols]
+
+
 def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Folder and attributes of every group of a scan, in the order of the checkpoint's headers."""
     for folder in attributes(scan)["groups"]:
@@ -171,7 +183,8 @@ def _create_group(root: zarr.Group, group: Group) -> None:
     for name, numbers in coordinates.items():
         numbered = np.array([NO_NUMBER if n is None else n for n in numbers], np.int64)
         folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
-    for name, words in {"tensor_statistic": TENSOR_STATISTICS, "channel_statistic": CHANNEL_STATISTICS}.items():
+    labels = {"tensor_statistic": TENSOR_STATISTICS, "channel_statistic": CHANNEL_STATISTICS}
+    for name, words in (labels | {"spectrum_fact": SPECTRUM_FACTS}).items():
         folder.create_array(name, shape=(len(words),), dtype=str, dimension_names=(name,))[:] = np.array(words, object)
     dims = ("layer", "expert", "side")
     folder.create_array("sizes", data=_true_sizes(group), compressors=CODECS, dimension_names=dims)
@@ -204,8 +217,12 @@ def _slot_arrays(unit: Unit, result: Result) -> Iterator[tuple[str, str, np.ndar
     for side in ("out", "in"):
         yield STATS, f"channels_{side}", getattr(result, f"channels_{side}")
         yield STATS, f"fingerprints_{side}", getattr(result, f"fingerprints_{side}")
-    yield HEADS, "heads", result.heads
-    yield HEADS, "heads_method", result.methods
+    if result.heads:
+        yield HEADS, "heads", result.heads.sigma
+        yield HEADS, "heads_facts", result.heads.facts
+    if result.full:
+        yield FULL, "full", result.full.sigma[0]
+        yield FULL, "full_facts", result.full.facts[0]
 
 
 def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray) -> dict[str, tuple[int, str]]:

@@ -73,7 +73,8 @@ def tensors_of(folder: Path, tensors: Mapping[str, np.ndarray], code: str = "F32
 def units(folder: Path, spectra: str = "heads") -> dict[str, plan.Unit]:
     """Every tensor of a checkpoint with its blocks."""
     planned = plan.plan(anatomy.place(open_checkpoint(folder)), plan.SPECTRA[spectra])
-    return {unit.placed.tensor.name: unit for task in planned.tasks for unit in task.units}
+    tasks = planned.matrices or planned.tasks
+    return {unit.placed.tensor.name: unit for task in tasks for unit in task.units}
 
 
 def result_of(unit: plan.Unit) -> Result:

@@ -37,10 +37,7 @@ def test_there_is_a_file_for_every_table_and_a_key_for_every_file() -> None:
     assert len(sqlfiles.schema()) == len(KEYS)
 
 
-UNFILLED = pytest.param("spectrum_fits", marks=pytest.mark.xfail(reason="no scan fills it yet"))
-
-
-@pytest.mark.parametrize("table", [*(t for t in KEYS if t != "spectrum_fits"), UNFILLED])
+@pytest.mark.parametrize("table", KEYS)
 def test_keys_are_unique(scans: Path, table: str) -> None:
     with shardscan.connect(scans) as connection:
         query = f"select count(*), count(distinct ({KEYS[table]},)) from {table}"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import reference
-from shardscan.kernels.cpu import FITS, spectrum_fits
+from shardscan.kernels import FITS
+from shardscan.kernels.cpu import spectrum_fits
 
 Array = np.ndarray[Any, Any]
 GRAM = 1e-5  # of σ₁, the floor of a spectrum that came from a Gram matrix

@@ -47,9 +47,9 @@ def check(result: Result, w: np.ndarray, dim: int, role: str) -> float:
     heads = w.shape[0 if role != "o" else 1] // dim
     expected = head_singular_values(w.astype(np.float64), heads, layout)
     assert result.heads is not None
-    assert result.heads.shape == expected.shape
+    assert result.heads.sigma.shape == expected.shape
     largest = expected[:, :1]
-    errors = np.abs(result.heads - expected)
+    errors = np.abs(result.heads.sigma - expected)
     assert (errors <= 1e-9 * largest).all()
     above = expected >= GRAM_FLOOR * largest
     assert (errors[above] <= 1e-6 * expected[above]).all()
@@ -85,8 +85,8 @@ def test_heads_of_a_packed_dtype_that_begin_within_a_byte(tmp_path: Path) -> Non
     folder = shard(tmp_path, {name_of("q"): ("F4", w.shape, packed(w, "F4"))}, config(4, 3))
     result = results(folder)[name_of("q")]
     check(result, w, 3, "q")
-    assert result.methods is not None
-    assert result.methods.tolist() == [GRAM, QR, GRAM, GRAM]
+    assert result.heads is not None
+    assert result.heads.methods.tolist() == [GRAM, QR, GRAM, GRAM]
 
 
 def test_key_and_value_heads_are_computed_once(tmp_path: Path) -> None:
@@ -112,10 +112,9 @@ def test_a_head_of_low_rank_is_done_again_by_qr_down_to_its_roundoff(tmp_path: P
     w = w.astype(np.float32) if role == "q" else np.ascontiguousarray(w.T, np.float32)
     result = scanned(tmp_path, role, w, 16)
     check(result, w, 16, role)
-    assert result.methods is not None
     assert result.heads is not None
-    assert result.methods.tolist() == [GRAM, QR, GRAM, GRAM]
-    sigma = result.heads[1]
+    assert result.heads.methods.tolist() == [GRAM, QR, GRAM, GRAM]
+    sigma = result.heads.sigma[1]
     assert (sigma[:rank] > 1e-3 * sigma[0]).all()
     assert (sigma[rank:] <= 100 * np.finfo(float).eps * sigma[0]).all()
 
@@ -129,11 +128,10 @@ def test_known_spectra_hold_on_both_sides_of_the_floor(tmp_path: Path, role: str
     w = (left * expected) @ right.T
     w = w if role == "q" else np.ascontiguousarray(w.T)
     result = scanned(tmp_path, role, w, 32, "F64")
-    assert result.methods is not None
     assert result.heads is not None
-    assert result.methods.tolist() == [GRAM if least > GRAM_FLOOR else QR]
+    assert result.heads.methods.tolist() == [GRAM if least > GRAM_FLOOR else QR]
     check(result, w, 32, role)
-    np.testing.assert_allclose(result.heads[0], expected, rtol=1e-6 if least > 1e-9 else 1e-3)
+    np.testing.assert_allclose(result.heads.sigma[0], expected, rtol=1e-6 if least > 1e-9 else 1e-3)
 
 
 @pytest.mark.parametrize("role", ["q", "o"])
@@ -143,7 +141,7 @@ def test_a_zero_head_has_zero_singular_values(tmp_path: Path, role: str) -> None
     w = w if role == "q" else np.ascontiguousarray(w.T)
     result = scanned(tmp_path, role, w, 8)
     assert result.heads is not None
-    assert (result.heads[1] == 0).all()
+    assert (result.heads.sigma[1] == 0).all()
     check(result, w, 8, role)
 
 
@@ -158,12 +156,11 @@ def test_a_head_with_a_value_that_is_not_finite_has_no_spectrum_and_its_neighbou
     w = w if role == "q" else np.ascontiguousarray(w.T)
     result = scanned(tmp_path, role, w, 8, code)
     assert result.heads is not None
-    assert result.methods is not None
-    assert result.methods.tolist() == [GRAM, NONE, GRAM]
-    assert np.isnan(result.heads[1]).all()
+    assert result.heads.methods.tolist() == [GRAM, NONE, GRAM]
+    assert np.isnan(result.heads.sigma[1]).all()
     kept = [0, 2]
     expected = head_singular_values(np.nan_to_num(w, posinf=0, neginf=0), 3, LAYOUTS[role])
-    np.testing.assert_allclose(result.heads[kept], expected[kept], rtol=1e-9)
+    np.testing.assert_allclose(result.heads.sigma[kept], expected[kept], rtol=1e-9)
 
 
 def test_no_value_that_is_not_finite_reaches_lapack() -> None:
@@ -209,7 +206,7 @@ def test_an_empty_matrix_has_no_singular_values_and_does_not_fail(tmp_path: Path
     folder = tensors_of(tmp_path, {name_of("q"): np.empty(shape, np.float32)}, config=config(3, 8))
     result = results(folder)[name_of("q")]
     assert result.failure is None
-    assert result.heads is None or result.heads.size == 0
+    assert result.heads is None or result.heads.sigma.size == 0
 
 
 @pytest.mark.real

@@ -37,7 +37,17 @@ from shardscan.reduce.scan import one_blas_thread
 from shardscan.shards import open as open_checkpoint
 
 TINY_BLOCKS = [64, 1000, 1 << 12]
-TABLES = ["models", "files", "tensors", "matrices", "channels", "spectra", "singular_values", "distribution"]
+TABLES = [
+    "models",
+    "files",
+    "tensors",
+    "matrices",
+    "channels",
+    "spectra",
+    "singular_values",
+    "spectrum_fits",
+    "distribution",
+]
 
 
 def as_float64(values: np.ndarray) -> np.ndarray:

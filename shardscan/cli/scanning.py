@@ -74,10 +74,13 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 )
 @click.option(
     "--spectra",
-    type=click.Choice(("none", "heads")),
+    metavar="none|heads|full|heads,full",
     default="heads",
     show_default=True,
-    help="Singular values to compute.",
+    help="Singular values to compute: of attention heads, of whole matrices, of both.",
+)
+@click.option(
+    "--exact", is_flag=True, help="Redo whole matrices whose smallest values a Gram matrix loses, by QR and SVD."
 )
 @click.option(
     "--workers",
@@ -87,13 +90,18 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
     help="Threads; default: one for each processor.",
 )
 @click.option(
+    "--blas-threads",
+    type=click.IntRange(1),
+    help="Threads that solve one whole matrix; default: as many as workers. Changes the last bits.",
+)
+@click.option(
     "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
 )
 @click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
 @prints_rows
 def ingest(
-    path: str, store: str, name: str | None, spectra: str, workers: int | None, replace: bool, dry_run: bool,
-    format_: str | None, output: str | None,
+    path: str, store: str, name: str | None, spectra: str, exact: bool, workers: int | None, blas_threads: int | None,
+    replace: bool, dry_run: bool, format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -102,12 +110,13 @@ def ingest(
 
     \b
     shardscan ingest ./SmolLM2-135M --store scans
+    shardscan ingest ./SmolLM2-135M --spectra heads,full
     shardscan ingest ./SmolLM2-135M --dry-run
     """
     from shardscan import flow, listing
     from shardscan.progress import shown as progress_shown
 
-    prepared = flow.prepare(path, name=name, spectra=spectra, workers=workers)
+    prepared = flow.prepare(path, name=name, spectra=spectra, workers=workers, exact=exact, blas_threads=blas_threads)
     click.echo(listing.headline(prepared), err=True)
     _note(prepared.checkpoint.notes)
     if dry_run:

@@ -18,8 +18,9 @@ from shardscan.errors import CheckpointError
 from shardscan.kernels import cpu
 from shardscan.plan import ROW_MULTIPLE, Block, Unit
 from shardscan.reduce.distribution import BINS, Tails, magnitude_quantile, tails_of_exact
+from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
-from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result
+from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result, Spectra
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,10 @@ def finish(unit: Unit, partial: Partial) -> Result:
     if partial.grams is None:
         return result
     try:
-        sigma, methods = _head_spectra(unit, partial.grams)
+        heads = _head_spectra(unit, partial.grams)
     except (OSError, CheckpointError, np.linalg.LinAlgError) as error:
         return Result(failure=str(error))
-    return dataclasses.replace(result, heads=sigma, methods=methods)
+    return dataclasses.replace(result, heads=heads)
 
 
 def content_digest(unit: Unit) -> str:
@@ -188,8 +189,7 @@ def _tensor_statistics(s: Statistics, dtype: str) -> np.ndarray:
     return np.array([*moments, absmin, tails.near_zeros, tails.nans, tails.infs, p99, p999])
 
 
-def _head_spectra(unit: Unit, grams: Grams) -> tuple[np.ndarray, np.ndarray]:
-    """σ (heads, rank), NaN where none, and the index into METHODS of each head (heads,)."""
+def _head_spectra(unit: Unit, grams: Grams) -> Spectra:
     matrix = unit.placed.matrix
     assert matrix and matrix.heads
     heads = matrix.heads
@@ -200,7 +200,8 @@ def _head_spectra(unit: Unit, grams: Grams) -> tuple[np.ndarray, np.ndarray]:
         exact = cpu.exact_spectrum(_head_slice(unit, heads, int(head)))
         sigma[head] = np.nan if exact is None else exact
         methods[head] = METHODS.index("none" if exact is None else "qr_svd")
-    return sigma, methods
+    rows, cols = heads.slice_shape(matrix.rows, matrix.cols)
+    return fitted(sigma, methods, rows, cols)
 
 
 def _head_slice(unit: Unit, heads: Heads, head: int) -> np.ndarray:

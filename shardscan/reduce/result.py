@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shardscan.kernels import FITS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
 METHODS = ("none", "gram", "qr_svd")
+SPECTRUM_FACTS = ("method", "self_check", *FITS)  # of one spectrum: index in METHODS, error of Σσ², what was fitted
 GRAM_FLOOR = 1e-5  # of σ₁: above it σ from a float64 Gram matrix keep 7 digits
 
 
@@ -20,12 +22,45 @@ def spectrum_floor(method: str, sigma_max: float, rows: int, cols: int) -> float
 
 
 @dataclass(frozen=True, slots=True)
+class Solver:
+    """How whole matrices are solved; `exact` redoes by QR and SVD what lies below the floor of a Gram matrix."""
+
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spectra:
+    """Of n matrices of one shape: σ (n, rank), NaN where there are none, and SPECTRUM_FACTS (n, 15) of each."""
+
+    sigma: np.ndarray
+    facts: np.ndarray
+
+    @property
+    def methods(self) -> np.ndarray:
+        """Indices in METHODS (n,)."""
+        return self.facts[:, 0].astype(np.int64)
+
+    def checked(self, norms: np.ndarray) -> Spectra:
+        """With the self-check |Σσ² − ‖W‖_F²| / ‖W‖_F² against norms² (n,) from statistics; NaN where one is unknown."""
+        facts = self.facts.copy()
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            found = np.sum(self.sigma**2, axis=1)
+            facts[:, 1] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
+        return Spectra(self.sigma, facts)
+
+    @property
+    def self_check(self) -> np.ndarray:
+        """Relative errors (n,); NaN where nothing could be compared."""
+        return self.facts[:, 1]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """Of one tensor; a field is None where its product was not asked for or does not exist.
 
     tensor (15,) in the order of TENSOR_STATISTICS; channels_out and _in (9, channels) in that of CHANNEL_STATISTICS;
-    fingerprints (channels,) uint64; counts (65536,) uint64; heads σ (heads, rank), NaN where there are none, and for
-    each head the index of its method in METHODS. `failure` says why there is nothing at all.
+    fingerprints (channels,) uint64; counts (65536,) uint64; the spectra of all heads, and that of the whole matrix.
+    `failure` says why there is nothing at all.
     """
 
     tensor: np.ndarray | None = None
@@ -35,6 +70,6 @@ class Result:
     fingerprints_in: np.ndarray | None = None
     counts: np.ndarray | None = None
     digest: str | None = None
-    heads: np.ndarray | None = None
-    methods: np.ndarray | None = None
+    heads: Spectra | None = None
+    full: Spectra | None = None
     failure: str | None = None

@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 
 from shardscan.plan import Block, Task
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
-from shardscan.reduce.result import Result
+from shardscan.reduce.matrices import reduce_matrix
+from shardscan.reduce.result import Result, Solver
 
 Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
 
@@ -57,6 +58,26 @@ def run(
     ):
         # fused steps would lose the keys that progress goes by
         return list(get(_graph(tasks, keep, in_flight), keys, num_workers=workers, optimize_graph=False))
+
+
+def run_matrices(
+    tasks: tuple[Task, ...],
+    solver: Solver,
+    keep: Keep,
+    *,
+    blas_threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Done]:
+    """Solve the whole matrices of every task, one after the other here, and `keep` them; as `run` otherwise."""
+    graph: dict[Any, Any] = {}
+    for task in tasks:
+        for index, unit in enumerate(task.units):
+            graph["matrix", task.name, index] = (reduce_matrix, unit, solver)
+        graph["keep", task.name] = (_keep, keep, task, [("matrix", task.name, i) for i in range(len(task.units))])
+    get = dask.base.get_scheduler() or dask.threaded.get
+    keys = [("keep", task.name) for task in tasks]
+    with threadpool_limits(limits=blas_threads, user_api="blas"), _Progress(tasks, progress):
+        return list(get(graph, keys, num_workers=1, optimize_graph=False))
 
 
 def one_blas_thread() -> None:
@@ -111,3 +132,6 @@ class _Progress(Callback):
         if self.report and key[0] == "block":
             _, task, unit, block = key
             self.report(self.units[task][unit].blocks[block].window.nbytes)
+        if self.report and key[0] == "matrix":
+            _, task, unit = key
+            self.report(self.units[task][unit].nbytes)

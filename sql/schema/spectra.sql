@@ -14,6 +14,7 @@ CREATE TABLE spectra (
     floor       DOUBLE,
     below_floor INTEGER,
     method      VARCHAR NOT NULL,
+    self_check  DOUBLE,
     reason      VARCHAR
 );
 
@@ -33,4 +34,6 @@ COMMENT ON COLUMN spectra.frobenius IS 'Frobenius norm: root of the sum of squar
 COMMENT ON COLUMN spectra.floor IS 'Singular values below this are noise of the method.';
 COMMENT ON COLUMN spectra.below_floor IS 'How many singular values lie below floor.';
 COMMENT ON COLUMN spectra.method IS 'gram (float64 Gram and eigvalsh), qr_svd (float64 QR and SVD), none (see reason).';
+COMMENT ON COLUMN spectra.self_check IS
+    'Relative difference of the sum of squared singular values from the squared norm that the statistics gave.';
 COMMENT ON COLUMN spectra.reason IS 'Why there are no singular values.';

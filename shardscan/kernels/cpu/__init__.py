@@ -4,18 +4,31 @@ Arrays in, arrays out; nothing here knows files, tensors or tasks.
 """
 
 from shardscan.kernels.cpu.channels import channel_sums, keys
-from shardscan.kernels.cpu.fits import FITS, spectrum_fits
+from shardscan.kernels.cpu.fits import spectrum_fits
+from shardscan.kernels.cpu.lapack import add_gram, eigenvalues
 from shardscan.kernels.cpu.patterns import count_patterns, count_truncated
-from shardscan.kernels.cpu.spectra import column_grams, exact_spectrum, gram_spectra, row_grams
+from shardscan.kernels.cpu.spectra import (
+    LEAST_SIGMA,
+    column_grams,
+    exact_full_spectrum,
+    exact_spectrum,
+    full_spectrum,
+    gram_spectra,
+    row_grams,
+)
 from shardscan.kernels.cpu.values import to_float64
 
 __all__ = [
-    "FITS",
+    "LEAST_SIGMA",
+    "add_gram",
     "channel_sums",
     "column_grams",
     "count_patterns",
     "count_truncated",
+    "eigenvalues",
+    "exact_full_spectrum",
     "exact_spectrum",
+    "full_spectrum",
     "gram_spectra",
     "keys",
     "row_grams",

@@ -30,21 +30,8 @@ import math
 import numpy as np
 from numba import njit
 
-FITS = (
-    "alpha",
-    "xmin",
-    "ks_distance",
-    "tail_values",
-    "alpha_weighted",
-    "log_alpha_norm",
-    "log_norm",
-    "log_spectral_norm",
-    "mp_edge",
-    "mp_spikes",
-    "mp_soft_rank",
-    "snr",
-    "snr_threshold",
-)
+from shardscan.kernels import FITS
+
 (ALPHA, XMIN, DISTANCE, TAIL, ALPHA_WEIGHTED, LOG_ALPHA_NORM, LOG_NORM, LOG_SPECTRAL_NORM) = range(8)
 (MP_EDGE, MP_SPIKES, MP_SOFT_RANK, SNR, SNR_THRESHOLD) = range(8, len(FITS))
 

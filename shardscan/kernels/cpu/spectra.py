@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from shardscan.kernels.cpu.lapack import add_gram, eigenvalues
 from shardscan.kernels.cpu.values import to_float64
 
-LEAST_SIGMA = 1e-140
+LEAST_SIGMA = 1e-140  # below it squares leave float64's range
 
 
 def row_grams(values: np.ndarray, table: np.ndarray | None, dim: int) -> np.ndarray:
@@ -59,3 +62,34 @@ def exact_spectrum(w: np.ndarray) -> np.ndarray | None:
     w = (w if w.shape[0] >= w.shape[1] else w.T) / scale
     sigma: np.ndarray = np.linalg.svd(np.linalg.qr(w, mode="r"), compute_uv=False) * scale
     return sigma
+
+
+def full_spectrum(panels: Iterable[np.ndarray], n: int) -> np.ndarray:
+    """σ (n,), largest first, of a matrix with `n` columns that comes as float64 panels (k, n) of its rows.
+
+    From its Gram matrix, the only thing of size n² in memory; NaN where a value, or a square, is not finite. As BLAS
+    has more threads the last bits change.
+    """
+    gram = np.zeros((n, n))
+    for panel in panels:
+        add_gram(panel, gram)
+    if not np.isfinite(gram.diagonal()).all():
+        return np.full(n, np.nan)
+    return np.asarray(np.sqrt(np.maximum(eigenvalues(gram)[::-1], 0.0)))
+
+
+def exact_full_spectrum(panels: Iterable[np.ndarray], n: int) -> np.ndarray:
+    """The same by QR and SVD, whose σ are good to the last bits of σ₁: triangles of panels are joined as they come.
+
+    TSQR (Demmel et al., "Communication-optimal parallel and sequential QR", arXiv 0808.2664), in about 8 n² float64
+    values of memory.
+    """
+    triangle: np.ndarray = np.zeros((0, n))
+    scale = 0.0
+    for panel in panels:
+        if not np.isfinite(panel).all():
+            return np.full(n, np.nan)
+        scale = scale or float(np.abs(panel).max(initial=0.0))  # squares of what is extreme leave float64's range
+        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, panel / (scale or 1.0)]), mode="r"))
+    sigma = np.linalg.svd(triangle, compute_uv=False) * scale
+    return np.concatenate([sigma, np.zeros(n - len(sigma))])
