@@ -117,6 +117,7 @@ def execute(
     from shardscan import catalog, resume
 
     clock = time.monotonic()
+    memory.give_back()
     with memory.watched() as peak, commits.writing(folder):
         scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
         todo = plan.plan(prepared.anatomy, prepared.products, resume.done(scan), prepared.workers)
@@ -124,6 +125,7 @@ def execute(
         failures = {name: reason for task in finished for name, reason in task.failures.items()}
         if not failures:
             commits.supersede(scan)
+        memory.give_back()
         file = catalog.build(folder)
     return Summary(
         model=prepared.checkpoint.name,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 INTERVAL = 0.05  # seconds
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # malloc.h; arrays from 1 MiB on get pages of their own
 
 
 class Peak:
@@ -31,6 +33,53 @@ def anonymous() -> int | None:
     except (OSError, StopIteration):
         return None
     return int(line.split()[1]) * 1024
+
+
+def available() -> int | None:
+    """Bytes that this process could still take: of the machine, or of the cgroup (v1 or v2) that holds it, if less."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        machine = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    return min([machine, *_left_in_cgroups()])
+
+
+def _left_in_cgroups() -> Iterator[int]:
+    """For the cgroup of this process and each around it; their page cache can be dropped and does not count."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = Path("/sys/fs/cgroup") / controllers
+        limit, used, cache = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if controllers
+            else ("memory.max", "memory.current", "inactive_file")
+        )
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if not group.is_relative_to(root):
+                break
+            with suppress(OSError, ValueError):  # "max" is no number, and no limit
+                stat = dict(item.split() for item in (group / "memory.stat").read_text("ascii").splitlines())
+                free = int((group / limit).read_text()) - int((group / used).read_text())
+                yield max(0, free + int(stat.get(cache, 0)))
+
+
+def give_back() -> None:
+    """Have what is freed leave the process at once, where the C library is glibc, and what was freed until now.
+
+    Else freed arrays stay in each thread's heap, and a run's peak is a matter of luck.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.malloc_trim(0)
 
 
 @contextmanager

@@ -185,7 +185,10 @@ def _create_group(root: zarr.Group, group: Group) -> None:
         folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
     labels = {"tensor_statistic": TENSOR_STATISTICS, "channel_statistic": CHANNEL_STATISTICS}
     for name, words in (labels | {"spectrum_fact": SPECTRUM_FACTS}).items():
-        folder.create_array(name, shape=(len(words),), dtype=str, dimension_names=(name,))[:] = np.array(words, object)
+        axis = folder.create_array(
+            name, shape=(len(words),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
+        )
+        axis[:] = np.array(words, object)
     dims = ("layer", "expert", "side")
     folder.create_array("sizes", data=_true_sizes(group), compressors=CODECS, dimension_names=dims)
     for name, spec in specs(group).items():

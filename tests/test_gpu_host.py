@@ -40,7 +40,7 @@ def on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (device, spectra):
         monkeypatch.setattr(module, "library", lambda: stand_in)
     monkeypatch.setattr(spectra, "load", lambda *block: block)
-    monkeypatch.setattr(spectra, "decoded", lambda block: cpu.to_float64(*block))
+    monkeypatch.setattr(spectra, "decoded", lambda block: cpu.to_float64(*block, 0, 0, np.empty(block[0].shape)))
 
 
 def test_devices_are_listed_or_there_are_none() -> None:
