@@ -82,7 +82,7 @@ def _run(name: str, context: Context) -> Sequence[Row]:
 
 
 def _stamped(group: str, row: Row, context: Context) -> dict[str, Any]:
-    return row.record() | {
+    return row.record(judged=not context.quick) | {
         "group": group,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -92,26 +92,28 @@ def _stamped(group: str, row: Row, context: Context) -> dict[str, Any]:
     }
 
 
-def _merge(output: Path, measured: Sequence[Mapping[str, Any]]) -> None:
-    """Write these rows in the place of those of their group; a number gives way to a number, not to its absence."""
-    before = json.loads(output.read_text("utf-8"))["rows"] if output.exists() else []
-    new = {row["row"]: row for row in measured}
+def _merged(before: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """New rows over those of their names; a number stays where this time there was none to be had."""
+    numbers = {row["row"] for row in measured if row["ours"] is not None}
     groups = {row["group"] for row in measured}
-    nothing = all(row["ours"] is None for row in measured)
-    rows = {}
-    for row in before:
-        replaced = row["group"] in groups and not (
-            row["ours"] is not None and (nothing or new.get(row["row"], row)["ours"] is None and row["row"] in new)
-        )
-        if not replaced:
-            rows[row["row"]] = row
-    if not (nothing and groups & {row["group"] for row in rows.values()}):
-        rows |= {name: row for name, row in new.items() if name not in rows}
+    kept = {
+        row["row"]: row
+        for row in before
+        if row["group"] not in groups or (row["ours"] is not None and row["row"] not in numbers)
+    }
+    held = kept.keys() | {row["group"] for row in kept.values()}
+    new = {row["row"]: row for row in measured if row["row"] in numbers or row["row"] not in held}
     order = list(ROWS)
+    return sorted((kept | new).values(), key=lambda row: order.index(row["group"]) if row["group"] in order else -1)
+
+
+def _merge(output: Path, measured: Sequence[Mapping[str, Any]]) -> None:
+    """Record these rows beside those that are in the file; it is complete or as it was."""
+    before = json.loads(output.read_text("utf-8"))["rows"] if output.exists() else []
     record = {
         "machine": {"platform": platform.platform(), "processor": _processor(), "cores": processors()} | _memory(),
         "versions": versions() | _peers(),
-        "rows": sorted(rows.values(), key=lambda row: order.index(row["group"]) if row["group"] in order else -1),
+        "rows": _merged(before, measured),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_suffix(".new")
@@ -122,8 +124,8 @@ def _merge(output: Path, measured: Sequence[Mapping[str, Any]]) -> None:
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as the table has it: three digits, and what is met in one word."""
     met = [word for word, key in (("aim", "aim_met"), ("at least", "at_least_met")) if record[key]]
-    asked = record["at_least"] is not None or record["aim"] is not None
-    said = (met[0] if met else "missed" if record["ours"] is not None else "-") if asked else "-"
+    asked = record["at_least_met"] is not None and record["ours"] is not None
+    said = met[0] if met else "missed" if asked else "-"
     row = {key: float(f"{v:.3g}") if isinstance(v := record.get(key), float) else v for key in SHOWN}
     return row | {"met": said}
 

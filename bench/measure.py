@@ -43,7 +43,7 @@ class Run:
         return found
 
     def inner(self) -> Run:
-        """This run with the seconds that the script itself measured, imports and preparation left out."""
+        """The run with the seconds that the script itself measured, imports and preparation left out."""
         return replace(self, seconds=float(self.found["seconds"]))
 
 
@@ -58,7 +58,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None, *,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=(lambda: _enter(group)) if group else None,  # noqa: PLW1509  # one thread until here
+            preexec_fn=(lambda: _enter(group)) if group else None,  # there is one thread here
         )
         peak = 0
         while process.poll() is None:

@@ -57,8 +57,8 @@ class Row:
     details: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
-    def record(self) -> dict[str, Any]:
-        """The row as the JSON holds it."""
+    def record(self, *, judged: bool = True) -> dict[str, Any]:
+        """The row as the JSON holds it; tiny inputs are not judged by goals."""
         value = getattr(self, self.goal.of)
         return {
             "row": self.row,
@@ -71,9 +71,9 @@ class Row:
             "theirs_mb": self.theirs_mb,
             "goal": f"{self.goal.of} {'at most' if self.goal.at_most else 'at least'}",
             "at_least": self.goal.at_least,
-            "at_least_met": self.goal.met(value, self.goal.at_least),
+            "at_least_met": self.goal.met(value, self.goal.at_least) if judged else None,
             "aim": self.goal.aim,
-            "aim_met": self.goal.met(value, self.goal.aim),
+            "aim_met": self.goal.met(value, self.goal.aim) if judged else None,
             "note": self.note,
             "details": dict(self.details),
         }
@@ -158,7 +158,7 @@ class Context:
         limit: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Run:
-        """`shardscan ingest` as a process of its own, with compiled kernels unless the environment moves their cache."""
+        """`shardscan ingest` as a process; kernels are compiled before, unless the environment moves their cache."""
         if not environment:
             compile_kernels(self.scratch)
         command = ["-m", "shardscan", "ingest", str(path), "--store", str(store), *options]

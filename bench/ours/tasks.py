@@ -38,7 +38,9 @@ def main(product: str, path: str) -> None:
         started = time.perf_counter()
         scan.run(tasks, keep, workers=workers, in_flight=2 * workers)
         seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "workers": workers, **(_check_stats if product == "stats" else _check)(kept)}))
+    print(
+        json.dumps({"seconds": seconds, "workers": workers, **(_check_stats if product == "stats" else _check)(kept)})
+    )
 
 
 def _check_stats(kept: list[Result]) -> dict[str, float]:

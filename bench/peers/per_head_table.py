@@ -10,25 +10,26 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import transformers  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from safetensors.torch import load_file
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.llama import modeling_llama  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 ROLES = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def rebuild(folder: Path, config: LlamaConfig, layer: int) -> LlamaDecoderLayer:
+def rebuild(folder: Path, config: Any, layer: int) -> Any:
     weights = {name: w for shard in sorted(folder.glob("*.safetensors")) for name, w in load_file(shard).items()}
     prefix = f"model.layers.{layer}."
-    module = LlamaDecoderLayer(config, layer)
+    module = modeling_llama.LlamaDecoderLayer(config, layer)
     module.load_state_dict({k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)})
     return module
 
 
-def row(folder: Path, config: LlamaConfig, layer: int, role: str, head: int) -> dict[str, object]:
+def row(folder: Path, config: Any, layer: int, role: str, head: int) -> dict[str, object]:
     """One row of the table, from nothing."""
     weight = getattr(rebuild(folder, config, layer).self_attn, role).weight.detach().float()
     weight = weight.T if role == "o_proj" else weight
@@ -40,7 +41,7 @@ def row(folder: Path, config: LlamaConfig, layer: int, role: str, head: int) -> 
 
 
 def main(folder: Path, heads: int) -> None:
-    config = LlamaConfig.from_pretrained(folder)
+    config: Any = transformers.LlamaConfig.from_pretrained(folder)
     count = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     count |= {"v_proj": count["k_proj"], "o_proj": count["q_proj"]}
     every = [(n, r, h) for n in range(config.num_hidden_layers) for r in ROLES for h in range(count[r])]

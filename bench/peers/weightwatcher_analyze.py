@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
-import weightwatcher
-from transformers import AutoModelForCausalLM
+import weightwatcher  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from transformers import AutoModelForCausalLM  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 
 def main(folder: Path) -> None:

@@ -10,6 +10,7 @@ from bench import llama8b
 from bench.measure import Failed, Run, in_turn, make_cold, middle, run
 from bench.row import MB, Context, Goal, Row, compile_kernels, needs_option, versus
 from shardscan import ask
+from shardscan.commits import CATALOG
 
 READER = str(Path(__file__).parents[1] / "peers" / "cold_read.py")
 
@@ -90,7 +91,7 @@ def disk(context: Context) -> list[Row]:
     """The scan's arrays, commits and catalog, beside the checkpoint's bytes."""
     store, path = context.scan(), context.checkpoint()
     files = [file for file in store.rglob("*") if file.is_file()]
-    catalog = (store / ask.CATALOG).stat().st_size
+    catalog = (store / CATALOG).stat().st_size
     nbytes = sum(file.stat().st_size for file in files)
     allocated = sum(file.stat().st_blocks * 512 for file in files)
     of = sum(file.stat().st_size for file in path.glob("*.safetensors"))
@@ -187,5 +188,3 @@ def _plot(points: list[dict[str, Any]], workers: dict[int, float], context: Cont
     folder = context.scratch if context.quick else Path(__file__).parents[1]
     figure.savefig(folder / "scaling.png", dpi=150)
     pyplot.close(figure)
-
-

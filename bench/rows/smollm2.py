@@ -42,7 +42,11 @@ def torch_script(context: Context) -> list[Row]:
     needs("torch")
     path = context.smollm2()
     sizes = prepare(path).anatomy.sizes
-    script = [str(PEERS / "torch_statistics.py"), str(path), *(str(sizes[k]) for k in ("heads", "kv_heads", "head_dim"))]
+    script = [
+        str(PEERS / "torch_statistics.py"),
+        str(path),
+        *(str(sizes[k]) for k in ("heads", "kv_heads", "head_dim")),
+    ]
     ours, theirs = in_turn(
         context.runs, lambda: context.ingest(path, context.store("torch-script")), lambda: run(script)
     )

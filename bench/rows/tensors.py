@@ -25,12 +25,12 @@ def channels(context: Context) -> list[Row]:
     ways = [lambda library=library: peer(library) for library in libraries]
     ours, *theirs = in_turn(context.runs, lambda: _tasks("stats", folder), *ways)
     rows = []
-    for library, found in zip(libraries, theirs, strict=True):
+    for library, peers in zip(libraries, theirs, strict=True):
         for what, tolerance in (("p99", 0), ("p999", 0), ("std_out", 1e-4), ("kurtosis_in", 1e-3)):
-            agree(f"{what} of {library}", ours[0].found[what], found[0].found[what], tolerance)
+            agree(f"{what} of {library}", ours[0].found[what], peers[0].found[what], tolerance)
         nbytes = 2 * shape[0] * shape[1]
         rates = {"ours_gb_s": [nbytes / r.seconds / 1e9 for r in ours]}
-        rows.append(versus(f"channels-{library}", f"{library}, all cores", ours, found, Goal(20, 50), **rates))
+        rows.append(versus(f"channels-{library}", f"{library}, all cores", ours, peers, Goal(20, 50), **rates))
     return rows if _has("torch") else [*rows, _without("channels-torch", Goal(20, 50))]
 
 
@@ -72,12 +72,12 @@ def full(context: Context, rows: int, cols: int, torch_goal: tuple[float, float]
     ways = [lambda library=library: peer(library) for library in libraries]
     ours, *theirs = in_turn(context.runs, lambda: run(["-m", "bench.ours.full", *shape]).inner(), *ways)
     goals = {"numpy": Goal(2.5, 5), "torch": Goal(*torch_goal)}
-    for found in theirs:
+    for peers in theirs:
         for what in ("largest", "nuclear"):
-            agree(what, ours[0].found[what], found[0].found[what], 1e-4)
+            agree(what, ours[0].found[what], peers[0].found[what], 1e-4)
     made = [
-        versus(f"{name}-{library}", f"{library}, float32, values only", ours, found, goals[library])
-        for library, found in zip(libraries, theirs, strict=True)
+        versus(f"{name}-{library}", f"{library}, float32, values only", ours, peers, goals[library])
+        for library, peers in zip(libraries, theirs, strict=True)
     ]
     return made if _has("torch") else [*made, _without(f"{name}-torch", goals["torch"])]
 
