@@ -110,8 +110,8 @@ def write(
     if (folder / "config.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    pool = _pool()
     total = sum(_nbytes(shape) for _, shape in found)
+    pool = _pool(min(POOL, total // 2))
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     written = 0
     for name, shape in found:
@@ -145,7 +145,7 @@ def _write_shard(
         file.write(struct.pack("<Q", len(text)) + text)
         data = file.tell()
         for _, shape in tensors:
-            _write_values(file, pool, int(starts.integers(POOL)), int(np.prod(shape)))
+            _write_values(file, pool, int(starts.integers(pool.size)), int(np.prod(shape)))
         for name, shape in tensors:
             _plant(file, data + header[name]["data_offsets"][0], name, shape, facts)
 
@@ -155,7 +155,7 @@ def _write_values(file: BinaryIO, pool: np.ndarray, start: int, count: int) -> N
         run = pool[start : start + min(count, CHUNK)]
         file.write(run.data)
         count -= run.size
-        start = (start + run.size) % POOL
+        start = (start + run.size) % pool.size
 
 
 def _plant(file: BinaryIO, offset: int, name: str, shape: tuple[int, ...], facts: Planted) -> None:
@@ -182,9 +182,9 @@ def _put(file: BinaryIO, offset: int, values: np.ndarray) -> None:
     file.write(values.astype(ml_dtypes.bfloat16).tobytes())
 
 
-def _pool() -> np.ndarray:
+def _pool(size: int) -> np.ndarray:
     rng = np.random.default_rng(8)
-    parts = [rng.standard_normal(min(CHUNK, POOL - at), np.float32) for at in range(0, POOL, CHUNK)]
+    parts = [rng.standard_normal(min(CHUNK, size - at), np.float32) for at in range(0, size, CHUNK)]
     return np.concatenate([(part * np.float32(STD)).astype(ml_dtypes.bfloat16).view(np.uint16) for part in parts])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -196,7 +197,7 @@ def needs_option(*options: str) -> None:
     """Raise Missing for the first of these words that `shardscan ingest --help` does not hold."""
     printed = run(["-m", "shardscan", "ingest", "--help"]).printed
     for option in options:
-        if option not in printed:
+        if not re.search(rf"(?<!\w){option}\b", printed):
             raise Missing(f"shardscan ingest has no {option}")
 
 

@@ -12,10 +12,11 @@ from shardscan.flow import prepare
 
 PEERS = Path(__file__).parents[1] / "peers"
 HEADS_MEASURED = 8
+TABLE = "SELECT * FROM ranks WHERE head IS NOT NULL"
 
 
 def per_head_table(context: Context) -> list[Row]:
-    """A whole ingest, beside a script's time for 8 heads times as many heads as there are."""
+    """A whole ingest, beside a script's time for 8 heads times as many as there are; then the scan, asked."""
     needs("torch", "transformers")
     path = context.smollm2()
 
@@ -26,7 +27,12 @@ def per_head_table(context: Context) -> list[Row]:
     us, them = in_turn(context.runs, lambda: context.ingest(path, context.store("per-head")), theirs)
     heads = them[0].found["heads"]
     against = f"a script that loads, rebuilds, svd: {HEADS_MEASURED} heads, extrapolated to {heads}"
-    return [versus("smollm2-per-head-table", against, us, them, Goal(100), heads=heads, measured=HEADS_MEASURED)]
+    store = context.scratch / "stores" / "per-head"
+    asked = [run(["-m", "shardscan", "sql", TABLE, "--store", str(store), "--format", "csv"]) for _ in us]
+    return [
+        versus("smollm2-per-head-table", against, us, them, Goal(100), heads=heads, measured=HEADS_MEASURED),
+        versus("smollm2-per-head-table-again", f"{against}; ours asks the scan", asked, them, heads=heads),
+    ]
 
 
 def first_run(context: Context) -> list[Row]:
