@@ -67,7 +67,7 @@ def main(
         _merge(output, measured)
     write(pa.Table.from_pylist([_shown(r) for r in records], _schema()), format="table")
     click.echo(f"Recorded in {output}.", err=True)
-    if any(record["note"].startswith("failed") for record in records):
+    if any(_failed(record) for record in records):
         raise SystemExit(1)
 
 
@@ -93,18 +93,24 @@ def _stamped(group: str, row: Row, context: Context) -> dict[str, Any]:
 
 
 def _merged(before: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """New rows over those of their names; a number stays where this time there was none to be had."""
-    numbers = {row["row"] for row in measured if row["ours"] is not None}
+    """New rows over those of their names; a number stays where something was missing, not where a row failed."""
+    numbers = {row["row"] for row in measured if row["ours"] is not None or _failed(row)}
     groups = {row["group"] for row in measured}
+    failed = {row["group"] for row in measured if _failed(row)}
     kept = {
         row["row"]: row
         for row in before
-        if row["group"] not in groups or (row["ours"] is not None and row["row"] not in numbers)
+        if row["group"] not in groups
+        or (row["ours"] is not None and row["row"] not in numbers and row["group"] not in failed)
     }
     held = kept.keys() | {row["group"] for row in kept.values()}
     new = {row["row"]: row for row in measured if row["row"] in numbers or row["row"] not in held}
     order = list(ROWS)
     return sorted((kept | new).values(), key=lambda row: order.index(row["group"]) if row["group"] in order else -1)
+
+
+def _failed(row: Mapping[str, Any]) -> bool:
+    return str(row["note"]).startswith("failed")
 
 
 def _merge(output: Path, measured: Sequence[Mapping[str, Any]]) -> None:

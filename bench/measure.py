@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,14 +51,13 @@ class Run:
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None, *, limit: int | None = None) -> Run:
     """Run a Python command to its end, under a memory limit in bytes if one is given. Raises Failed."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with _limited(limit) as (group, enforced_by):
+    with _limited(limit) as (group, enforced_by), TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *command],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=out,  # files: nobody empties a pipe while memory is watched
+            stderr=err,
             preexec_fn=(lambda: _enter(group)) if group else None,  # there is one thread here
         )
         peak = 0
@@ -65,7 +65,9 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None, *,
             peak = max(peak, _tree(process.pid))
             time.sleep(INTERVAL)
         seconds = time.perf_counter() - started
-        printed, said = process.communicate()
+        out.seek(0)
+        err.seek(0)
+        printed, said = out.read(), err.read()
     if process.returncode:
         last = said.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         killed = " (killed: out of memory?)" if process.returncode == -9 else ""

@@ -219,8 +219,13 @@ SOURCES = {".py", ".sql", ".toml"}
 
 @functools.cache
 def compile_kernels(scratch: Path) -> None:
-    """One scan of a small checkpoint, so that no row but the one for it waits for numba."""
-    store = scratch / "stores" / "compile"
+    """Once before the first ingest, so that no row but the one for it waits for numba."""
+    scan_small(scratch)
+
+
+def scan_small(scratch: Path) -> None:
+    """Scan a small checkpoint: kernels are compiled and libraries in the page cache afterwards."""
+    store = scratch / "stores" / "small"
     shutil.rmtree(store, ignore_errors=True)
     run(["-m", "shardscan", "ingest", str(small(scratch)), "--store", str(store)])
 

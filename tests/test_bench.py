@@ -95,6 +95,8 @@ def test_rows_are_merged_by_name_and_an_absence_takes_no_number_away() -> None:
     found = {r["row"]: r["ours"] for r in _merged(before, measured)}
     assert found == {"disk-8b": 1.0, "channels-torch": 2.0, "channels-numpy": 3.0}
     assert [r["ours"] for r in _merged(before, [row("disk-8b", "disk-8b", 5.0)]) if r["row"] == "disk-8b"] == [5.0]
+    failed = [row("channels", "channels", None, "failed: it was killed")]
+    assert [r["note"] for r in _merged(before, failed) if r["group"] == "channels"] == ["failed: it was killed"]
     assert _merged([], [row("channels", "channels", None, "x")])[0]["note"] == "x"
     assert "channels" not in {r["row"] for r in _merged(before, [row("channels", "channels", None)])}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import llama8b
 from bench.measure import Failed, Run, in_turn, make_cold, middle, run
-from bench.row import MB, Context, Goal, Row, compile_kernels, needs_option, versus
+from bench.row import MB, Context, Goal, Row, needs_option, scan_small, versus
 from shardscan import ask
 from shardscan.commits import CATALOG
 
@@ -18,13 +18,12 @@ READER = str(Path(__file__).parents[1] / "peers" / "cold_read.py")
 def ingest(context: Context) -> list[Row]:
     """Cold cache, whole processes: an ingest with heads beside a reader that does nothing with what it reads."""
     path = context.checkpoint()
-    compile_kernels(context.scratch)  # before the cache is dropped
     how = ""
 
     def ours() -> Run:
         nonlocal how
         store = context.store("ingest-8b")
-        how = make_cold(path, everything=not context.quick)
+        how = _cold(context, path)
         return context.ingest(path, store)
 
     def theirs() -> Run:
@@ -39,6 +38,13 @@ def ingest(context: Context) -> list[Row]:
     rates = {"ours_gb_s": nbytes / middle(us).seconds / 1e9, "theirs_gb_s": nbytes / middle(them).seconds / 1e9}
     against = f"sequential read, cold ({how})"
     return [versus("ingest-8b", against, us, them, Goal(0.4, 0.8), bytes=nbytes, **rates, planted=facts, cold=how)]
+
+
+def _cold(context: Context, path: Path) -> str:
+    """Drop the checkpoint from the cache, and bring back Python's libraries, which went with it; how."""
+    how = make_cold(path, everything=not context.quick)
+    scan_small(context.scratch)
+    return how
 
 
 def find_planted(store: Path, size: llama8b.Size) -> dict[str, Any]:
@@ -70,8 +76,7 @@ def memory(context: Context, text: str, limit: int) -> list[Row]:
     """One ingest with `--memory`, in a cgroup of the same size: it finishes, and its peak stays under the limit."""
     needs_option("--memory")
     path, store = context.checkpoint(), context.store(f"memory-{text}")
-    compile_kernels(context.scratch)
-    cold = make_cold(path, everything=not context.quick)
+    cold = _cold(context, path)
     found = context.ingest(path, store, "--memory", text, limit=limit)
     find_planted(store, context.size)
     how = found.enforced_by or "sampled only"
@@ -117,7 +122,14 @@ def queries(context: Context) -> list[Row]:
     times: dict[str, float] = asked.found["questions"]
     slowest = max(times, key=lambda name: times[name])
     commands = [run(["-m", "shardscan", "ask", "outliers", "--store", str(store)]) for _ in range(context.runs)]
-    details = {"questions": times, "median_s": median(times.values()), "slowest": slowest, "rows": asked.found["rows"]}
+    command = middle(commands).seconds
+    details = {
+        "questions": times,
+        "command_s": command,
+        "median_s": median(times.values()),
+        "slowest": slowest,
+        "rows": asked.found["rows"],
+    }
     return [
         Row(
             "queries-8b",
@@ -128,7 +140,7 @@ def queries(context: Context) -> list[Row]:
             details={**details, "over_aim": [name for name, t in times.items() if t > 0.1]},
         ),
         Row("queries-8b-median", f"- (median of {len(times)})", details["median_s"]),
-        Row("queries-8b-command", "- (CLI: ask outliers)", middle(commands).seconds),
+        Row("queries-8b-command", "- (CLI: ask outliers)", command),
     ]
 
 
@@ -139,7 +151,7 @@ def scaling(context: Context) -> list[Row]:
         path = context.checkpoint(layers)
         runs = []
         for _ in range(context.runs):
-            make_cold(path, everything=not context.quick)
+            _cold(context, path)
             runs.append(context.ingest(path, context.store("scaling")))
         nbytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         points.append({"layers": layers, "gb": nbytes / 1e9, "seconds": middle(runs).seconds})

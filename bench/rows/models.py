@@ -14,6 +14,7 @@ def weightlens(context: Context) -> list[Row]:
     """`lens analyze`, which has tensors' statistics only, beside a whole ingest with heads; both with a warm cache."""
     needs("weightlens")
     path = context.checkpoint(8)
+    run([str(PEERS / "cold_read.py"), str(path)])
     ours, theirs = in_turn(
         context.runs,
         lambda: context.ingest(path, context.store("weightlens")),
