@@ -3,7 +3,7 @@
     python bench/peers/per_head_table.py CHECKPOINT HEADS
 
 Does so for HEADS heads, spread over the layers and roles, and prints JSON: the seconds of one head, and how many heads
-there are. No cache, as in the notebooks that we saw: every cell loads what it needs.
+there are. Nothing is kept between heads, as where a notebook's cell loads what it needs.
 """
 
 import json
