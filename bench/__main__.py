@@ -1,126 +1,158 @@
-"""`python -m bench`: every row once, one table on stdout, one JSON with the machine and the versions.
+"""`python -m bench`: choose rows, run them, print one table, and record them in one JSON.
 
-Rows are interleaved, ours and theirs in turn, and medians are kept; see README.md for the traps.
+A row that was measured before stays in the file until it is measured again; each says when, and on which processor.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
-import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import click
 import pyarrow as pa
 
-from bench.measure import Run, middle, run
+from bench.measure import ROOT, Failed
+from bench.row import Context, Missing, Row
+from bench.rows import ROWS
 from shardscan.environment import processors, versions
-from shardscan.flow import prepare
 from shardscan.output import write
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One comparison: seconds and peak anonymous MB of both, and how many times as fast we are."""
-
-    row: str
-    against: str
-    ours_s: float
-    theirs_s: float | None = None
-    ratio: float | None = None
-    ours_gb_s: float | None = None
-    ours_mb: float | None = None
-    theirs_mb: float | None = None
+PEERS = ("torch", "transformers", "weightlens", "weightwatcher")
+SHOWN = ("row", "against", "unit", "ours", "theirs", "ratio", "ours_mb", "theirs_mb", "at_least", "aim", "met", "note")
 
 
 @click.command()
-@click.option("--checkpoint", type=click.Path(exists=True), help="A checkpoint to use instead of SmolLM2-135M.")
-@click.option("--quick", is_flag=True, help="One run of each row: that it works, not how fast.")
-@click.option("--runs", default=5, show_default=True, help="Runs of each row; medians are kept.")
-@click.option("-o", "--output", type=click.Path(), help="The JSON; default: bench/results.json.")
-def main(checkpoint: str | None, quick: bool, runs: int, output: str | None) -> None:
-    """Time shardscan beside what people do today."""
-    path = checkpoint or _smollm2()
-    runs = 1 if quick else runs
-    rows = [*_ingest(path, runs), *_heads(path, runs)]
-    write(pa.Table.from_pylist([asdict(row) for row in rows]), format="table")
-    record = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": processors()},
-        "versions": versions() | ({"torch": version("torch")} if find_spec("torch") else {}),
-        "checkpoint": Path(path).name,
-        "runs": runs,
-        "rows": [asdict(row) for row in rows],
-    }
-    Path(output or ROOT / "bench" / "results.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+@click.option("--quick", is_flag=True, help="Tiny inputs, one run: that every row works, not how fast.")
+@click.option("--rows", multiple=True, help="Rows to run, also with commas; default: all.", metavar="NAME…")
+@click.argument("more", nargs=-1, metavar="")  # the names after the first, which an option cannot take
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Runs of each row; medians count.")
+@click.option(
+    "--scratch",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SHARDSCAN_BENCH",
+    show_envvar=True,
+    help="Where checkpoints (31 GB for all rows) and stores lie; default: shardscan-bench among temporary files.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The JSON; default: bench/results.json; quick: in SCRATCH."
+)
+def main(
+    quick: bool, rows: tuple[str, ...], more: tuple[str, ...], runs: int, scratch: Path | None, output: Path | None
+) -> None:
+    """Time shardscan beside what people do today, each in turn, and print the ratios.
+
+    \b
+    python -m bench --quick
+    python -m bench --rows ingest-8b disk-8b queries-8b --runs 3
+    """
+    names = [name for word in (*rows, *more) for name in word.split(",") if name] or list(ROWS)
+    if unknown := [name for name in names if name not in ROWS]:
+        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(ROWS)}.", param_hint="--rows")
+    scratch = (scratch or Path(tempfile.gettempdir(), "shardscan-bench")).resolve()
+    scratch.mkdir(parents=True, exist_ok=True)
+    context = Context(scratch, 1 if quick else runs, quick)
+    output = output or (scratch / "quick.json" if quick else ROOT / "bench" / "results.json")
+    records: list[dict[str, Any]] = []
+    for name in names:
+        click.echo(f"{name} …", err=True)
+        measured = [_stamped(name, row, context) for row in _run(name, context)]
+        records += measured
+        _merge(output, measured)
+    write(pa.Table.from_pylist([_shown(r) for r in records], _schema()), format="table")
+    click.echo(f"Recorded in {output}.", err=True)
+    if any(_failed(record) for record in records):
+        raise SystemExit(1)
 
 
-def _ingest(path: str, runs: int) -> list[Row]:
-    """Whole processes: a first ingest that compiles, then warm ones in turn with the torch script."""
-    prepared = prepare(path)
-    sizes, gigabytes = prepared.anatomy.sizes, prepared.checkpoint.nbytes / 1e9
-    script = [
-        str(ROOT / "bench/peers/torch_statistics.py"),
-        path,
-        *(str(sizes[k]) for k in ("heads", "kv_heads", "head_dim")),
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {"NUMBA_CACHE_DIR": f"{folder}/kernels"}
-        cold = _ours(path, f"{folder}/cold", environment)
-        ours, theirs = [], []
-        for i in range(runs):
-            ours.append(_ours(path, f"{folder}/{i}", environment))
-            theirs += [run(script)] if find_spec("torch") else []
-    first = Row(
-        "ingest, first run ever (compiles)",
-        "-",
-        cold.seconds,
-        ours_gb_s=gigabytes / cold.seconds,
-        ours_mb=cold.peak / 1e6,
-    )
-    us, them = middle(ours), middle(theirs) if theirs else None
-    warm = Row(
-        row="ingest with head spectra, whole process",
-        against="torch + NumPy script" if them else "torch is not installed",
-        ours_s=us.seconds,
-        theirs_s=them.seconds if them else None,
-        ratio=median(b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)) if theirs else None,
-        ours_gb_s=gigabytes / us.seconds,
-        ours_mb=us.peak / 1e6,
-        theirs_mb=them.peak / 1e6 if them else None,
-    )
-    return [first, warm]
-
-
-def _ours(path: str, store: str, environment: dict[str, str]) -> Run:
-    return run(["-m", "shardscan", "ingest", path, "--store", store], environment)
-
-
-def _heads(path: str, runs: int) -> list[Row]:
-    found = json.loads(run(["-m", "bench.heads", path, str(runs)]).printed)
-    ours = found["ours"]
-    return [
-        Row(f"{found['heads']} head spectra", against, ours, found[key], found[key] / ours)
-        for against, key in (("np.linalg.svd(head)", "svd"), ("np.linalg.svd(head, compute_uv=False)", "svd_values"))
-    ]
-
-
-def _smollm2() -> str:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from checkpoints import Unavailable, cached
-
+def _run(name: str, context: Context) -> Sequence[Row]:
+    """The rows of this name; one that says why, where there are none."""
     try:
-        return str(cached("smollm2"))
-    except Unavailable as error:
-        sys.exit(f"SmolLM2 cannot be had: {error}; or name a checkpoint with --checkpoint.")
+        return ROWS[name](context)
+    except Missing as error:
+        return [Row(name, "-", note=f"missing: {error}")]
+    except Failed as error:
+        return [Row(name, "-", note=f"failed: {error}")]
+
+
+def _stamped(group: str, row: Row, context: Context) -> dict[str, Any]:
+    return row.record(judged=not context.quick) | {
+        "group": group,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": processors(),
+        "runs": context.runs,
+        "quick": context.quick,
+    }
+
+
+def _merged(before: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """New rows over those of their names; a number stays where something was missing, not where a row failed."""
+    numbers = {row["row"] for row in measured if row["ours"] is not None or _failed(row)}
+    groups = {row["group"] for row in measured}
+    failed = {row["group"] for row in measured if _failed(row)}
+    kept = {
+        row["row"]: row
+        for row in before
+        if row["group"] not in groups
+        or (row["ours"] is not None and row["row"] not in numbers and row["group"] not in failed)
+    }
+    held = kept.keys() | {row["group"] for row in kept.values()}
+    new = {row["row"]: row for row in measured if row["row"] in numbers or row["row"] not in held}
+    order = list(ROWS)
+    return sorted((kept | new).values(), key=lambda row: order.index(row["group"]) if row["group"] in order else -1)
+
+
+def _failed(row: Mapping[str, Any]) -> bool:
+    return str(row["note"]).startswith("failed")
+
+
+def _merge(output: Path, measured: Sequence[Mapping[str, Any]]) -> None:
+    """Record these rows beside those that are in the file; it is complete or as it was."""
+    before = json.loads(output.read_text("utf-8"))["rows"] if output.exists() else []
+    record = {
+        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": processors()} | _memory(),
+        "versions": versions() | _peers(),
+        "rows": _merged(before, measured),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    beside = output.with_suffix(".new")
+    beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    beside.replace(output)
+
+
+def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as the table has it: three digits, and what is met in one word."""
+    met = [word for word, key in (("aim", "aim_met"), ("at least", "at_least_met")) if record[key]]
+    asked = record["at_least_met"] is not None and record["ours"] is not None
+    said = met[0] if met else "missed" if asked else "-"
+    row = {key: float(f"{v:.3g}") if isinstance(v := record.get(key), float) else v for key in SHOWN}
+    return row | {"met": said}
+
+
+def _schema() -> pa.Schema:
+    words = {"row", "against", "unit", "met", "note"}
+    return pa.schema([(key, pa.string() if key in words else pa.float64()) for key in SHOWN])
+
+
+def _peers() -> dict[str, str]:
+    found = {}
+    for package in PEERS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _memory() -> dict[str, float]:
+    return {"memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)}
 
 
 def _processor() -> str:

@@ -26,17 +26,35 @@ POOL = 67_108_859  # a prime: rows that wrap around begin elsewhere
 STD = 0.02
 CHUNK = 16 << 20  # values written at a time
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": HIDDEN,
-    "intermediate_size": WIDTH,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": KV_HEADS,
-    "vocab_size": VOCAB,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The numbers that shapes follow from; heads are DIM wide."""
+
+    hidden: int
+    width: int
+    vocab: int
+    heads: int
+    kv_heads: int
+
+    def config(self, layers: int) -> dict[str, object]:
+        """What config.json says."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.width,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "num_hidden_layers": layers,
+            "vocab_size": self.vocab,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+        }
+
+
+FULL = Size(HIDDEN, WIDTH, VOCAB, HEADS, KV_HEADS)
+SMALL = Size(512, 1792, 4096, 4, 1)  # for tests: 35 MB with four layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +70,48 @@ class Planted:
 PLANTED = Planted()
 
 
-def shapes(layers: int = LAYERS) -> Iterator[tuple[str, tuple[int, ...]]]:
+def planted(size: Size = FULL) -> Planted:
+    """What is planted in a model of this size: the same tensors, at numbers that they have."""
+    loud, dead, low, nan = PLANTED.loud_row, PLANTED.dead_row, PLANTED.low_rank_head, PLANTED.nan
+    return Planted(
+        (loud[0], loud[1] % size.hidden),
+        (dead[0], dead[1] % size.width),
+        (low[0], low[1] % size.heads, low[2]),
+        (nan[0], nan[1] % size.width, nan[2]),
+    )
+
+
+def shapes(layers: int = LAYERS, size: Size = FULL) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor, in the order of the model."""
-    yield "model.embed_tokens.weight", (VOCAB, HIDDEN)
+    yield "model.embed_tokens.weight", (size.vocab, size.hidden)
     for i in range(layers):
         layer = f"model.layers.{i}"
-        yield f"{layer}.input_layernorm.weight", (HIDDEN,)
-        for role, rows in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
-            yield f"{layer}.self_attn.{role}_proj.weight", (rows * DIM, HIDDEN)
-        yield f"{layer}.self_attn.o_proj.weight", (HIDDEN, HEADS * DIM)
-        yield f"{layer}.post_attention_layernorm.weight", (HIDDEN,)
-        yield f"{layer}.mlp.gate_proj.weight", (WIDTH, HIDDEN)
-        yield f"{layer}.mlp.up_proj.weight", (WIDTH, HIDDEN)
-        yield f"{layer}.mlp.down_proj.weight", (HIDDEN, WIDTH)
-    yield "model.norm.weight", (HIDDEN,)
-    yield "lm_head.weight", (VOCAB, HIDDEN)
+        yield f"{layer}.input_layernorm.weight", (size.hidden,)
+        for role, rows in (("q", size.heads), ("k", size.kv_heads), ("v", size.kv_heads)):
+            yield f"{layer}.self_attn.{role}_proj.weight", (rows * DIM, size.hidden)
+        yield f"{layer}.self_attn.o_proj.weight", (size.hidden, size.heads * DIM)
+        yield f"{layer}.post_attention_layernorm.weight", (size.hidden,)
+        yield f"{layer}.mlp.gate_proj.weight", (size.width, size.hidden)
+        yield f"{layer}.mlp.up_proj.weight", (size.width, size.hidden)
+        yield f"{layer}.mlp.down_proj.weight", (size.hidden, size.width)
+    yield "model.norm.weight", (size.hidden,)
+    yield "lm_head.weight", (size.vocab, size.hidden)
 
 
-def make(folder: Path, layers: int = LAYERS) -> Path:
+def make(folder: Path, layers: int = LAYERS, size: Size = FULL) -> Path:
     """The checkpoint in `folder`, written if it is not there yet; `layers` of its 32 make a smaller one."""
+    return write(folder, list(shapes(layers, size)), size.config(layers), planted(size))
+
+
+def write(
+    folder: Path, found: list[tuple[str, tuple[int, ...]]], config: dict[str, object], facts: Planted = PLANTED
+) -> Path:
+    """A checkpoint of these names and shapes, of values like every other's; config.json is written last."""
     if (folder / "config.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    pool = _pool()
-    found = list(shapes(layers))
     total = sum(_nbytes(shape) for _, shape in found)
+    pool = _pool(min(POOL, total // 2))
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     written = 0
     for name, shape in found:
@@ -88,14 +123,16 @@ def make(folder: Path, layers: int = LAYERS) -> Path:
     for number, tensors in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         weight_map |= {name: file for name, _ in tensors}
-        _write_shard(folder / file, tensors, pool, number)
+        _write_shard(folder / file, tensors, pool, facts, number)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), "ascii")
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}), "ascii")
+    (folder / "config.json").write_text(json.dumps(config), "ascii")
     return folder
 
 
-def _write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], pool: np.ndarray, seed: int) -> None:
+def _write_shard(
+    path: Path, tensors: list[tuple[str, tuple[int, ...]]], pool: np.ndarray, facts: Planted, seed: int
+) -> None:
     header: dict[str, dict[str, Any]] = {}
     offset = 0
     for name, shape in tensors:
@@ -108,9 +145,9 @@ def _write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], pool: n
         file.write(struct.pack("<Q", len(text)) + text)
         data = file.tell()
         for _, shape in tensors:
-            _write_values(file, pool, int(starts.integers(POOL)), int(np.prod(shape)))
+            _write_values(file, pool, int(starts.integers(pool.size)), int(np.prod(shape)))
         for name, shape in tensors:
-            _plant(file, data + header[name]["data_offsets"][0], name, shape)
+            _plant(file, data + header[name]["data_offsets"][0], name, shape, facts)
 
 
 def _write_values(file: BinaryIO, pool: np.ndarray, start: int, count: int) -> None:
@@ -118,24 +155,24 @@ def _write_values(file: BinaryIO, pool: np.ndarray, start: int, count: int) -> N
         run = pool[start : start + min(count, CHUNK)]
         file.write(run.data)
         count -= run.size
-        start = (start + run.size) % POOL
+        start = (start + run.size) % pool.size
 
 
-def _plant(file: BinaryIO, offset: int, name: str, shape: tuple[int, ...]) -> None:
-    """Overwrite what PLANTED says of this tensor, and make norms what norms are: near one."""
+def _plant(file: BinaryIO, offset: int, name: str, shape: tuple[int, ...], facts: Planted) -> None:
+    """Overwrite what `facts` say of this tensor, and make norms what norms are: near one."""
     rng = np.random.default_rng(0)
     if len(shape) == 1:
         _put(file, offset, rng.normal(1.0, 0.1, shape))
-    if name == PLANTED.loud_row[0]:
-        _put(file, offset + 2 * PLANTED.loud_row[1] * shape[1], rng.normal(0, 8 * STD, shape[1]))
-    if name == PLANTED.dead_row[0]:
-        _put(file, offset + 2 * PLANTED.dead_row[1] * shape[1], np.zeros(shape[1]))
-    if name == PLANTED.low_rank_head[0]:
-        _, head, rank = PLANTED.low_rank_head
+    if name == facts.loud_row[0]:
+        _put(file, offset + 2 * facts.loud_row[1] * shape[1], rng.normal(0, 8 * STD, shape[1]))
+    if name == facts.dead_row[0]:
+        _put(file, offset + 2 * facts.dead_row[1] * shape[1], np.zeros(shape[1]))
+    if name == facts.low_rank_head[0]:
+        _, head, rank = facts.low_rank_head
         low = np.tile(rng.normal(0, STD, (rank, shape[1])), (DIM // rank, 1))  # copied rows: exact in any dtype
         _put(file, offset + 2 * head * DIM * shape[1], low)
-    if name == PLANTED.nan[0]:
-        _, row, column = PLANTED.nan
+    if name == facts.nan[0]:
+        _, row, column = facts.nan
         _put(file, offset + 2 * (row * shape[1] + column), np.array([np.nan]))
     file.seek(0, 2)
 
@@ -145,9 +182,9 @@ def _put(file: BinaryIO, offset: int, values: np.ndarray) -> None:
     file.write(values.astype(ml_dtypes.bfloat16).tobytes())
 
 
-def _pool() -> np.ndarray:
+def _pool(size: int) -> np.ndarray:
     rng = np.random.default_rng(8)
-    parts = [rng.standard_normal(min(CHUNK, POOL - at), np.float32) for at in range(0, POOL, CHUNK)]
+    parts = [rng.standard_normal(min(CHUNK, size - at), np.float32) for at in range(0, size, CHUNK)]
     return np.concatenate([(part * np.float32(STD)).astype(ml_dtypes.bfloat16).view(np.uint16) for part in parts])
 
 

@@ -1,6 +1,6 @@
 """Head spectra alone: ours beside one np.linalg.svd for each head, interleaved in one process. Prints JSON.
 
-python -m bench.heads CHECKPOINT RUNS
+python -m bench.ours.heads CHECKPOINT RUNS
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What people do today, each a script of its own."""
