@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardscan import anatomy, commits, environment, memory, plan, shards
+from shardscan import anatomy, budget, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
 from shardscan.reduce.result import Result, Solver
@@ -50,9 +50,14 @@ class Prepared:
     anatomy: Anatomy
     plan: plan.Plan
     products: frozenset[str]
-    workers: int
+    budget: budget.Budget
+    room: int | None
     solver: Solver
     blas_threads: int
+
+    @property
+    def workers(self) -> int:
+        return self.budget.workers
 
 
 def prepare(
@@ -63,6 +68,7 @@ def prepare(
     workers: int | None = None,
     exact: bool = False,
     blas_threads: int | None = None,
+    memory_limit: int | None = None,
 ) -> Prepared:
     """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if workers is not None and workers < 1:
@@ -71,8 +77,36 @@ def prepare(
     placed = anatomy.place(checkpoint)
     workers = workers or environment.processors()
     products = _products(spectra)
-    planned = plan.plan(placed, products, workers=workers)
-    return Prepared(checkpoint, placed, planned, products, workers, Solver(exact), blas_threads or workers)
+    planned = plan.plan(placed, products)
+    fitting, room = _within_memory(planned, placed, workers, exact, memory_limit)
+    return Prepared(checkpoint, placed, planned, products, fitting, room, Solver(exact), blas_threads or workers)
+
+
+def _within_memory(
+    planned: plan.Plan, placed: Anatomy, workers: int, exact: bool, limit: int | None
+) -> tuple[budget.Budget, int | None]:
+    """As many workers as there is room for, and the room: by default half of what is free, None where unknown."""
+    if limit and limit < budget.LEAST:
+        raise OptionError(f"{_mb(limit)} of memory are too few for any scan: take at least {_mb(budget.LEAST)}.")
+    there_is = memory.available()
+    room = limit or (there_is // 2 if there_is else None)
+    if room is None:
+        return budget.budget(planned, placed, workers, exact), None
+    return budget.within(planned, placed, workers, exact, room), room
+
+
+def _require_room(prepared: Prepared) -> None:
+    """OptionError where not even one worker fits, before anything runs."""
+    takes, room = prepared.budget.peak, prepared.room
+    if room is not None and takes > room:
+        raise OptionError(
+            f"this scan needs {_mb(takes)} of memory and may take {_mb(room)}: allow more with --memory, or ask for "
+            "other --spectra."
+        )
+
+
+def _mb(nbytes: int) -> str:
+    return f"{-(-nbytes // 1_000_000):,} MB"
 
 
 def _products(spectra: str) -> frozenset[str]:
@@ -95,6 +129,7 @@ def ingest(
     workers: int | None = None,
     exact: bool = False,
     blas_threads: int | None = None,
+    memory_limit: int | None = None,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -102,11 +137,20 @@ def ingest(
 
     `spectra` is 'none', 'heads', 'full' (of whole matrices) or 'heads,full'. `workers` threads, by default one for each
     processor there is, reduce blocks; `blas_threads`, by default as many, solve one whole matrix, and `exact` solves
-    those by QR and SVD of which a Gram matrix loses the smallest values. `progress` is called with the bytes reduced so
-    far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single
-    tensor that fails is in the summary's `failures` and in `tensors.status`.
+    those by QR and SVD of which a Gram matrix loses the smallest values. `memory_limit`, in bytes of anonymous memory
+    and by default half of what is free, decides how many workers run; OptionError where not even one fits. `progress`
+    is called with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a
+    single tensor that fails is in the summary's `failures` and in `tensors.status`.
     """
-    prepared = prepare(path, name=name, spectra=spectra, workers=workers, exact=exact, blas_threads=blas_threads)
+    prepared = prepare(
+        path,
+        name=name,
+        spectra=spectra,
+        workers=workers,
+        exact=exact,
+        blas_threads=blas_threads,
+        memory_limit=memory_limit,
+    )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 
 
@@ -116,11 +160,12 @@ def execute(
     """Carry out a prepared scan; see `ingest`."""
     from shardscan import catalog, resume
 
+    _require_room(prepared)
     clock = time.monotonic()
     memory.give_back()
     with memory.watched() as peak, commits.writing(folder):
         scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
-        todo = plan.plan(prepared.anatomy, prepared.products, resume.done(scan), prepared.workers)
+        todo = plan.plan(prepared.anatomy, prepared.products, resume.done(scan))
         finished = _reduce(scan, todo, prepared, peak, progress)
         failures = {name: reason for task in finished for name, reason in task.failures.items()}
         if not failures:
@@ -144,8 +189,9 @@ def remaining(prepared: Prepared, folder: Path) -> plan.Plan:
     """What a scan into this store would still do; nothing is read but headers and commits."""
     from shardscan import resume
 
+    _require_room(prepared)
     before = resume.done_before(prepared.checkpoint, prepared.anatomy, folder)
-    return plan.plan(prepared.anatomy, prepared.products, before, prepared.workers)
+    return plan.plan(prepared.anatomy, prepared.products, before)
 
 
 def rebuild(folder: Path, *, everything: bool = True) -> Path:
@@ -201,6 +247,7 @@ def _run(
             "workers": prepared.workers,
             "blas_threads": prepared.blas_threads,
             "exact": prepared.solver.exact,
+            "planned_memory": prepared.budget.peak,
         },
         "host": environment.host(),
         "versions": environment.versions(),

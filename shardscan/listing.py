@@ -79,9 +79,10 @@ def costs(prepared: Prepared, plan: Plan) -> pa.Table:
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],
-        "tasks": [len(plan.tasks)],
+        "tasks": [len(plan.tasks) + len(plan.matrices)],
         "bytes_to_read": [plan.bytes_to_read],
-        "peak_memory": [plan.peak_memory],
+        "workers": [prepared.workers],
+        "peak_memory": [prepared.budget.peak],
         "store_bytes": [plan.store_bytes],
     })  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""PLAN: checkpoint + anatomy + options → tasks, the blocks they read, and what that costs. Pure: nothing is read.
+"""PLAN: checkpoint + anatomy + options → tasks, the blocks they read, and what they leave. Pure: nothing is read.
 
 A task is one role of one layer, or a run of its experts: the unit of commit. Its blocks are runs of whole rows whose
 grid depends on the tensor alone, never on workers or memory, so that any machine adds in the same order.
@@ -24,12 +24,6 @@ BLOCK_BYTES = 16 << 20
 PANEL_BYTES = 32 << 20  # of the float64 copy of a piece of a matrix
 EXPERTS_PER_TASK = 32  # results wait in memory until their task is written
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
-
-# Bytes of anonymous memory: within 1.5 times of what SmolLM2, MiniLM and the demo took.
-BASELINE = 220 << 20
-DISTRIBUTION_BYTES = 65_536 * 8
-CHANNEL_BYTES = 10 * 8
-CATALOG_ROW_BYTES = 110
 
 # Bytes on disk, arrays and catalog together: within a tenth of what the same three left.
 EMPTY_STORE = 5_000_000
@@ -94,19 +88,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run will do, and its price in bytes: `tasks` in one pass, then `matrices` one after the other."""
+    """Everything a run will do, with bytes read and left: `tasks` in one pass, then `matrices` one after the other."""
 
     groups: tuple[Group, ...]
     tasks: tuple[Task, ...]
     matrices: tuple[Task, ...]
     bytes_to_read: int
-    peak_memory: int
     store_bytes: int
 
 
-def plan(
-    anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset(), workers: int = 1
-) -> Plan:
+def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
     groups = tuple(_groups(anatomy))
     tasks = tuple(task for group in groups for task in _tasks(group, products - {FULL}, done))
@@ -116,7 +107,6 @@ def plan(
         tasks=tasks,
         matrices=matrices,
         bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)),
-        peak_memory=_peak_memory(anatomy, tasks, workers),
         store_bytes=EMPTY_STORE + sum(_store_bytes(p) for p in anatomy.placed),
     )
 
@@ -212,37 +202,10 @@ def _blocks(p: Placed, products: frozenset[str]) -> Iterator[Block]:
         yield Block(tensor.window(start, stop), rows, columns, start, statistics, both, heads)
 
 
-def _peak_memory(anatomy: Anatomy, tasks: tuple[Task, ...], workers: int) -> int:
-    """Baseline, then what the workers' largest tensors need in reduction, or the catalog's loading if more."""
-    working = sorted((_unit_memory(unit) for task in tasks for unit in task.units), reverse=True)[:workers]
-    rows = sum(sum(_channels(p)) for p in anatomy.placed) + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
-    return BASELINE + max(sum(working), rows * CATALOG_ROW_BYTES)
-
-
-def _unit_memory(unit: Unit) -> int:
-    block = max(unit.blocks, key=lambda b: b.rows * b.cols, default=None)
-    if block is None:
-        return 0
-    channels = sum(_channels(unit.placed)) or block.cols
-    decoded = 0
-    if DTYPES[block.window.dtype].bits > 16 and DTYPES[block.window.dtype].kind != "float":
-        decoded = block.rows * block.cols * 8
-    grams = 0
-    if block.heads:
-        matrix = unit.placed.matrix
-        grams = 2 * block.heads.count * block.heads.dim**2 * 8 + 3 * 256 * (matrix.cols if matrix else 0) * 8
-    return decoded + grams + 2 * DISTRIBUTION_BYTES + 4 * channels * CHANNEL_BYTES
-
-
-def _channels(p: Placed) -> tuple[int, int]:
-    if p.matrix is None:
-        return 0, 0
-    return p.matrix.rows, p.matrix.cols if p.matrix.kind == "whole" else 0
-
-
 def _store_bytes(p: Placed) -> int:
     """Arrays and catalog rows of one tensor."""
     heads = p.matrix.heads if p.matrix else None
+    channels = p.matrix.rows + (p.matrix.cols if p.matrix.kind == "whole" else 0) if p.matrix else 0
     sigmas = heads.count * heads.dim if heads else 0
     bins = min(p.tensor.parameters, TYPICAL_BINS)
-    return STORED_CHANNEL * sum(_channels(p)) + STORED_BIN * bins + STORED_SIGMA * sigmas
+    return STORED_CHANNEL * channels + STORED_BIN * bins + STORED_SIGMA * sigmas

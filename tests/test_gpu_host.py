@@ -25,6 +25,11 @@ class DeviceIsFull(MemoryError):
     """What CuPy raises."""
 
 
+def _decoded(block: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
+    values, table = block
+    return cpu.to_float64(values, table, 0, 0, np.empty(values.shape))
+
+
 @pytest.fixture
 def on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy in the place of CuPy."""
@@ -40,7 +45,7 @@ def on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (device, spectra):
         monkeypatch.setattr(module, "library", lambda: stand_in)
     monkeypatch.setattr(spectra, "load", lambda *block: block)
-    monkeypatch.setattr(spectra, "decoded", lambda block: cpu.to_float64(*block, 0, 0, np.empty(block[0].shape)))
+    monkeypatch.setattr(spectra, "decoded", _decoded)
 
 
 def test_devices_are_listed_or_there_are_none() -> None:

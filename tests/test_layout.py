@@ -31,7 +31,7 @@ DOORS = {
 FLOW = (
     *("errors", "dtypes", "shards"),
     *("families", "anatomy"),
-    "plan",
+    *("plan", "budget"),
     *("kernels", "reduce"),
     *("commits", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),

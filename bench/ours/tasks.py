@@ -57,7 +57,7 @@ def _check_stats(kept: list[Result]) -> dict[str, float]:
 
 
 def _check(kept: list[Result]) -> dict[str, float]:
-    spectra = [result.heads for result in kept if result.heads is not None]
+    spectra = [result.heads.sigma for result in kept if result.heads]
     return {"heads": sum(len(s) for s in spectra), "nuclear": float(sum(np.nansum(s) for s in spectra))}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from click.core import ParameterSource
@@ -70,6 +71,23 @@ def write_rows(rows: pa.Table, format_: str | None, output: str | None) -> None:
     write(rows, format=format_, output=output)
     if not rows.num_rows and not output and not sys.stdout.isatty():
         click.echo("0 rows.", err=True)  # a pipe would say nothing at all
+
+
+class Size(click.ParamType[int]):
+    """Bytes with a unit: 512MB, 4GB, 1.5GiB, or a plain number."""
+
+    name = "size"
+    UNITS: ClassVar = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+                       "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?I?B?)\s*", str(value).upper())
+        if not found or found[2] not in self.UNITS:
+            self.fail(f"{shown(str(value))} is no size: write 512MB, 4GB or 2GiB.", param, ctx)
+        return int(float(found[1]) * self.UNITS[found[2]])
 
 
 def parsed(parameters: tuple[str, ...]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from shardscan.cli.frame import INCOMPLETE
-from shardscan.cli.options import has_store, prints_rows, write_rows
+from shardscan.cli.options import Size, has_store, prints_rows, write_rows
 from shardscan.errors import ShardscanError, StoreError, shown
 
 
@@ -90,6 +90,13 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
     help="Threads; default: one for each processor.",
 )
 @click.option(
+    "--memory",
+    type=Size(),
+    envvar="SHARDSCAN_MEMORY",
+    show_envvar=True,
+    help="Anonymous memory that the scan may take, such as 512MB; default: half of what is free.",
+)
+@click.option(
     "--blas-threads",
     type=click.IntRange(1),
     help="Threads that solve one whole matrix; default: as many as workers. Changes the last bits.",
@@ -100,8 +107,8 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
 @prints_rows
 def ingest(
-    path: str, store: str, name: str | None, spectra: str, exact: bool, workers: int | None, blas_threads: int | None,
-    replace: bool, dry_run: bool, format_: str | None, output: str | None,
+    path: str, store: str, name: str | None, spectra: str, exact: bool, workers: int | None, memory: int | None,
+    blas_threads: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -110,7 +117,7 @@ def ingest(
 
     \b
     shardscan ingest ./SmolLM2-135M --store scans
-    shardscan ingest ./SmolLM2-135M --spectra heads,full
+    shardscan ingest ./SmolLM2-135M --spectra heads,full --memory 1GB
     shardscan ingest ./SmolLM2-135M --dry-run
     """
     from shardscan import flow, listing

@@ -1,0 +1,96 @@
+"""PLAN, its memory: what a plan takes at its peak, and how many workers a given memory has room for. Pure.
+
+Bytes of anonymous memory, by the largest of three phases: blocks in every worker, then one whole matrix at a time, then
+the catalog. The constants are measured: within 1.5 times of what SmolLM2, the demo and an 8B took, and not below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardscan.anatomy import Anatomy, Placed
+from shardscan.dtypes import DTYPES
+from shardscan.plan import PANEL_BYTES, Plan, Task, Unit
+
+BASELINE = 200 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
+LEAST = BASELINE + (96 << 20)  # below it nothing is promised
+WRITING = 48 << 20  # chunks on their way through zarr
+DISTRIBUTION = 65_536 * 8
+CHANNEL = 10 * 8  # the moments of one
+CATALOG_ROW, CATALOG_MOST = 100, 144 << 20  # DuckDB's buffers and two pieces of rows: no more, however many there are
+EXACT = 8  # matrices of n² that QR and SVD hold at once
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes at the peak of each phase, the baseline included, with as many workers."""
+
+    workers: int
+    blocks: int
+    matrices: int
+    catalog: int
+
+    @property
+    def peak(self) -> int:
+        return max(self.blocks, self.matrices, self.catalog)
+
+
+def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
+    """What a plan takes with this many workers."""
+    units = [unit for task in plan.tasks for unit in task.units if unit.blocks]
+    scratch = max(map(_scratch, units), default=0)
+    partial = max(map(_partial, units), default=0)
+    # in flight are twice as many blocks as workers; beside them the tensors that they are parts of, and one task kept
+    running = workers * (scratch + 2 * partial) + 2 * max(map(_results, plan.tasks), default=0)
+    rows = sum(sum(channels(p)) + min(p.tensor.parameters, 8192) for p in anatomy.placed)
+    return Budget(
+        workers=workers,
+        blocks=BASELINE + (running + WRITING if units else 0),
+        matrices=BASELINE + max((_matrix(unit, exact) for task in plan.matrices for unit in task.units), default=0),
+        catalog=BASELINE + min(rows * CATALOG_ROW, CATALOG_MOST),
+    )
+
+
+def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, memory: int) -> Budget:
+    """The most workers, of at most so many, that `memory` has room for; where there is none, one that does not fit."""
+    for fewer in range(workers, 1, -1):
+        found = budget(plan, anatomy, fewer, exact)
+        if found.peak <= memory:
+            return found
+    return budget(plan, anatomy, 1, exact)
+
+
+def channels(p: Placed) -> tuple[int, int]:
+    """Rows and columns that have statistics."""
+    if p.matrix is None:
+        return 0, 0
+    return p.matrix.rows, p.matrix.cols if p.matrix.kind == "whole" else 0
+
+
+def _scratch(unit: Unit) -> int:
+    """Of one block while it is reduced."""
+    block = max(unit.blocks, key=lambda b: b.rows * b.cols)
+    dtype = DTYPES[block.window.dtype]
+    values = block.rows * block.cols
+    decoded = values * (8 if dtype.bits > 16 and dtype.kind != "float" else 0 if dtype.bits >= 8 else 1)
+    head = 8 * block.heads.dim * (block.cols if block.heads.axis == "out" else block.rows) if block.heads else 0
+    return decoded + head + 2 * CHANNEL * (block.rows + block.cols)
+
+
+def _partial(unit: Unit) -> int:
+    """Of one block once it is reduced."""
+    block = max(unit.blocks, key=lambda b: b.rows * b.cols)
+    grams = 8 * block.heads.count * block.heads.dim**2 if block.heads else 0
+    return DISTRIBUTION + CHANNEL * (block.rows + block.cols) + grams
+
+
+def _results(task: Task) -> int:
+    return sum(DISTRIBUTION + 2 * CHANNEL * sum(channels(unit.placed)) for unit in task.units)
+
+
+def _matrix(unit: Unit, exact: bool) -> int:
+    matrix = unit.placed.matrix
+    assert matrix
+    n = min(matrix.rows, matrix.cols)
+    panels = 2 * min(PANEL_BYTES + 8 * 8 * n, 8 * matrix.rows * matrix.cols)
+    return panels + 8 * n * n * (EXACT if exact else 1)
