@@ -12,12 +12,13 @@ from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
 from shardscan.plan import PANEL_BYTES, Plan, Task, Unit
 
-BASELINE = 200 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
+BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
 LEAST = BASELINE + (96 << 20)  # below it nothing is promised
 WRITING = 48 << 20  # chunks on their way through zarr
 DISTRIBUTION = 65_536 * 8
 CHANNEL = 10 * 8  # the moments of one
-CATALOG_ROW, CATALOG_MOST = 100, 144 << 20  # DuckDB's buffers and two pieces of rows: no more, however many there are
+DUCKDB = 80 << 20
+CATALOG_ROW, CATALOG_MOST = 60, 136 << 20  # its buffers and two pieces of rows: no more, however many there are
 EXACT = 8  # matrices of n² that QR and SVD hold at once
 
 
@@ -47,7 +48,7 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
         workers=workers,
         blocks=BASELINE + (running + WRITING if units else 0),
         matrices=BASELINE + max((_matrix(unit, exact) for task in plan.matrices for unit in task.units), default=0),
-        catalog=BASELINE + min(rows * CATALOG_ROW, CATALOG_MOST),
+        catalog=BASELINE + DUCKDB + min(rows * CATALOG_ROW, CATALOG_MOST),
     )
 
 

@@ -123,7 +123,15 @@ def ingest(
     from shardscan import flow, listing
     from shardscan.progress import shown as progress_shown
 
-    prepared = flow.prepare(path, name=name, spectra=spectra, workers=workers, exact=exact, blas_threads=blas_threads)
+    prepared = flow.prepare(
+        path,
+        name=name,
+        spectra=spectra,
+        workers=workers,
+        exact=exact,
+        blas_threads=blas_threads,
+        memory_limit=memory,
+    )
     click.echo(listing.headline(prepared), err=True)
     _note(prepared.checkpoint.notes)
     if dry_run:
