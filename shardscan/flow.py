@@ -222,7 +222,7 @@ def _reduce(
     try:
         keep = partial(_keep, scan, commits.witness(scan) or {})
         workers, threads = prepared.workers, prepared.blas_threads
-        blocks = reducing.run(todo.tasks, keep, workers=workers, in_flight=2 * workers, progress=advance)
+        blocks = reducing.run(todo.tasks, keep, workers=workers, progress=advance)
         return blocks + reducing.run_matrices(
             todo.matrices, prepared.solver, keep, blas_threads=threads, progress=advance
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from shardscan.reduce.distribution import BINS, Tails, magnitude_quantile, tails
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result, Spectra
+from shardscan.shards.ahead import Ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,13 @@ def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[
     return values, table
 
 
-def reduce_block(block: Block) -> Partial:
-    """Read one block once and reduce it to whatever its unit needs of it."""
+def reduce_block(block: Block, ahead: Ahead | None = None) -> Partial:
+    """Read one block once, or take what was read ahead, and reduce it to whatever its unit needs of it."""
     try:
-        raw = block.window.raw()
-        values, table = kernel_values(raw, block.window.dtype, (block.rows, block.cols))
-        statistics = _statistics(raw, values, table, block) if block.statistics else None
-        return Partial(statistics, _grams(values, table, block))
+        with ahead.raw(block.window) if ahead else nullcontext(block.window.raw()) as raw:
+            values, table = kernel_values(raw, block.window.dtype, (block.rows, block.cols))
+            statistics = _statistics(raw, values, table, block) if block.statistics else None
+            return Partial(statistics, _grams(values, table, block))
     except (OSError, CheckpointError) as error:  # one unreadable tensor costs only itself
         return Partial(failure=str(error))
 
