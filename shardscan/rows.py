@@ -22,7 +22,7 @@ from shardscan.kernels import FITS
 from shardscan.plan import FULL, HEADS
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import METHODS, TENSOR_STATISTICS, spectrum_floor
+from shardscan.reduce.result import FLOOR, METHOD, METHODS, SELF_CHECK, TENSOR_STATISTICS
 
 UNKNOWN = "NaN or infinite values, or squares beyond float64"
 RUN_FACTS = ("options", "host", "versions")
@@ -184,11 +184,11 @@ class Spectrum:
 
     @property
     def method(self) -> str:
-        return METHODS[int(self.facts[0])]
+        return METHODS[int(self.facts[METHOD])]
 
     @property
     def floor(self) -> float:
-        return spectrum_floor(self.method, float(self.sigma.max(initial=0.0)), self.rows, self.cols)
+        return float(self.facts[FLOOR])
 
 
 def _spectra(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
@@ -228,13 +228,13 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
         "floor": pa.array(of_values(lambda s: s.floor), pa.float64()),
         "below_floor": pa.array(of_values(lambda s: int((s.sigma < s.floor).sum())), pa.int32()),
         "method": pa.array([s.method for s in spectra], pa.string()),
-        "self_check": pa.array([float(s.facts[1]) for s in spectra], pa.float64(), from_pandas=True),
+        "self_check": pa.array([float(s.facts[SELF_CHECK]) for s in spectra], pa.float64(), from_pandas=True),
         "reason": pa.array([None if s.sigma.size else UNKNOWN for s in spectra], pa.string()),
     }
 
 
 def _spectra_of(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
-    """The spectra of a member's heads, or of its whole matrix: σ (…, rank) and their facts (…, 15)."""
+    """The spectra of a member's heads, or of its whole matrix: σ (…, rank) and their facts (…, 16)."""
     matrix, place = member.matrix or {}, member.place
     rows, cols = matrix["rows"], matrix["cols"]
     heads: Sequence[int | None] = (None,)
@@ -244,7 +244,7 @@ def _spectra_of(member: Member, product: str, sigma: np.ndarray, facts: np.ndarr
         heads = range(division.count)
     sigma, facts = np.atleast_2d(sigma), np.atleast_2d(facts)
     for i, head in enumerate(heads):
-        known = METHODS[int(facts[i, 0])] != "none"
+        known = METHODS[int(facts[i, METHOD])] != "none"
         yield Spectrum(
             id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
             matrix=matrix["id"],

@@ -11,7 +11,9 @@ from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
 METHODS = ("none", "gram", "qr_svd")
-SPECTRUM_FACTS = ("method", "self_check", *FITS)  # of one spectrum: index in METHODS, error of Σσ², what was fitted
+# of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
+SPECTRUM_FACTS = ("method", "self_check", "floor", *FITS)
+METHOD, SELF_CHECK, FLOOR = range(3)
 GRAM_FLOOR = 1e-5  # of σ₁: above it σ from a float64 Gram matrix keep 7 digits
 
 
@@ -30,7 +32,7 @@ class Solver:
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Of n matrices of one shape: σ (n, rank), NaN where there are none, and SPECTRUM_FACTS (n, 15) of each."""
+    """Of n matrices of one shape: σ (n, rank), NaN where there are none, and SPECTRUM_FACTS (n, 16) of each."""
 
     sigma: np.ndarray
     facts: np.ndarray
@@ -38,20 +40,20 @@ class Spectra:
     @property
     def methods(self) -> np.ndarray:
         """Indices in METHODS (n,)."""
-        return self.facts[:, 0].astype(np.int64)
+        return self.facts[:, METHOD].astype(np.int64)
 
     def checked(self, norms: np.ndarray) -> Spectra:
         """With the self-check |Σσ² − ‖W‖_F²| / ‖W‖_F² against norms² (n,) from statistics; NaN where one is unknown."""
         facts = self.facts.copy()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             found = np.sum(self.sigma**2, axis=1)
-            facts[:, 1] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
+            facts[:, SELF_CHECK] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
         return Spectra(self.sigma, facts)
 
     @property
     def self_check(self) -> np.ndarray:
         """Relative errors (n,); NaN where nothing could be compared."""
-        return self.facts[:, 1]
+        return self.facts[:, SELF_CHECK]
 
 
 @dataclass(frozen=True, slots=True)
