@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING
 from shardscan import anatomy, budget, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
-from shardscan.reduce.result import Result, Solver
+from shardscan.reduce.result import Solver
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.probe import look
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from shardscan.anatomy import Anatomy
     from shardscan.reduce.scan import Done
-
-CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +203,7 @@ def _reduce(
     scan: Scan, todo: plan.Plan, prepared: Prepared, peak: memory.Peak, progress: Callable[[int, int], None] | None
 ) -> list[Done]:
     """Run the tasks that are left; an interrupted run is recorded with what it committed."""
+    from shardscan import keep
     from shardscan.reduce import scan as reducing
 
     started, clock = datetime.now(UTC), time.monotonic()
@@ -220,11 +216,11 @@ def _reduce(
             progress(read, todo.bytes_to_read)
 
     try:
-        keep = partial(_keep, scan, commits.witness(scan) or {})
+        tensors = partial(keep.tensors, scan, commits.witness(scan) or {})
         workers, threads = prepared.workers, prepared.blas_threads
-        blocks = reducing.run(todo.tasks, keep, workers=workers, in_flight=2 * workers, progress=advance)
+        blocks = reducing.run(todo.tasks, tensors, workers=workers, in_flight=2 * workers, progress=advance)
         return blocks + reducing.run_matrices(
-            todo.matrices, prepared.solver, keep, blas_threads=threads, progress=advance
+            todo.matrices, prepared.solver, tensors, blas_threads=threads, progress=advance
         )
     finally:
         tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
@@ -252,34 +248,3 @@ def _run(
         "host": environment.host(),
         "versions": environment.versions(),
     }
-
-
-def _keep(scan: Scan, seen: Mapping[str, list[int]], task: plan.Task, results: Sequence[Result]) -> Mapping[str, str]:
-    """Write a task's results, less those of files that are no longer what the scan began with."""
-    from shardscan import store
-
-    kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    return store.write(scan, task, kept)
-
-
-def _checked(scan: Scan, task: plan.Task, unit: plan.Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:
-    """The result, if its file is as it was and its spectra have the norm that its statistics have."""
-    from shardscan import store
-    from shardscan.reduce import selfcheck
-
-    if not _is_as_seen(unit, seen):
-        return Result(failure=CHANGED)
-
-    def channels(side: str) -> np.ndarray:
-        fresh: np.ndarray | None = getattr(result, f"channels_{side}")
-        return store.channels(scan, task.folder, unit, side) if fresh is None else fresh
-
-    return selfcheck.checked(unit, result, channels)
-
-
-def _is_as_seen(unit: plan.Unit, seen: Mapping[str, list[int]]) -> bool:
-    tensor = unit.placed.tensor
-    try:
-        return look(tensor.path) == seen[tensor.file]
-    except OSError:
-        return False

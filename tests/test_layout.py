@@ -35,7 +35,7 @@ FLOW = (
     *("kernels", "reduce"),
     *("commits", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),
-    *("memory", "environment", "resume", "flow"),
+    *("memory", "environment", "resume", "keep", "flow"),
     "ask",
     *("cells", "output"),
     *("progress", "listing", "demo", "cli", "__main__"),
