@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors failed."""
+    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors or circuits failed."""
 
     model: str
     store: str
@@ -130,7 +130,8 @@ def ingest(
 ) -> Summary:
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
-    `spectra` is 'none', 'heads', 'full' (of whole matrices) or 'heads,full'. `workers` threads, by default one for each
+    `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
+    with commas. `workers` threads, by default one for each
     processor there is, reduce blocks; `blas_threads`, by default as many, solve one whole matrix, and `exact` solves
     those by QR and SVD of which a Gram matrix loses the smallest values. `memory_limit`, in bytes of anonymous memory
     and by default half of what is free, decides how many workers run; OptionError where not even one fits. `progress`
@@ -216,10 +217,11 @@ def _reduce(
             progress(read, todo.bytes_to_read)
 
     try:
-        tensors = partial(keep.tensors, scan, commits.witness(scan) or {})
+        tensors, circuits = (partial(kept, scan, commits.witness(scan) or {}) for kept in (keep.tensors, keep.circuits))
         workers, threads = prepared.workers, prepared.blas_threads
-        blocks = reducing.run(todo.tasks, tensors, workers=workers, in_flight=2 * workers, progress=advance)
-        return blocks + reducing.run_matrices(
+        done = reducing.run(todo.tasks, tensors, workers=workers, in_flight=2 * workers, progress=advance)
+        done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
+        return done + reducing.run_matrices(
             todo.matrices, prepared.solver, tensors, blas_threads=threads, progress=advance
         )
     finally:

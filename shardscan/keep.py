@@ -8,7 +8,7 @@ import numpy as np
 
 from shardscan import store
 from shardscan.commits import Scan
-from shardscan.plan import Task, Unit
+from shardscan.plan import CircuitTask, Task, Unit
 from shardscan.reduce import selfcheck
 from shardscan.reduce.result import Result
 from shardscan.shards.address import Tensor
@@ -21,6 +21,13 @@ def tensors(scan: Scan, seen: Mapping[str, list[int]], task: Task, results: Sequ
     """Write a task's results, less those of files that are no longer what the scan began with."""
     kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
     return store.write(scan, task, kept)
+
+
+def circuits(scan: Scan, seen: Mapping[str, list[int]], task: CircuitTask, result: Result) -> Mapping[str, str]:
+    """Write the circuits of a layer, unless a file of their factors is no longer what the scan began with."""
+    factors = (task.circuit.left, task.circuit.right)
+    are_as_seen = all(_is_as_seen(factor.tensor, seen) for factor in factors)
+    return store.write_circuits(scan, task, result if are_as_seen else Result(failure=CHANGED))
 
 
 def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:

@@ -10,17 +10,17 @@ from shardscan.kernels import FITS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
-METHODS = ("none", "gram", "qr_svd")
+METHODS = ("none", "gram", "qr_svd", "qr_cores")
 # of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
 SPECTRUM_FACTS = ("method", "self_check", "floor", *FITS)
 METHOD, SELF_CHECK, FLOOR = range(3)
 GRAM_FLOOR = 1e-5  # of σ₁: above it σ from a float64 Gram matrix keep 7 digits
 
 
-def spectrum_floor(method: str, sigma_max: float, rows: int, cols: int) -> float:
-    """Below this a method's singular values are its own noise."""
+def spectrum_floor(method: str, largest: float, rows: int, cols: int) -> float:
+    """Below this a method's singular values are its own noise, relative to `largest`: σ₁, or that of two factors."""
     relative = GRAM_FLOOR if method == "gram" else max(rows, cols) * float(np.finfo(np.float64).eps)
-    return relative * sigma_max
+    return relative * largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Result:
 
     tensor (15,) in the order of TENSOR_STATISTICS; channels_out and _in (9, channels) in that of CHANNEL_STATISTICS;
     fingerprints (channels,) uint64; counts (65536,) uint64; the spectra of all heads, and that of the whole matrix.
+    Of a circuit there is nothing but the spectra of its heads.
     `failure` says why there is nothing at all.
     """
 
@@ -74,4 +75,5 @@ class Result:
     digest: str | None = None
     heads: Spectra | None = None
     full: Spectra | None = None
+    circuits: Spectra | None = None
     failure: str | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan import commits, store
-from shardscan.contents import Contents, Member, Region, members, regions
+from shardscan.contents import Circuits, Contents, Member, Region, circuits, members, regions
 from shardscan.plan import FULL, HEADS
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
@@ -20,6 +20,7 @@ from shardscan.reduce.result import TENSOR_STATISTICS
 from shardscan.rows import spectra
 from shardscan.rows.columns import Rows, numbers, repeat
 
+CIRCUIT_ARRAYS = ("circuits", "circuits_facts")
 RUN_FACTS = ("options", "host", "versions")
 SIZES = {"layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size"}
 
@@ -32,6 +33,10 @@ def of_scan(held: Contents) -> Iterator[Rows]:
     for folder, found in groups.items():
         for region in regions(folder, found):
             yield from _region(held, region, aliases)
+    for some in circuits(held):
+        sigma, facts = (store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in CIRCUIT_ARRAYS)
+        yield _matrices_of_circuits(held.model, some)
+        yield from spectra.tables(held.model, list(spectra.of_circuits(some, sigma, facts)))
     yield _model(held, everyone)
     yield _files(held.model, held.facts)
     yield _runs(held.model, commits.runs(held.scan))
@@ -128,6 +133,21 @@ def _matrices(model: str, members: Sequence[Member]) -> Rows:
         "cols": pa.array([matrix["cols"] for matrix in matrices], pa.int64()),
         "heads": pa.array([h["count"] for h in heads], pa.int32()),
         "queries_per_head": pa.array([h["queries"] for h in heads], pa.int32()),
+    })  # fmt: skip
+
+
+def _matrices_of_circuits(model: str, some: Circuits) -> Rows:
+    every = [(facts, head) for facts in some.facts.values() for head in range(facts["heads"])]
+    n = len(every)
+    return "matrices", pa.table({
+        "model": repeat([model], [n]),
+        "matrix": pa.array([f"{facts['id']}.{head}" for facts, head in every], pa.string()),
+        "kind": repeat(["circuit"], [n]),
+        "component": repeat([some.component], [n]),
+        "layer": pa.array([facts["layer"] for facts, _ in every], pa.int32()),
+        "role": repeat([some.kind], [n]),
+        "rows": pa.array([facts["rows"] for facts, _ in every], pa.int64()),
+        "cols": pa.array([facts["cols"] for facts, _ in every], pa.int64()),
     })  # fmt: skip
 
 

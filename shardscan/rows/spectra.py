@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan.anatomy import Heads
-from shardscan.contents import Member
+from shardscan.contents import Circuits, Member
 from shardscan.kernels import FITS
 from shardscan.plan import HEADS
 from shardscan.reduce.result import FLOOR, METHOD, METHODS, SELF_CHECK
@@ -29,6 +29,7 @@ class Spectrum:
     head: int | None
     rows: int
     cols: int
+    rank: int
     sigma: np.ndarray
     facts: np.ndarray
 
@@ -72,7 +73,7 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
     return {
         "rows": pa.array([s.rows for s in spectra], pa.int64()),
         "cols": pa.array([s.cols for s in spectra], pa.int64()),
-        "rank": pa.array([min(s.rows, s.cols) for s in spectra], pa.int32()),
+        "rank": pa.array([s.rank for s in spectra], pa.int32()),
         "sigma_max": pa.array(of_values(lambda s: float(s.sigma[0])), pa.float64()),
         "sigma_min": pa.array(of_values(lambda s: float(s.sigma[-1])), pa.float64()),
         "frobenius": pa.array(of_values(lambda s: float(np.sqrt(np.sum(s.sigma**2)))), pa.float64()),
@@ -93,9 +94,8 @@ def of_member(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray
         division = Heads(**matrix["heads"])
         rows, cols = division.slice_shape(rows, cols)
         heads = range(division.count)
-    sigma, facts = np.atleast_2d(sigma), np.atleast_2d(facts)
+    sigma, facts, rank = np.atleast_2d(sigma), np.atleast_2d(facts), min(rows, cols)
     for i, head in enumerate(heads):
-        known = METHODS[int(facts[i, METHOD])] != "none"
         yield Spectrum(
             id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
             matrix=matrix["id"],
@@ -104,6 +104,31 @@ def of_member(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray
             head=head,
             rows=rows,
             cols=cols,
-            sigma=sigma[i, : min(rows, cols)] if known else np.empty(0),
+            rank=rank,
+            sigma=_known(sigma[i, :rank], facts[i]),
             facts=facts[i],
         )
+
+
+def of_circuits(some: Circuits, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of some layers' circuits: σ (layers, head, rank) and their facts (layers, head, 16)."""
+    for index, circuit in some.facts.items():
+        for head in range(circuit["heads"]):
+            at = index - some.layers.start, head
+            id = f"{circuit['id']}.{head}"
+            yield Spectrum(
+                id=id,
+                matrix=id,
+                layer=circuit["layer"],
+                role=some.kind,
+                head=head,
+                rows=circuit["rows"],
+                cols=circuit["cols"],
+                rank=circuit["rank"],
+                sigma=_known(sigma[at][: circuit["rank"]], facts[at]),
+                facts=facts[at],
+            )
+
+
+def _known(sigma: np.ndarray, facts: np.ndarray) -> np.ndarray:
+    return sigma if METHODS[int(facts[METHOD])] != "none" else np.empty(0)
