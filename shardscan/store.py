@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,73 +27,14 @@ from shardscan.anatomy import Anatomy
 from shardscan.circuits import Circuit
 from shardscan.commits import Scan
 from shardscan.errors import StoreError
-from shardscan.plan import CIRCUITS, FULL, HEADS, STATS, CircuitTask, Group, Plan, Task, Unit, has_full
-from shardscan.reduce.distribution import BINS
-from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import SPECTRUM_FACTS, TENSOR_STATISTICS, Result
+from shardscan.layout import LABELS, specs
+from shardscan.plan import CIRCUITS, FULL, HEADS, STATS, CircuitTask, Group, Plan, Task, Unit
+from shardscan.reduce.result import Result
 from shardscan.shards.address import Checkpoint
 
 LAYOUT = 2
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
-LABELS = {
-    "tensor_statistic": TENSOR_STATISTICS,
-    "channel_statistic": CHANNEL_STATISTICS,
-    "spectrum_fact": SPECTRUM_FACTS,
-}
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One stacked array: a file for each index along its first `stacked` axes, split by the next axis if `sharded`."""
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    stacked: int
-    sharded: bool = False
-
-    @property
-    def file(self) -> tuple[int, ...]:
-        return (*(1,) * self.stacked, *(max(1, n) for n in self.shape[self.stacked :]))
-
-    @property
-    def chunk(self) -> tuple[int, ...]:
-        split = self.stacked + self.sharded
-        return (*(1,) * split, *self.file[split:])
-
-
-def specs(group: Group) -> dict[str, Spec]:
-    """Every array of a group's folder, by name."""
-    shape: tuple[int, ...]
-    stack, matrices = (len(group.layers), len(group.experts)), [p.matrix for p, _ in group.members if p.matrix]
-    out: dict[str, Spec] = {}
-    for part in sorted({p.place.part for p, _ in group.members}):
-        statistics = (*stack, len(TENSOR_STATISTICS))
-        out[f"statistics_{part}"] = Spec(("layer", "expert", "tensor_statistic"), statistics, "float64", 2)
-        out[f"distribution_{part}"] = Spec(("layer", "expert", "pattern"), (*stack, BINS), "uint64", 2)
-    sides = {"out": [m.rows for m in matrices], "in": [m.cols for m in matrices if m.kind == "whole"]}
-    for side, lengths in sides.items():
-        if lengths:
-            dims = ("layer", "expert", "channel_statistic", f"{side}_channel")
-            shape = (*stack, len(CHANNEL_STATISTICS), max(lengths))
-            out[f"channels_{side}"] = Spec(dims, shape, "float64", 2)
-            out[f"fingerprints_{side}"] = Spec((*dims[:2], dims[3]), (*stack, max(lengths)), "uint64", 2)
-    of_heads = {
-        "heads": [(m.heads.count, m.heads.rank(m.rows, m.cols)) for m in matrices if m.heads],
-        "circuits": [(c.heads, c.rank) for c in group.circuits],
-    }
-    for name, sizes in of_heads.items():
-        if sizes:
-            shape = (stack[0], *(max(each) for each in zip(*sizes, strict=True)))
-            out[name] = Spec(("layer", "head", f"{name.removesuffix('s')}_rank"), shape, "float64", 1, sharded=True)
-            facts = (*shape[:2], len(SPECTRUM_FACTS))
-            out[f"{name}_facts"] = Spec(("layer", "head", "spectrum_fact"), facts, "float64", 1)
-    ranks = [min(p.matrix.rows, p.matrix.cols) for p, _ in group.members if p.matrix and has_full(p)]
-    if ranks:
-        out["full"] = Spec(("layer", "expert", "full_rank"), (*stack, max(ranks)), "float64", 2)
-        out["full_facts"] = Spec(("layer", "expert", "spectrum_fact"), (*stack, len(SPECTRUM_FACTS)), "float64", 2)
-    return out
 
 
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
@@ -170,7 +111,7 @@ def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
-    """One stacked array, whole or a region of its layers and experts; see `specs` for its axes."""
+    """One stacked array, whole or a region of its layers and experts; see `layout.specs` for its axes."""
     array = zarr.open_array(scan.arrays / folder / name, mode="r")
     # heads have no axis for experts
     values = array[...] if region is None else array[region if "expert" in _dims(array) else region[:1]]

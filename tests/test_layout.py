@@ -33,7 +33,7 @@ FLOW = (
     *("families", "anatomy", "circuits"),
     *("plan", "budget"),
     *("kernels", "reduce"),
-    *("commits", "store"),
+    *("commits", "layout", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
     "ask",
