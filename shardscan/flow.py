@@ -131,12 +131,12 @@ def ingest(
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
     `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
-    with commas. `workers` threads, by default one for each
-    processor there is, reduce blocks; `blas_threads`, by default as many, solve one whole matrix, and `exact` solves
-    those by QR and SVD of which a Gram matrix loses the smallest values. `memory_limit`, in bytes of anonymous memory
-    and by default half of what is free, decides how many workers run; OptionError where not even one fits. `progress`
-    is called with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a
-    single tensor that fails is in the summary's `failures` and in `tensors.status`.
+    with commas. `workers` threads, by default one for each processor there is, reduce blocks; `blas_threads`, by
+    default as many, solve one whole matrix, and `exact` solves those by QR and SVD of which a Gram matrix loses the
+    smallest values. `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many
+    workers run; OptionError where not even one fits. `progress` is called with the bytes reduced so far and the bytes
+    there are. Raises CheckpointError, FamilyError, StoreError; a single tensor that fails is in the summary's
+    `failures` and in `tensors.status`, a layer's circuits in the former.
     """
     prepared = prepare(
         path,
