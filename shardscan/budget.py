@@ -1,7 +1,8 @@
 """PLAN, its memory: what a plan takes at its peak, and how many workers a given memory has room for. Pure.
 
-Bytes of anonymous memory, by the largest of three phases: blocks in every worker, then one whole matrix at a time, then
-the catalog. The constants are measured: within 1.5 times of what SmolLM2, the demo and an 8B took, and not below.
+Bytes of anonymous memory, by the largest of four phases: blocks in every worker, then circuits in every worker, then
+one whole matrix at a time, then the catalog. The constants are measured: within 1.5 times of what SmolLM2, the demo and
+an 8B took, and not below.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
-from shardscan.plan import PANEL_BYTES, Plan, Task, Unit, in_flight
+from shardscan.plan import PANEL_BYTES, CircuitTask, Plan, Task, Unit, in_flight
 from shardscan.shards.ahead import DEPTH
 
 BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
@@ -21,6 +22,7 @@ CHANNEL = 10 * 8  # the moments of one
 DUCKDB = 80 << 20
 CATALOG_ROW, CATALOG_MOST = 60, 136 << 20  # its buffers and two pieces of rows: no more, however many there are
 EXACT = 8  # matrices of n² that QR and SVD hold at once
+SLICES, CORES = 3, 12  # of one head and of d² values, that a circuit holds at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,13 @@ class Budget:
 
     workers: int
     blocks: int
+    circuits: int
     matrices: int
     catalog: int
 
     @property
     def peak(self) -> int:
-        return max(self.blocks, self.matrices, self.catalog)
+        return max(self.blocks, self.circuits, self.matrices, self.catalog)
 
 
 def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
@@ -50,6 +53,7 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
     return Budget(
         workers=workers,
         blocks=BASELINE + (running + WRITING if units else 0),
+        circuits=BASELINE + (workers * max(map(_circuit, plan.circuits)) + WRITING if plan.circuits else 0),
         matrices=BASELINE + max((_matrix(unit, exact) for task in plan.matrices for unit in task.units), default=0),
         catalog=BASELINE + DUCKDB + min(rows * CATALOG_ROW, CATALOG_MOST),
     )
@@ -90,6 +94,14 @@ def _partial(unit: Unit) -> int:
 
 def _results(task: Task) -> int:
     return sum(DISTRIBUTION + 2 * CHANNEL * sum(channels(unit.placed)) for unit in task.units)
+
+
+def _circuit(task: CircuitTask) -> int:
+    """Of one head while it is reduced; of a dtype under 8 bits all values are unpacked where heads are columns."""
+    factors = (task.circuit.left, task.circuit.right)
+    packed = [f.tensor.parameters for f in factors if f.heads.axis == "in" and DTYPES[f.tensor.dtype].bits < 8]
+    dim = factors[0].heads.dim
+    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(packed, default=0)
 
 
 def _matrix(unit: Unit, exact: bool) -> int:

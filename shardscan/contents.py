@@ -14,11 +14,12 @@ import xxhash
 
 from shardscan import commits, store
 from shardscan.commits import Scan
-from shardscan.plan import FULL, HEADS, STATS, task_name
+from shardscan.plan import CIRCUITS, FULL, HEADS, STATS, task_name
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
+CIRCUITS_AT_ONCE = 16  # layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,17 @@ class Region:
         return member.slot[0] - self.layers.start, member.slot[1] - self.experts.start
 
 
+@dataclass(frozen=True, slots=True)
+class Circuits:
+    """Circuits of neighbouring layers of one folder, by their place in its stack: those that are committed."""
+
+    folder: str
+    component: str
+    kind: str
+    layers: slice
+    facts: Mapping[int, Mapping[str, Any]]
+
+
 def contents(scan: Scan) -> Contents:
     """Read what a scan's tables are made from, less the arrays."""
     return Contents(scan, store.attributes(scan), commits.committed(scan))
@@ -92,7 +104,27 @@ def members(held: Contents) -> dict[str, list[Member]]:
     return {
         folder: [_member(facts, folder, held.done) for facts in group["tensors"]]
         for folder, group in store.groups(held.scan)
+        if group["tensors"]
     }
+
+
+def circuits(held: Contents) -> Iterator[Circuits]:
+    """Every circuit that is committed, a few layers at a time."""
+    for folder, group in store.groups(held.scan):
+        found = group["circuits"]
+        done = {i: facts for i, facts in enumerate(found) if _holds_circuit(facts, i, folder, held.done)}
+        for first in range(0, len(found), CIRCUITS_AT_ONCE):
+            layers = slice(first, first + CIRCUITS_AT_ONCE)
+            inside = {i: facts for i, facts in done.items() if layers.start <= i < layers.stop}
+            if inside:
+                yield Circuits(folder, group["component"], group["role"], layers, inside)
+
+
+def _holds_circuit(
+    facts: Mapping[str, Any], index: int, folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> bool:
+    record = done.get((task_name(folder, facts["layer"], (index, 0)), CIRCUITS))
+    return record is not None and record["tensors"][facts["id"]]["status"] == "ok"
 
 
 def regions(folder: str, found: Sequence[Member]) -> Iterator[Region]:

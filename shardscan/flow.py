@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,22 +14,17 @@ from typing import TYPE_CHECKING
 from shardscan import anatomy, budget, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
-from shardscan.reduce.result import Result, Solver
+from shardscan.reduce.result import Solver
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.probe import look
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from shardscan.anatomy import Anatomy
     from shardscan.reduce.scan import Done
-
-CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors failed."""
+    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors or circuits failed."""
 
     model: str
     store: str
@@ -135,12 +130,13 @@ def ingest(
 ) -> Summary:
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
-    `spectra` is 'none', 'heads', 'full' (of whole matrices) or 'heads,full'. `workers` threads, by default one for each
-    processor there is, reduce blocks; `blas_threads`, by default as many, solve one whole matrix, and `exact` solves
-    those by QR and SVD of which a Gram matrix loses the smallest values. `memory_limit`, in bytes of anonymous memory
-    and by default half of what is free, decides how many workers run; OptionError where not even one fits. `progress`
-    is called with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a
-    single tensor that fails is in the summary's `failures` and in `tensors.status`.
+    `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
+    with commas. `workers` threads, by default one for each processor there is, reduce blocks; `blas_threads`, by
+    default as many, solve one whole matrix, and `exact` solves those by QR and SVD of which a Gram matrix loses the
+    smallest values. `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many
+    workers run; OptionError where not even one fits. `progress` is called with the bytes reduced so far and the bytes
+    there are. Raises CheckpointError, FamilyError, StoreError; a single tensor that fails is in the summary's
+    `failures` and in `tensors.status`, a layer's circuits in the former.
     """
     prepared = prepare(
         path,
@@ -208,6 +204,7 @@ def _reduce(
     scan: Scan, todo: plan.Plan, prepared: Prepared, peak: memory.Peak, progress: Callable[[int, int], None] | None
 ) -> list[Done]:
     """Run the tasks that are left; an interrupted run is recorded with what it committed."""
+    from shardscan import keep
     from shardscan.reduce import scan as reducing
 
     started, clock = datetime.now(UTC), time.monotonic()
@@ -220,11 +217,12 @@ def _reduce(
             progress(read, todo.bytes_to_read)
 
     try:
-        keep = partial(_keep, scan, commits.witness(scan) or {})
+        tensors, circuits = (partial(kept, scan, commits.witness(scan) or {}) for kept in (keep.tensors, keep.circuits))
         workers, threads = prepared.workers, prepared.blas_threads
-        blocks = reducing.run(todo.tasks, keep, workers=workers, progress=advance)
-        return blocks + reducing.run_matrices(
-            todo.matrices, prepared.solver, keep, blas_threads=threads, progress=advance
+        done = reducing.run(todo.tasks, tensors, workers=workers, progress=advance)
+        done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
+        return done + reducing.run_matrices(
+            todo.matrices, prepared.solver, tensors, blas_threads=threads, progress=advance
         )
     finally:
         tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
@@ -252,34 +250,3 @@ def _run(
         "host": environment.host(),
         "versions": environment.versions(),
     }
-
-
-def _keep(scan: Scan, seen: Mapping[str, list[int]], task: plan.Task, results: Sequence[Result]) -> Mapping[str, str]:
-    """Write a task's results, less those of files that are no longer what the scan began with."""
-    from shardscan import store
-
-    kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    return store.write(scan, task, kept)
-
-
-def _checked(scan: Scan, task: plan.Task, unit: plan.Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:
-    """The result, if its file is as it was and its spectra have the norm that its statistics have."""
-    from shardscan import store
-    from shardscan.reduce import selfcheck
-
-    if not _is_as_seen(unit, seen):
-        return Result(failure=CHANGED)
-
-    def channels(side: str) -> np.ndarray:
-        fresh: np.ndarray | None = getattr(result, f"channels_{side}")
-        return store.channels(scan, task.folder, unit, side) if fresh is None else fresh
-
-    return selfcheck.checked(unit, result, channels)
-
-
-def _is_as_seen(unit: plan.Unit, seen: Mapping[str, list[int]]) -> bool:
-    tensor = unit.placed.tensor
-    try:
-        return look(tensor.path) == seen[tensor.file]
-    except OSError:
-        return False

@@ -53,6 +53,15 @@ def headline(prepared: Prepared) -> str:
     return f"{visible(c.name)}: {what}; {'; '.join([family, *odd])}."
 
 
+def without_circuits(prepared: Prepared) -> tuple[str, ...]:
+    """A sentence where circuits were asked for and no layer has any."""
+    from shardscan.plan import CIRCUITS
+
+    if CIRCUITS not in prepared.products or any(group.circuits for group in prepared.plan.groups):
+        return ()
+    return ("no circuits: no layer has q_proj and k_proj, or v_proj and o_proj, with heads that fit each other.",)
+
+
 def size(nbytes: int) -> str:
     """Bytes in the unit that shows them best, as disks count: powers of 1000."""
     if nbytes < 1000:
@@ -79,7 +88,7 @@ def costs(prepared: Prepared, plan: Plan) -> pa.Table:
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],
-        "tasks": [len(plan.tasks) + len(plan.matrices)],
+        "tasks": [len(plan.tasks) + len(plan.circuits) + len(plan.matrices)],
         "bytes_to_read": [plan.bytes_to_read],
         "workers": [prepared.workers],
         "peak_memory": [prepared.budget.peak],

@@ -1,7 +1,8 @@
 """PLAN: checkpoint + anatomy + options → tasks, the blocks they read, and what they leave. Pure: nothing is read.
 
-A task is one role of one layer, or a run of its experts: the unit of commit. Its blocks are runs of whole rows whose
-grid depends on the tensor alone, never on workers or memory, so that any machine adds in the same order.
+A task is one role of one layer, or a run of its experts, or one kind of circuit of a layer: the unit of commit. The
+blocks of a tensor are runs of whole rows whose grid depends on it alone, never on workers or memory, so that any
+machine adds in the same order.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ from dataclasses import dataclass
 import xxhash
 
 from shardscan.anatomy import OTHER, Anatomy, Heads, Placed
+from shardscan.circuits import Circuit, circuits
 from shardscan.dtypes import DTYPES
 from shardscan.shards.address import Window
 
-STATS, HEADS, FULL = "stats/1", "heads/1", "full/1"
-SPECTRA = {"none": frozenset({STATS}), "heads": frozenset({STATS, HEADS}), "full": frozenset({STATS, FULL})}
+STATS, HEADS, FULL, CIRCUITS = "stats/1", "heads/1", "full/1", "circuits/1"
+SPECTRA = {
+    "none": frozenset({STATS}),
+    "heads": frozenset({STATS, HEADS}),
+    "full": frozenset({STATS, FULL}),
+    "circuits": frozenset({STATS, CIRCUITS}),
+}
 
 BLOCK_BYTES = 16 << 20
 PANEL_BYTES = 32 << 20  # of the float64 copy of a piece of a matrix
@@ -62,6 +69,7 @@ class Group:
     """One folder of the scan: all tensors of one component and role, stacked over `layers` and `experts`.
 
     `experts` has one entry where there are none; for `other` it numbers the tensors that share a layer and a pattern.
+    A folder of circuits has no tensors; they are in the order of its layers, and their kind is its role.
     """
 
     component: str
@@ -70,6 +78,7 @@ class Group:
     layers: tuple[int | None, ...]
     experts: tuple[int | None, ...]
     members: tuple[tuple[Placed, tuple[int, int]], ...]
+    circuits: tuple[Circuit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +96,29 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class CircuitTask:
+    """One kind of circuit of one layer, read, reduced and committed together, and its slot in the stacked arrays."""
+
+    name: str
+    folder: str
+    circuit: Circuit
+    slot: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.circuit.nbytes
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run will do, with bytes read and left: `tasks` in one pass, then `matrices` one after the other."""
+    """Everything a run will do, with bytes read and left.
+
+    `tasks` in one pass, then `circuits`, as many at once as there are workers, then `matrices` one after the other.
+    """
 
     groups: tuple[Group, ...]
     tasks: tuple[Task, ...]
+    circuits: tuple[CircuitTask, ...]
     matrices: tuple[Task, ...]
     bytes_to_read: int
     store_bytes: int
@@ -99,15 +126,18 @@ class Plan:
 
 def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
-    groups = tuple(_groups(anatomy))
-    tasks = tuple(task for group in groups for task in _tasks(group, products - {FULL}, done))
+    groups = (*_groups(anatomy), *_circuit_groups(anatomy))
+    tasks = tuple(task for group in groups for task in _tasks(group, products & {STATS, HEADS}, done))
+    of_circuits = tuple(task for group in groups for task in _circuit_tasks(group, products, done))
     matrices = tuple(task for group in groups for task in _tasks(group, products & {FULL}, done))
+    sigmas = sum(c.heads * c.rank for group in groups for c in group.circuits) if CIRCUITS in products else 0
     return Plan(
         groups=groups,
         tasks=tasks,
+        circuits=of_circuits,
         matrices=matrices,
-        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)),
-        store_bytes=EMPTY_STORE + sum(_store_bytes(p) for p in anatomy.placed),
+        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_circuits),
+        store_bytes=EMPTY_STORE + sum(_store_bytes(p) for p in anatomy.placed) + STORED_SIGMA * sigmas,
     )
 
 
@@ -131,6 +161,16 @@ def _groups(anatomy: Anatomy) -> Iterator[Group]:
             experts = sorted({p.place.expert for p in members}, key=lambda n: -1 if n is None else n)
             slots = [(layers.index(p.place.layer), experts.index(p.place.expert)) for p in members]
         yield Group(component, role, folder, tuple(layers), tuple(experts), tuple(zip(members, slots, strict=True)))
+
+
+def _circuit_groups(anatomy: Anatomy) -> Iterator[Group]:
+    stacks: dict[tuple[str, str], list[Circuit]] = {}
+    for circuit in circuits(anatomy):
+        stacks.setdefault((circuit.component, circuit.kind), []).append(circuit)
+    for (component, kind), found in stacks.items():
+        ordered = sorted(found, key=lambda c: -1 if c.layer is None else c.layer)
+        layers = tuple(c.layer for c in ordered)
+        yield Group(component, kind, f"{component}/{kind}", layers, (None,), (), tuple(ordered))
 
 
 def _folder(p: Placed) -> str:
@@ -162,6 +202,13 @@ def _tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -
         if missing:
             units = (Unit(p, slot, tuple(_blocks(p, missing))) for p, slot in found if missing != {FULL} or has_full(p))
             yield Task(name, group.folder, missing, tuple(units))
+
+
+def _circuit_tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[CircuitTask]:
+    for index, circuit in enumerate(group.circuits):
+        name = task_name(group.folder, circuit.layer, (index, 0))
+        if CIRCUITS in products and (name, CIRCUITS) not in done:
+            yield CircuitTask(name, group.folder, circuit, (index, 0))
 
 
 def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:

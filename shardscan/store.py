@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,65 +24,17 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy
+from shardscan.circuits import Circuit
 from shardscan.commits import Scan
 from shardscan.errors import StoreError
-from shardscan.plan import FULL, HEADS, STATS, Group, Plan, Task, Unit, has_full
-from shardscan.reduce.distribution import BINS
-from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import SPECTRUM_FACTS, TENSOR_STATISTICS, Result
+from shardscan.layout import LABELS, specs
+from shardscan.plan import CIRCUITS, FULL, HEADS, STATS, CircuitTask, Group, Plan, Task, Unit
+from shardscan.reduce.result import Result
 from shardscan.shards.address import Checkpoint
 
 LAYOUT = 2
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One stacked array: a file for each index along its first `stacked` axes, split by the next axis if `sharded`."""
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    stacked: int
-    sharded: bool = False
-
-    @property
-    def file(self) -> tuple[int, ...]:
-        return (*(1,) * self.stacked, *(max(1, n) for n in self.shape[self.stacked :]))
-
-    @property
-    def chunk(self) -> tuple[int, ...]:
-        split = self.stacked + self.sharded
-        return (*(1,) * split, *self.file[split:])
-
-
-def specs(group: Group) -> dict[str, Spec]:
-    """Every array of a group's folder, by name."""
-    shape: tuple[int, ...]
-    stack, matrices = (len(group.layers), len(group.experts)), [p.matrix for p, _ in group.members if p.matrix]
-    out: dict[str, Spec] = {}
-    for part in sorted({p.place.part for p, _ in group.members}):
-        statistics = (*stack, len(TENSOR_STATISTICS))
-        out[f"statistics_{part}"] = Spec(("layer", "expert", "tensor_statistic"), statistics, "float64", 2)
-        out[f"distribution_{part}"] = Spec(("layer", "expert", "pattern"), (*stack, BINS), "uint64", 2)
-    sides = {"out": [m.rows for m in matrices], "in": [m.cols for m in matrices if m.kind == "whole"]}
-    for side, lengths in sides.items():
-        if lengths:
-            dims = ("layer", "expert", "channel_statistic", f"{side}_channel")
-            shape = (*stack, len(CHANNEL_STATISTICS), max(lengths))
-            out[f"channels_{side}"] = Spec(dims, shape, "float64", 2)
-            out[f"fingerprints_{side}"] = Spec((*dims[:2], dims[3]), (*stack, max(lengths)), "uint64", 2)
-    with_heads = [(m, m.heads) for m in matrices if m.heads]
-    if with_heads:
-        shape = (stack[0], max(h.count for _, h in with_heads), max(h.rank(m.rows, m.cols) for m, h in with_heads))
-        out["heads"] = Spec(("layer", "head", "head_rank"), shape, "float64", 1, sharded=True)
-        out["heads_facts"] = Spec(("layer", "head", "spectrum_fact"), (*shape[:2], len(SPECTRUM_FACTS)), "float64", 1)
-    ranks = [min(p.matrix.rows, p.matrix.cols) for p, _ in group.members if p.matrix and has_full(p)]
-    if ranks:
-        out["full"] = Spec(("layer", "expert", "full_rank"), (*stack, max(ranks)), "float64", 2)
-        out["full_facts"] = Spec(("layer", "expert", "spectrum_fact"), (*stack, len(SPECTRUM_FACTS)), "float64", 2)
-    return out
 
 
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
@@ -128,9 +80,20 @@ def write(scan: Scan, task: Task, results: Sequence[Result]) -> dict[str, str]:
                 files[product] |= _write_slot(scan, f"{task.folder}/{name}", unit.slot, values)
     verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
     for product in sorted(task.products):
-        facts = {"task": task.name, "product": product, "version": __version__}
-        commits.commit(scan, {**facts, "tensors": verdicts, "files": files[product]})
+        _commit(scan, task.name, product, verdicts, files[product])
     return {unit.placed.tensor.name: r.failure for unit, r in zip(task.units, results, strict=True) if r.failure}
+
+
+def write_circuits(scan: Scan, task: CircuitTask, result: Result) -> dict[str, str]:
+    """Likewise the circuits of a layer; why they failed, by their id."""
+    spectra = result.circuits
+    arrays = {"circuits": spectra.sigma, "circuits_facts": spectra.facts} if spectra else {}
+    files: dict[str, tuple[int, str]] = {}
+    for name, values in arrays.items():
+        files |= _write_slot(scan, f"{task.folder}/{name}", task.slot, values)
+    verdict = {"status": "failed" if result.failure else "ok", "reason": result.failure, "digest": None}
+    _commit(scan, task.name, CIRCUITS, {task.circuit.id: verdict}, files)
+    return {task.circuit.id: result.failure} if result.failure else {}
 
 
 def channels(scan: Scan, folder: str, unit: Unit, side: str) -> np.ndarray:
@@ -148,7 +111,7 @@ def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
-    """One stacked array, whole or a region of its layers and experts; see `specs` for its axes."""
+    """One stacked array, whole or a region of its layers and experts; see `layout.specs` for its axes."""
     array = zarr.open_array(scan.arrays / folder / name, mode="r")
     # heads have no axis for experts
     values = array[...] if region is None else array[region if "expert" in _dims(array) else region[:1]]
@@ -177,14 +140,17 @@ def _create_group(root: zarr.Group, group: Group) -> None:
     members = [asdict(p) | {"slot": slot} for p, slot in group.members]
     for member in members:
         del member["tensor"]["path"], member["tensor"]["offset"]
-    facts = {"component": group.component, "role": group.role, "tensors": members}
+    circuits = [_circuit_facts(circuit) for circuit in group.circuits]
+    facts = {"component": group.component, "role": group.role, "tensors": members, "circuits": circuits}
     folder = root.create_group(group.folder, attributes={"shardscan": facts})
     coordinates: dict[str, Sequence[int | None]] = {"layer": group.layers, "expert": group.experts}
     for name, numbers in coordinates.items():
         numbered = np.array([NO_NUMBER if n is None else n for n in numbers], np.int64)
         folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
-    labels = {"tensor_statistic": TENSOR_STATISTICS, "channel_statistic": CHANNEL_STATISTICS}
-    for name, words in (labels | {"spectrum_fact": SPECTRUM_FACTS}).items():
+    used = {name for spec in specs(group).values() for name in spec.dims}
+    for name, words in LABELS.items():
+        if name not in used:
+            continue
         axis = folder.create_array(
             name, shape=(len(words),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
         )
@@ -210,7 +176,14 @@ def _true_sizes(group: Group) -> np.ndarray:
     for p, slot in group.members:
         if p.matrix:
             sizes[slot] = p.matrix.rows, p.matrix.cols
+    for index, circuit in enumerate(group.circuits):
+        sizes[index, 0] = circuit.rows, circuit.cols
     return sizes
+
+
+def _circuit_facts(circuit: Circuit) -> dict[str, Any]:
+    facts = {name: getattr(circuit, name) for name in ("id", "layer", "heads", "rows", "cols", "rank")}
+    return facts | {"left": circuit.left.tensor.name, "right": circuit.right.tensor.name}
 
 
 def _slot_arrays(unit: Unit, result: Result) -> Iterator[tuple[str, str, np.ndarray | None]]:
@@ -246,6 +219,17 @@ def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray
 def _open_for_writing(path: str) -> zarr.Array[Any]:
     # a chunk that equals the fill value must still be written, or nothing shows that it is missing
     return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+
+
+def _commit(
+    scan: Scan,
+    task: str,
+    product: str,
+    verdicts: Mapping[str, Mapping[str, str | None]],
+    files: Mapping[str, tuple[int, str]],
+) -> None:
+    facts = {"task": task, "product": product, "version": __version__}
+    commits.commit(scan, {**facts, "tensors": verdicts, "files": files})
 
 
 def _verdict(unit: Unit, result: Result) -> dict[str, str | None]:

@@ -1,13 +1,14 @@
 """A small catalog made with NumPy: two models whose tensors, and therefore whose answers, are known.
 
-`alpha` has three layers of float16 with four query heads and two KV heads; `beta` has one layer of bfloat16 and a
-float32 tensor whose distribution is ranges. Planted in alpha: input channel 5 of every q_proj is an outlier, row 2 of
-layer 0's k_proj is dead, head 1 of layer 0's q_proj has rank 1, head 0 of layer 1's v_proj is zero, layer 1's down_proj
-is 8 times its neighbours, final_norm is constant, one NaN and two infinities sit in embed_tokens.
+`alpha` has three layers of float16 with four query heads and two KV heads, and their circuits; `beta` has one layer of
+bfloat16 and a float32 tensor whose distribution is ranges. Planted in alpha: input channel 5 of every q_proj is an
+outlier, row 2 of layer 0's k_proj is dead, head 1 of layer 0's q_proj has rank 1, head 0 of layer 1's v_proj is zero,
+layer 1's down_proj is 8 times its neighbours, final_norm is constant, one NaN and two infinities sit in embed_tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,12 @@ def build(folder: Path) -> Catalog:
                 insert(connection, "matrices", [_matrix(model, name, values)])
                 insert(connection, "channels", _channels(model, name, values))
                 for spectrum, head, block in _blocks(name, values):
-                    sigma = np.linalg.svd(np.where(np.isfinite(block), block, 0), compute_uv=False)
-                    catalog.sigmas[model, spectrum] = sigma * (sigma > 1e-12 * max(sigma[0], 1e-300))
+                    catalog.sigmas[model, spectrum] = _singular_values(block)
                     _insert_spectrum(connection, model, name, spectrum, head, block, catalog.sigmas[model, spectrum])
+        for name, head, product in _circuits(catalog):
+            insert(connection, "matrices", [_matrix("alpha", name, product) | {"kind": "circuit", "tensor": None}])
+            catalog.sigmas["alpha", name] = _singular_values(product)[:DIM]
+            _insert_spectrum(connection, "alpha", name, name, head, product, catalog.sigmas["alpha", name])
         for script in sqlfiles.views().values():
             connection.execute(script)
     return catalog
@@ -87,7 +91,7 @@ def _beta() -> dict[str, Array]:
 
 def place(name: str) -> tuple[int | None, str]:
     """(layer, role) of a tensor of this catalog."""
-    parts = name.split(".")
+    parts = name.removeprefix("circuit:text.").split(".")
     roles = {"embed": "embed_tokens", "lonely": "router"}
     return (int(parts[0]), parts[1]) if parts[0].isdigit() else (None, roles.get(parts[0], parts[0]))
 
@@ -244,6 +248,21 @@ def _blocks(name: str, values: Array) -> list[tuple[str, int | None, Array]]:
     return [(f"{name}@{h}", h, rows[h * DIM : (h + 1) * DIM]) for h in range(heads)]
 
 
+def _circuits(catalog: Catalog) -> Iterator[tuple[str, int, Array]]:
+    """Id, query head and (hidden, hidden) product of every circuit of alpha."""
+    for layer in range(3):
+        q, k, v, o = (catalog.tensors["alpha", f"{layer}.{role}_proj.weight"] for role in "qkvo")
+        for head in range(HEADS):
+            own, shared = (slice(h * DIM, (h + 1) * DIM) for h in (head, head // (HEADS // KV_HEADS)))
+            yield f"circuit:text.{layer}.ov.{head}", head, o[:, own] @ v[shared]
+            yield f"circuit:text.{layer}.qk.{head}", head, q[own].T @ k[shared]
+
+
+def _singular_values(block: Array) -> Array:
+    sigma: Array = np.linalg.svd(np.where(np.isfinite(block), block, 0), compute_uv=False)
+    return np.asarray(sigma * (sigma > 1e-12 * max(sigma[0], 1e-300)))
+
+
 def _insert_spectrum(
     connection: duckdb.DuckDBPyConnection,
     model: str,
@@ -262,7 +281,8 @@ def _insert_spectrum(
     method = {"floor": 1e-5 * sigma[0], "below_floor": below, "method": "gram"}
     insert(connection, "spectra", [key | {"matrix": name} | shape | ends | method])
     fits = spectrum_fits(sigma.tolist(), 1e-5 * sigma[0], *block.shape)
-    values = {name: None if np.isnan(value) else value for name, value in fits.items()}
+    of_one_matrix = ("mp_", "snr") if name.startswith("circuit:") else ()
+    values = {k: None if np.isnan(v) or k.startswith(of_one_matrix) else v for k, v in fits.items()}
     insert(connection, "spectrum_fits", [key | {"matrix": name} | values])
     insert(connection, "singular_values", [key | {"i": i, "sigma": s} for i, s in enumerate(sigma, 1)])
 

@@ -14,9 +14,9 @@ from exactness import NUMPY, SUB_BYTE, channel_errors
 from shardscan.dtypes import DTYPES
 from shardscan.kernels import cpu, gpu
 from shardscan.kernels.gpu.device import library
-from shardscan.reduce.blocks import kernel_values
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR
+from shardscan.reduce.values import kernel_values
 from test_kernels import ANY_BITS, INF, NAN, SHAPES, given, widened
 
 if not gpu.available():

@@ -12,9 +12,9 @@ import pytest
 from exactness import NUMPY, SUB_BYTE, channel_errors, packed
 from shardscan.dtypes import DTYPES
 from shardscan.kernels import cpu
-from shardscan.reduce.blocks import kernel_values
 from shardscan.reduce.distribution import bin_edges
 from shardscan.reduce.moments import Moments
+from shardscan.reduce.values import kernel_values
 
 NAN, INF = math.nan, math.inf
 SHAPES = [

@@ -31,12 +31,12 @@ DOORS = {
 # left to right; a folder stands for all its modules, which may import each other
 FLOW = (
     *("errors", "dtypes", "shards"),
-    *("families", "anatomy"),
+    *("families", "anatomy", "circuits"),
     *("plan", "budget"),
     *("kernels", "reduce"),
-    *("commits", "store"),
+    *("commits", "layout", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),
-    *("memory", "environment", "resume", "flow"),
+    *("memory", "environment", "resume", "keep", "flow"),
     "ask",
     *("cells", "output"),
     *("progress", "listing", "demo", "cli", "__main__"),

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catalogs import DIM, HIDDEN, Catalog, build, place
+from catalogs import DIM, HEADS, HIDDEN, KV_HEADS, Catalog, build, place
 from reference import spectrum_fits
 from shardscan.ask import Question, ask, parse, questions
 from shardscan.errors import QueryError
@@ -77,6 +77,20 @@ def test_the_head_of_rank_one_is_the_most_low_rank_one_of_layer_0(catalog: Catal
     assert (first["low_head"], first["heads"], first["design_rank"]) == (1, 4, 12)
     assert first["low_rank"] == pytest.approx(1)
     assert first["high_rank"] > 6 and first["high_head"] != 1
+
+
+def test_the_circuit_of_a_head_of_rank_one_is_the_lowest_of_its_layer(catalog: Catalog) -> None:
+    found = answer(catalog, "circuits", role="qk")
+    assert [(row["model"], row["role"]) for row in found] == [("alpha", "qk")] * 3
+    assert (found[0]["layer"], found[0]["head"], found[0]["design_rank"]) == (0, 1, DIM)
+    assert (found[0]["effective_rank"], found[0]["energy_rank_90"]) == (pytest.approx(1), 1)
+    assert len(answer(catalog, "circuits", role="ov", per_layer="9")) == 3 * HEADS - HEADS // KV_HEADS  # two are zero
+    assert len(answer(catalog, "circuits", top="2")) == 2
+
+
+@pytest.mark.parametrize("name", ["low-rank-heads", "spikes", "snr-ranking", "training-quality", "shared-outliers"])
+def test_circuits_are_not_among_heads_and_matrices(catalog: Catalog, name: str) -> None:
+    assert {"ov", "qk"} & {row["role"] for row in answer(catalog, name)} == set()
 
 
 def test_kv_heads_are_counted_once(catalog: Catalog) -> None:
@@ -216,7 +230,7 @@ def fits_by_role(catalog: Catalog) -> dict[tuple[str, int | None], dict[str, dic
     for (model, spectrum), sigma in catalog.sigmas.items():
         matrix, _, head = spectrum.partition("@")
         layer, role = place(matrix)
-        if model == "alpha" and np.count_nonzero(sigma) > 1:
+        if model == "alpha" and role not in ("ov", "qk") and np.count_nonzero(sigma) > 1:
             shape = (DIM, HIDDEN) if head else catalog.tensors[model, matrix].shape
             fits = spectrum_fits(sigma.tolist(), 1e-5 * sigma[0], *shape)
             found.setdefault((role, layer), {})[spectrum] = fits

@@ -11,7 +11,7 @@ import pytest
 
 import shardscan
 import tiny
-from shardscan import catalog, commits, flow, store
+from shardscan import catalog, commits, flow, keep, store
 from shardscan.errors import StoreError
 from shardscan.plan import Task
 from shardscan.reduce.result import Result
@@ -189,16 +189,16 @@ def test_a_shard_rewritten_during_the_scan_is_said_to_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny.llama(tmp_path / "tiny")
-    reduce = flow._keep
+    write = keep.tensors
 
     def rewriting(*arguments: object) -> object:
         tiny.llama(model, seed=1)
-        return reduce(*arguments)  # type: ignore[arg-type]
+        return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(flow, "_keep", rewriting)
+    monkeypatch.setattr(keep, "tensors", rewriting)
     done = shardscan.ingest(model, tmp_path / "scans", workers=1)
     assert len(done.failures) == 16
-    assert set(done.failures.values()) == {flow.CHANGED}
+    assert set(done.failures.values()) == {keep.CHANGED}
     assert query(tmp_path / "scans", "select count(*) from tensors where mean is not null") == [(0,)]
 
 

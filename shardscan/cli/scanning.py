@@ -74,10 +74,11 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 )
 @click.option(
     "--spectra",
-    metavar="none|heads|full|heads,full",
+    metavar="none|heads,full,circuits",
     default="heads",
     show_default=True,
-    help="Singular values to compute: of attention heads, of whole matrices, of both.",
+    help="Singular values to compute, with commas: of attention heads, of whole matrices, of the OV and QK circuits of "
+    "every query head.",
 )
 @click.option(
     "--exact", is_flag=True, help="Redo whole matrices whose smallest values a Gram matrix loses, by QR and SVD."
@@ -118,6 +119,7 @@ def ingest(
     \b
     shardscan ingest ./SmolLM2-135M --store scans
     shardscan ingest ./SmolLM2-135M --spectra heads,full --memory 1GB
+    shardscan ingest ./SmolLM2-135M --spectra heads,circuits
     shardscan ingest ./SmolLM2-135M --dry-run
     """
     from shardscan import flow, listing
@@ -133,7 +135,7 @@ def ingest(
         memory_limit=memory,
     )
     click.echo(listing.headline(prepared), err=True)
-    _note(prepared.checkpoint.notes)
+    _note(prepared.checkpoint.notes + listing.without_circuits(prepared))
     if dry_run:
         write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store))), format_, output)
         return

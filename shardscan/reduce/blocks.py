@@ -6,22 +6,20 @@ Everything here is a plain function of picklable values, so that any thread, pro
 from __future__ import annotations
 
 import dataclasses
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
-from shardscan.anatomy import Heads
-from shardscan.dtypes import DTYPES, codes, decode, pattern_values
 from shardscan.errors import CheckpointError
 from shardscan.kernels import cpu
-from shardscan.plan import ROW_MULTIPLE, Block, Unit
+from shardscan.plan import Block, Unit
 from shardscan.reduce.distribution import BINS, Tails, magnitude_quantile, tails_of_exact
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result, Spectra
+from shardscan.reduce.values import head_slice, kernel_values
 from shardscan.shards.ahead import Ahead
 
 
@@ -70,29 +68,6 @@ class Partial:
     statistics: Statistics | None = None
     grams: Grams | None = None
     failure: str | None = None
-
-
-def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
-    """What kernels take: values (rows, cols) and their table. Views where they can be; always aligned and read-only.
-
-    Complex values become their moduli, integers of 32 bits and more float64.
-    """
-    info = DTYPES[dtype]
-    table = None if info.bits > 16 or dtype == "BF16" else pattern_values(dtype)
-    values: np.ndarray
-    if info.bits <= 16:
-        values = codes(raw, dtype)
-    else:
-        values = decode(raw, dtype, (math.prod(shape),))
-        if info.kind == "complex":
-            with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-                values = np.abs(values.astype(np.complex128))
-        elif info.kind == "int":
-            values = values.astype(np.float64)
-    # one layout for all: numba compiles a signature for each
-    values = np.require(values.reshape(shape), requirements=["C", "A"]).view()
-    values.flags.writeable = False
-    return values, table
 
 
 def reduce_block(block: Block, ahead: Ahead | None = None) -> Partial:
@@ -199,22 +174,8 @@ def _head_spectra(unit: Unit, grams: Grams) -> Spectra:
     sigma, holds = cpu.gram_spectra(grams.matrices, rank, GRAM_FLOOR)
     methods = np.where(holds, METHODS.index("gram"), METHODS.index("none")).astype(np.uint8)
     for head in np.flatnonzero(~holds):
-        exact = cpu.exact_spectrum(_head_slice(unit, heads, int(head)))
+        exact = cpu.exact_spectrum(head_slice(unit.placed.tensor, heads, int(head)))
         sigma[head] = np.nan if exact is None else exact
         methods[head] = METHODS.index("none" if exact is None else "qr_svd")
     rows, cols = heads.slice_shape(matrix.rows, matrix.cols)
     return fitted(sigma, methods, rows, cols)
-
-
-def _head_slice(unit: Unit, heads: Heads, head: int) -> np.ndarray:
-    """The float64 slice of one head, read again from the shard."""
-    tensor = unit.placed.tensor
-    start, stop = head * heads.dim, (head + 1) * heads.dim
-    first, last = 0, tensor.shape[0]
-    if heads.axis == "out":
-        first, last = start // ROW_MULTIPLE * ROW_MULTIPLE, min(-(-stop // ROW_MULTIPLE) * ROW_MULTIPLE, last)
-    window = tensor.window(first, last)
-    values, table = kernel_values(window.raw(), window.dtype, (last - first, math.prod(tensor.shape[1:])))
-    if heads.axis == "in":
-        return cpu.to_float64(values, table, 0, start, np.empty((last, heads.dim)))
-    return cpu.to_float64(values, table, start - first, 0, np.empty((heads.dim, values.shape[1])))

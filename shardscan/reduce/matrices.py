@@ -13,9 +13,9 @@ import numpy as np
 from shardscan.errors import CheckpointError
 from shardscan.kernels import cpu
 from shardscan.plan import PANEL_BYTES, ROW_MULTIPLE, Unit
-from shardscan.reduce.blocks import kernel_values
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.result import METHODS, Result, Solver, spectrum_floor
+from shardscan.reduce.values import kernel_values
 
 
 def reduce_matrix(unit: Unit, solver: Solver) -> Result:

@@ -10,15 +10,17 @@ from shardscan.kernels import FITS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
-METHODS = ("none", "gram", "qr_svd")
-SPECTRUM_FACTS = ("method", "self_check", *FITS)  # of one spectrum: index in METHODS, error of Σσ², what was fitted
+METHODS = ("none", "gram", "qr_svd", "qr_cores")
+# of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
+SPECTRUM_FACTS = ("method", "self_check", "floor", *FITS)
+METHOD, SELF_CHECK, FLOOR = range(3)
 GRAM_FLOOR = 1e-5  # of σ₁: above it σ from a float64 Gram matrix keep 7 digits
 
 
-def spectrum_floor(method: str, sigma_max: float, rows: int, cols: int) -> float:
-    """Below this a method's singular values are its own noise."""
+def spectrum_floor(method: str, largest: float, rows: int, cols: int) -> float:
+    """Below this a method's singular values are its own noise, relative to `largest`: σ₁, or that of two factors."""
     relative = GRAM_FLOOR if method == "gram" else max(rows, cols) * float(np.finfo(np.float64).eps)
-    return relative * sigma_max
+    return relative * largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Solver:
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Of n matrices of one shape: σ (n, rank), NaN where there are none, and SPECTRUM_FACTS (n, 15) of each."""
+    """Of n matrices of one shape: σ (n, rank), NaN where there are none, and SPECTRUM_FACTS (n, 16) of each."""
 
     sigma: np.ndarray
     facts: np.ndarray
@@ -38,20 +40,20 @@ class Spectra:
     @property
     def methods(self) -> np.ndarray:
         """Indices in METHODS (n,)."""
-        return self.facts[:, 0].astype(np.int64)
+        return self.facts[:, METHOD].astype(np.int64)
 
     def checked(self, norms: np.ndarray) -> Spectra:
         """With the self-check |Σσ² − ‖W‖_F²| / ‖W‖_F² against norms² (n,) from statistics; NaN where one is unknown."""
         facts = self.facts.copy()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             found = np.sum(self.sigma**2, axis=1)
-            facts[:, 1] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
+            facts[:, SELF_CHECK] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
         return Spectra(self.sigma, facts)
 
     @property
     def self_check(self) -> np.ndarray:
         """Relative errors (n,); NaN where nothing could be compared."""
-        return self.facts[:, 1]
+        return self.facts[:, SELF_CHECK]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Result:
 
     tensor (15,) in the order of TENSOR_STATISTICS; channels_out and _in (9, channels) in that of CHANNEL_STATISTICS;
     fingerprints (channels,) uint64; counts (65536,) uint64; the spectra of all heads, and that of the whole matrix.
+    Of a circuit there is nothing but the spectra of its heads.
     `failure` says why there is nothing at all.
     """
 
@@ -72,4 +75,5 @@ class Result:
     digest: str | None = None
     heads: Spectra | None = None
     full: Spectra | None = None
+    circuits: Spectra | None = None
     failure: str | None = None

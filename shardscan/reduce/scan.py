@@ -17,18 +17,20 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, Task, in_flight
+from shardscan.plan import Block, CircuitTask, Task, in_flight
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.reduce.circuits import reduce_circuit
 from shardscan.reduce.matrices import reduce_matrix
 from shardscan.reduce.result import Result, Solver
 from shardscan.shards.ahead import Ahead
 
 Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
+KeepCircuits = Callable[[CircuitTask, Result], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A task that was kept: what it read, and why which of its tensors failed."""
+    """A task that was kept: what it read, and why which of its tensors or circuits failed."""
 
     task: str
     nbytes: int
@@ -49,20 +51,32 @@ def run(
     Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured, for
     which `keep` must pickle.
     """
-    get = dask.base.get_scheduler() or dask.threaded.get
-    keys = [("keep", task.name) for task in tasks]
+    sizes = {
+        ("block", task.name, index, i): block.window.nbytes
+        for task in tasks
+        for index, unit in enumerate(task.units)
+        for i, block in enumerate(unit.blocks)
+    }
     windows = (block.window for task in tasks for unit in task.units for block in unit.blocks)
-    # BLAS threads are the whole process's and change the bits: set once, before any worker starts
-    with (
-        Ahead(windows) if get is dask.threaded.get else nullcontext() as ahead,
-        threadpool_limits(limits=1, user_api="blas"),
-        dask.config.set({"multiprocessing.initializer": one_blas_thread}),
-        _Progress(tasks, progress),
-    ):
-        # fused steps would lose the keys that progress goes by
-        return list(
-            get(_graph(tasks, keep, in_flight(workers), ahead), keys, num_workers=workers, optimize_graph=False)
-        )
+    with Ahead(windows) if _scheduler() is dask.threaded.get else nullcontext() as ahead:
+        graph = _graph(tasks, keep, in_flight(workers), ahead)
+        return _on_workers(graph, tasks, workers, _Progress(sizes, progress))
+
+
+def run_circuits(
+    tasks: tuple[CircuitTask, ...],
+    keep: KeepCircuits,
+    *,
+    workers: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Done]:
+    """Reduce the circuits of every task, each by one worker, and `keep` them; as `run` otherwise."""
+    graph: dict[Any, Any] = {}
+    for task in tasks:
+        graph["circuits", task.name] = (reduce_circuit, task.circuit)
+        graph["keep", task.name] = (_keep, keep, task, ("circuits", task.name))
+    sizes = {("circuits", task.name): task.nbytes for task in tasks}
+    return _on_workers(graph, tasks, workers, _Progress(sizes, progress))
 
 
 def run_matrices(
@@ -79,10 +93,30 @@ def run_matrices(
         for index, unit in enumerate(task.units):
             graph["matrix", task.name, index] = (reduce_matrix, unit, solver)
         graph["keep", task.name] = (_keep, keep, task, [("matrix", task.name, i) for i in range(len(task.units))])
-    get = dask.base.get_scheduler() or dask.threaded.get
     keys = [("keep", task.name) for task in tasks]
-    with threadpool_limits(limits=blas_threads, user_api="blas"), _Progress(tasks, progress):
-        return list(get(graph, keys, num_workers=1, optimize_graph=False))
+    sizes = {("matrix", task.name, i): unit.nbytes for task in tasks for i, unit in enumerate(task.units)}
+    with threadpool_limits(limits=blas_threads, user_api="blas"), _Progress(sizes, progress):
+        return list(_scheduler()(graph, keys, num_workers=1, optimize_graph=False))
+
+
+def _on_workers(
+    graph: Mapping[Any, Any], tasks: Sequence[Task] | Sequence[CircuitTask], workers: int, progress: _Progress
+) -> list[Done]:
+    """Carry out a graph with one BLAS thread in every worker."""
+    keys = [("keep", task.name) for task in tasks]
+    # BLAS threads are the whole process's and change the bits: set once, before any worker starts
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        dask.config.set({"multiprocessing.initializer": one_blas_thread}),
+        progress,
+    ):
+        # fused steps would lose the keys that progress goes by
+        return list(_scheduler()(graph, keys, num_workers=workers, optimize_graph=False))
+
+
+def _scheduler() -> Callable[..., Any]:
+    """Whatever the caller has set up through dask, else threads here."""
+    return dask.base.get_scheduler() or dask.threaded.get
 
 
 def one_blas_thread() -> None:
@@ -121,22 +155,17 @@ def _reduce(block: Block, _: None, ahead: Ahead | None) -> Partial:
     return reduce_block(block, ahead)
 
 
-def _keep(keep: Keep, task: Task, results: list[Result]) -> Done:
+def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CircuitTask, results: Any) -> Done:
     return Done(task.name, task.nbytes, keep(task, results))
 
 
 class _Progress(Callback):
-    """Reports the bytes of every finished block."""
+    """Reports the bytes of every finished step that reads some."""
 
-    def __init__(self, tasks: tuple[Task, ...], report: Callable[[int], None] | None) -> None:
+    def __init__(self, sizes: Mapping[Any, int], report: Callable[[int], None] | None) -> None:
         super().__init__(posttask=self._posttask)
-        self.report = report
-        self.units = {task.name: task.units for task in tasks}
+        self.sizes, self.report = sizes, report
 
     def _posttask(self, key: Any, *_: Any) -> None:
-        if self.report and key[0] == "block":
-            _, task, unit, block = key
-            self.report(self.units[task][unit].blocks[block].window.nbytes)
-        if self.report and key[0] == "matrix":
-            _, task, unit = key
-            self.report(self.units[task][unit].nbytes)
+        if self.report and key in self.sizes:
+            self.report(self.sizes[key])

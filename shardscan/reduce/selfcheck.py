@@ -29,13 +29,19 @@ def checked(unit: Unit, result: Result, channels: Callable[[str], np.ndarray]) -
     if result.full:
         result = dataclasses.replace(result, full=_checked(result.full, channels("out"), _across(unit, "out")))
     for spectra in (result.heads, result.full):
-        if spectra is None or not (spectra.self_check > TOLERANCE).any():
-            continue
-        worst = int(np.nanargmax(spectra.self_check))
-        which = f"of head {worst} " if spectra is result.heads else ""
-        error = float(spectra.self_check[worst])
-        return Result(failure=f"the squares of the singular values {which}miss the norm of the weights by {error:.1e}")
+        if failure := spectra and missed(spectra, of_heads=spectra is result.heads):
+            return Result(failure=failure)
     return result
+
+
+def missed(spectra: Spectra, *, of_heads: bool) -> str | None:
+    """What to say of spectra of which one misses its norm by more than rounding."""
+    if not (spectra.self_check > TOLERANCE).any():
+        return None
+    worst = int(np.nanargmax(spectra.self_check))
+    which = f"of head {worst} " if of_heads else ""
+    error = float(spectra.self_check[worst])
+    return f"the squares of the singular values {which}miss the norm of the weights by {error:.1e}"
 
 
 def _across(unit: Unit, side: str) -> int:

@@ -7,7 +7,8 @@
 WITH heads AS (
     SELECT model, component, layer, role, head, spectrum, effective_rank, design_rank
     FROM ranks
-    WHERE head IS NOT NULL AND effective_rank IS NOT NULL AND model LIKE $model AND role LIKE $role
+    WHERE head IS NOT NULL AND kind <> 'circuit' AND effective_rank IS NOT NULL
+      AND model LIKE $model AND role LIKE $role
 )
 SELECT model, component, layer, role, count(*) AS heads,
        arg_min(head, (effective_rank, spectrum)) AS low_head, min(effective_rank) AS low_rank,

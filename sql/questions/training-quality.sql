@@ -1,6 +1,7 @@
 -- title: Power-law exponents of every role and layer
 -- why: Martin and Mahoney (WeightWatcher) find well-trained matrices between alpha 2 and 6, hardly trained ones above
---   and over-fitted ones below; exponents of heads rest on few values and say less than those of whole matrices.
+--   and over-fitted ones below; exponents of heads rest on few values and say less than those of whole matrices, and
+--   circuits, which nobody trains as such, are left out.
 -- parameter: low = 2.0: alpha below this counts as under
 -- parameter: high = 6.0: alpha above this counts as over
 -- parameter: role = %: LIKE pattern of roles
@@ -11,7 +12,7 @@ WITH fitted AS (
     SELECT f.model, m.component, f.role, f.layer, if(f.head IS NULL, 'matrix', 'heads') AS scope,
            f.alpha, f.ks_distance
     FROM spectrum_fits f LEFT JOIN matrices m ON m.model = f.model AND m.matrix = f.matrix
-    WHERE f.alpha IS NOT NULL AND f.model LIKE $model AND f.role LIKE $role
+    WHERE f.alpha IS NOT NULL AND m.kind IS DISTINCT FROM 'circuit' AND f.model LIKE $model AND f.role LIKE $role
 )
 SELECT model, component, role, layer, scope, count(*) AS spectra,
        median(alpha) AS alpha, min(alpha) AS min_alpha, max(alpha) AS max_alpha, median(ks_distance) AS ks_distance,

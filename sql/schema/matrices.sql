@@ -2,7 +2,7 @@ CREATE TABLE matrices (
     model            VARCHAR NOT NULL,
     matrix           VARCHAR NOT NULL,
     kind             VARCHAR NOT NULL,
-    tensor           VARCHAR NOT NULL,
+    tensor           VARCHAR,
     component        VARCHAR,
     layer            INTEGER,
     role             VARCHAR,
@@ -13,14 +13,19 @@ CREATE TABLE matrices (
     queries_per_head INTEGER
 );
 
-COMMENT ON TABLE matrices IS 'One row per logical 2-D weight.';
+COMMENT ON TABLE matrices IS 'One row per logical 2-D weight, and per circuit that was scanned.';
 COMMENT ON COLUMN matrices.model IS 'Name of the model in this store.';
-COMMENT ON COLUMN matrices.matrix IS 'Tensor name, or tensor#role for a slice, tensor[17] for an expert of a stack.';
-COMMENT ON COLUMN matrices.kind IS 'whole for a 2-D tensor; folded for an n-D one seen as first axis x the rest.';
-COMMENT ON COLUMN matrices.tensor IS 'Tensor that holds it.';
+COMMENT ON COLUMN matrices.matrix IS
+    'Tensor name, tensor#role for a slice, tensor[17] for an expert of a stack; circuit:text.3.ov.12 for the OV '
+    'circuit of head 12 in layer 3 of text.';
+COMMENT ON COLUMN matrices.kind IS
+    'whole for a 2-D tensor; folded for an n-D one seen as first axis x the rest; circuit for a product of two heads.';
+COMMENT ON COLUMN matrices.tensor IS 'Tensor that holds it; NULL for a circuit.';
 COMMENT ON COLUMN matrices.component IS 'Part of the model it belongs to: text, vision, encoder, ...; never NULL.';
 COMMENT ON COLUMN matrices.layer IS 'Layer number from 0; NULL only where there is none.';
-COMMENT ON COLUMN matrices.role IS 'What it does: q_proj, down_proj, embed_tokens, ...; other when no rule names it.';
+COMMENT ON COLUMN matrices.role IS
+    'What it does: q_proj, down_proj, ...; other when no rule names it. Of a circuit of query head h: ov is '
+    'W_O[:, h] W_V[kv(h)], qk is W_Q[h]^T W_K[kv(h)] without RoPE, biases and q/k norms (position 0, unnormalised).';
 COMMENT ON COLUMN matrices.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
 COMMENT ON COLUMN matrices.rows IS 'Output channels.';
 COMMENT ON COLUMN matrices.cols IS 'Input channels.';

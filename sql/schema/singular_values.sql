@@ -13,6 +13,7 @@ COMMENT ON COLUMN singular_values.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN singular_values.spectrum IS 'Spectrum id: see spectra.';
 COMMENT ON COLUMN singular_values.i IS 'Rank of the value, from 1.';
 COMMENT ON COLUMN singular_values.layer IS 'Layer of the matrix.';
-COMMENT ON COLUMN singular_values.role IS 'Role of the matrix.';
-COMMENT ON COLUMN singular_values.head IS 'Head number; NULL for the whole matrix.';
+COMMENT ON COLUMN singular_values.role IS 'Role of the matrix; ov or qk for a circuit.';
+COMMENT ON COLUMN singular_values.head IS
+    'Head number, of a circuit that of the query head; NULL for the whole matrix.';
 COMMENT ON COLUMN singular_values.sigma IS 'Singular value.';

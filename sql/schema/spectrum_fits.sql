@@ -1,7 +1,8 @@
 -- spectrum_fits: what is read off the singular values of a spectrum and cannot be computed well in SQL.
 -- λ = σ² (no 1/N), λ₁ the largest, N = max(rows, cols), M = min(rows, cols). Singular values below the method's floor
 -- (spectra.floor) are left out of everything. NULL: all of a spectrum of zeros or without values, all but the last two
--- norms where one value is left, the power law where all are equal.
+-- norms where one value is left, the power law where all are equal, mp_ and snr of a circuit: the bulk of a product is
+-- not that of one random matrix.
 --   alpha, xmin, ks_distance, tail_values
 --       power law p(λ) ~ λ^−α for λ ≥ xmin. For each xmin among the λ: n = #{λ ≥ xmin}, α = 1 + n/Σ ln(λ/xmin),
 --       D = max |1 − (λ/xmin)^(1−α) − j/n|, j = 0 … n−1 in ascending order; the α of the least D (Clauset, Shalizi &
@@ -45,8 +46,9 @@ COMMENT ON COLUMN spectrum_fits.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN spectrum_fits.spectrum IS 'Spectrum id: see spectra.';
 COMMENT ON COLUMN spectrum_fits.matrix IS 'Matrix id: see matrices.';
 COMMENT ON COLUMN spectrum_fits.layer IS 'Layer of the matrix.';
-COMMENT ON COLUMN spectrum_fits.role IS 'Role of the matrix.';
-COMMENT ON COLUMN spectrum_fits.head IS 'Head number from 0; NULL for the whole matrix. KV heads are stored once.';
+COMMENT ON COLUMN spectrum_fits.role IS 'Role of the matrix; ov or qk for a circuit.';
+COMMENT ON COLUMN spectrum_fits.head IS
+    'Head number from 0, of a circuit that of the query head; NULL for the whole matrix. KV heads are stored once.';
 COMMENT ON COLUMN spectrum_fits.alpha IS
     'Exponent of the power law lambda^-alpha of the tail: 1 + n / sum ln(lambda / xmin) (WeightWatcher).';
 COMMENT ON COLUMN spectrum_fits.xmin IS
@@ -61,11 +63,12 @@ COMMENT ON COLUMN spectrum_fits.log_norm IS 'log10 of the sum of lambda, the squ
 COMMENT ON COLUMN spectrum_fits.log_spectral_norm IS
     'log10 of the largest lambda, the squared spectral norm (WeightWatcher).';
 COMMENT ON COLUMN spectrum_fits.mp_edge IS
-    'Edge of the Marchenko-Pastur bulk, a lambda: mean lambda below it * (1 + sqrt(M/N))^2 (arXiv 1810.01075).';
+    'Edge of the Marchenko-Pastur bulk, a lambda: mean lambda below it * (1 + sqrt(M/N))^2 (arXiv 1810.01075). '
+    'NULL of a circuit.';
 COMMENT ON COLUMN spectrum_fits.mp_spikes IS 'Number of lambda above mp_edge.';
 COMMENT ON COLUMN spectrum_fits.mp_soft_rank IS
     'mp_edge / largest lambda: about 1 for random weights, near 0 where the largest values stand far out.';
 COMMENT ON COLUMN spectrum_fits.snr IS
-    'Sum of the sigma above snr_threshold / sum of the others (1 if none) / largest sigma (QuixiAI/spectrum).';
+    'Sum of sigma above snr_threshold / sum of the others (1 if none) / largest (QuixiAI/spectrum). NULL of a circuit.';
 COMMENT ON COLUMN spectrum_fits.snr_threshold IS
     'Interquartile range of sigma / 1.349 * (1 + sqrt(M/N)), as a sigma (QuixiAI/spectrum).';

@@ -1,5 +1,5 @@
 -- ranks: every rank metric of every spectrum, from its singular values σ₁ ≥ … ≥ σ_r.
--- r = min(rows, cols), N = max(rows, cols), λ = σ², p = σ/Σσ, q = λ/Σλ.
+-- r = min(rows, cols), of a circuit at most head_dim; N = max(rows, cols), λ = σ², p = σ/Σσ, q = λ/Σλ.
 --   top10_ratio, least10_ratio    Σ of the 10 largest (smallest) σ / Σσ
 --   first_last_ratio, condition   σ₁/σ_r; NULL where σ_r = 0 or below the method's floor: it would be a ratio to noise
 --   stable_rank                   Σλ/λ₁ (Rudelson & Vershynin 2007)
@@ -43,7 +43,7 @@ sums AS (
     FROM running
     GROUP BY model, spectrum
 )
-SELECT s.model, s.spectrum, s.matrix, m.component, s.layer, s.role, m.expert, s.head, s.rows, s.cols,
+SELECT s.model, s.spectrum, s.matrix, m.kind, m.component, s.layer, s.role, m.expert, s.head, s.rows, s.cols,
        a.top10 / a.s1 AS top10_ratio,
        a.least10 / a.s1 AS least10_ratio,
        CASE WHEN s.sigma_min > 0 AND coalesce(s.below_floor, 0) = 0
@@ -67,17 +67,19 @@ FROM spectra s
 LEFT JOIN sums a ON a.model = s.model AND a.spectrum = s.spectrum
 LEFT JOIN matrices m ON m.model = s.model AND m.matrix = s.matrix;
 
-COMMENT ON VIEW ranks IS 'Every rank metric of every spectrum: one row per head or whole matrix.';
+COMMENT ON VIEW ranks IS 'Every rank metric of every spectrum: one row per head, whole matrix or circuit.';
 COMMENT ON COLUMN ranks.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN ranks.spectrum IS 'Spectrum id: see spectra.';
 COMMENT ON COLUMN ranks.matrix IS 'Matrix id: see matrices.';
+COMMENT ON COLUMN ranks.kind IS 'whole for a tensor and its heads, circuit for a product of two heads.';
 COMMENT ON COLUMN ranks.component IS 'Part of the model the matrix belongs to.';
 COMMENT ON COLUMN ranks.layer IS 'Layer number from 0; NULL only where there is none.';
-COMMENT ON COLUMN ranks.role IS 'Role of the matrix.';
+COMMENT ON COLUMN ranks.role IS 'Role of the matrix; ov or qk for a circuit: see matrices.role.';
 COMMENT ON COLUMN ranks.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
-COMMENT ON COLUMN ranks.head IS 'Head number from 0; NULL for the whole matrix. KV heads occur once.';
-COMMENT ON COLUMN ranks.rows IS 'Rows of the matrix or head slice.';
-COMMENT ON COLUMN ranks.cols IS 'Columns of the matrix or head slice.';
+COMMENT ON COLUMN ranks.head IS
+    'Head number from 0, of a circuit that of the query head; NULL for the whole matrix. KV heads occur once.';
+COMMENT ON COLUMN ranks.rows IS 'Rows of the matrix, head slice or circuit.';
+COMMENT ON COLUMN ranks.cols IS 'Columns of the matrix, head slice or circuit.';
 COMMENT ON COLUMN ranks.top10_ratio IS 'Sum of the 10 largest singular values over the sum of all.';
 COMMENT ON COLUMN ranks.least10_ratio IS 'Sum of the 10 smallest singular values over the sum of all.';
 COMMENT ON COLUMN ranks.first_last_ratio IS 'Largest over smallest singular value; NULL where that is 0 or noise.';
@@ -93,6 +95,7 @@ COMMENT ON COLUMN ranks.energy_rank_95 IS 'Fewest singular values that hold 95 %
 COMMENT ON COLUMN ranks.energy_rank_99 IS 'Fewest singular values that hold 99 % of the sum of squares.';
 COMMENT ON COLUMN ranks.numerical_rank IS 'Singular values above max(rows, cols) * 2^-23 of the largest.';
 COMMENT ON COLUMN ranks.numerical_rank_1e6 IS 'Singular values above 1e-6 of the largest.';
-COMMENT ON COLUMN ranks.design_rank IS 'Number of singular values: min(rows, cols).';
+COMMENT ON COLUMN ranks.design_rank IS
+    'Number of singular values: min(rows, cols), of a circuit at most head_dim.';
 COMMENT ON COLUMN ranks.condition IS 'Condition number: the same as first_last_ratio.';
 COMMENT ON COLUMN ranks.entropy IS '-sum q ln q / ln design_rank, q as above: 1 where all are equal.';

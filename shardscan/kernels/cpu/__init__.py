@@ -5,24 +5,29 @@ Arrays in, arrays out; nothing here knows files, tensors or tasks.
 
 from shardscan.kernels.cpu.channels import channel_sums, keys
 from shardscan.kernels.cpu.fits import spectrum_fits
-from shardscan.kernels.cpu.lapack import add_gram, eigenvalues
+from shardscan.kernels.cpu.lapack import add_gram, eigenvalues, triangle
 from shardscan.kernels.cpu.patterns import count_patterns, count_truncated
 from shardscan.kernels.cpu.spectra import (
     LEAST_SIGMA,
+    Core,
     column_grams,
+    core,
     exact_full_spectrum,
     exact_spectrum,
     full_spectrum,
     gram_spectra,
+    product_spectrum,
     row_grams,
 )
 from shardscan.kernels.cpu.values import to_float64
 
 __all__ = [
     "LEAST_SIGMA",
+    "Core",
     "add_gram",
     "channel_sums",
     "column_grams",
+    "core",
     "count_patterns",
     "count_truncated",
     "eigenvalues",
@@ -31,7 +36,9 @@ __all__ = [
     "full_spectrum",
     "gram_spectra",
     "keys",
+    "product_spectrum",
     "row_grams",
     "spectrum_fits",
     "to_float64",
+    "triangle",
 ]

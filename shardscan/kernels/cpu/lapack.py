@@ -1,10 +1,10 @@
-"""REDUCE on the CPU, its LAPACK: the two routines of full spectra that NumPy has but does not show.
+"""REDUCE on the CPU, its LAPACK: the routines of spectra that NumPy has but does not show.
 
 NumPy's wheels carry an OpenBLAS with a symmetric rank-k update that adds to what is there (NumPy's product would need
 a second matrix) and a two-stage reduction to tridiagonal form (LAPACK 3.7's `dsyevd_2stage`), which does most of its
-work in the cache: eigenvalues of 4096² in 2.3 s where `dsyevd`, NumPy's, takes 3.1. Where the loaded BLAS does not
-have them, NumPy's own functions do the work. Both release the interpreter's lock, and have as many threads as
-threadpoolctl allows.
+work in the cache: eigenvalues of 4096² in 2.3 s where `dsyevd`, NumPy's, takes 3.1. Its `dgeqrf` is NumPy's own, which
+NumPy 2 calls with the interpreter's lock held, so that no other worker could run. Where the loaded BLAS does not have
+them, NumPy's own functions do the work. All here release the lock, and have as many threads as threadpoolctl allows.
 """
 
 from __future__ import annotations
@@ -66,6 +66,25 @@ def eigenvalues(gram: np.ndarray) -> np.ndarray:
     if info.value:
         raise np.linalg.LinAlgError(f"eigenvalues did not converge (LAPACK's info {info.value})")
     return values
+
+
+def triangle(w: np.ndarray) -> np.ndarray:
+    """R (min(rows, cols), cols) of a QR of float64 `w` (rows, cols), which it may destroy."""
+    rows, cols = w.shape
+    found = _routine("dgeqrf", "_")
+    if not found or not w.size:
+        return np.asarray(np.linalg.qr(w, mode="r"))
+    factorise, integer = found
+    w = np.asfortranarray(w)
+    reflectors, size, info, asked = np.empty(min(rows, cols)), np.empty(1), integer(0), integer(-1)
+
+    def call(work: np.ndarray, work_size: Any) -> None:
+        matrix = (byref(integer(rows)), byref(integer(cols)), _data(w), byref(integer(rows)), _data(reflectors))
+        factorise(*matrix, _data(work), byref(work_size), byref(info))
+
+    call(size, asked)
+    call(np.empty(int(size[0])), integer(int(size[0])))
+    return np.triu(w[: min(rows, cols)])
 
 
 def _data(array: np.ndarray) -> c_void_p:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from shardscan.kernels.cpu.lapack import add_gram, eigenvalues
+from shardscan.kernels.cpu.lapack import add_gram, eigenvalues, triangle
 from shardscan.kernels.cpu.values import to_float64
 
 LEAST_SIGMA = 1e-140  # below it squares leave float64's range
@@ -54,14 +55,57 @@ def exact_spectrum(w: np.ndarray) -> np.ndarray | None:
 
     The check comes first because LAPACK may hang on an infinity; the scaling because Σx² may overflow.
     """
+    scaled = _scaled(w if w.shape[0] >= w.shape[1] else w.T)
+    if scaled is None:
+        return None
+    sigma: np.ndarray = np.linalg.svd(triangle(scaled[0]), compute_uv=False) * scaled[1]
+    return sigma
+
+
+def _scaled(w: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """The values over their largest magnitude, and that; None where a value is not finite."""
     if not np.isfinite(w).all():
         return None
-    scale = np.abs(w).max(initial=0.0)
-    if scale == 0.0:
-        return np.zeros(min(w.shape))
-    w = (w if w.shape[0] >= w.shape[1] else w.T) / scale
-    sigma: np.ndarray = np.linalg.svd(np.linalg.qr(w, mode="r"), compute_uv=False) * scale
-    return sigma
+    scale = float(np.abs(w).max(initial=0.0))
+    return w / (scale or 1.0), scale
+
+
+class Core(NamedTuple):
+    """What the spectrum of a product needs of a factor w (long, d) = scale · Q · triangle.
+
+    `triangle` (min(long, d), d) and its largest singular value `norm`; `gram` (d, d) is that of w / scale, for checks.
+    """
+
+    triangle: np.ndarray
+    gram: np.ndarray
+    norm: float
+    scale: float
+
+
+def core(w: np.ndarray) -> Core | None:
+    """The core of a float64 factor (long, d); None where it holds a value that is not finite."""
+    scaled = _scaled(w)
+    if scaled is None:
+        return None
+    values, scale = scaled
+    gram = values.T @ values
+    r = triangle(values)
+    return Core(r, gram, float(np.linalg.norm(r, 2)), scale)
+
+
+def product_spectrum(left: Core, right: Core) -> tuple[np.ndarray, float, float] | None:
+    """Of left · rightᵀ, whose factors have one d: σ, largest first; what their rounding is relative to; a self-check.
+
+    The rounding of a product is relative to ‖left‖₂·‖right‖₂, however small its own σ₁ is. The self-check is
+    |Σσ² − ⟨leftᵀ·left, rightᵀ·right⟩| / (‖left‖_F²·‖right‖_F²). None where squares leave float64's range.
+    """
+    scale = left.scale * right.scale
+    if left.scale and right.scale and not LEAST_SIGMA < scale < 1 / LEAST_SIGMA:
+        return None
+    sigma = np.linalg.svd(left.triangle @ right.triangle.T, compute_uv=False)
+    squares = float(np.trace(left.gram) * np.trace(right.gram))
+    error = abs(float(np.sum(sigma**2) - np.vdot(left.gram, right.gram))) / (squares or 1.0)
+    return sigma * scale, left.norm * right.norm * scale, error
 
 
 def full_spectrum(panels: Iterable[np.ndarray], n: int) -> np.ndarray:
@@ -84,12 +128,12 @@ def exact_full_spectrum(panels: Iterable[np.ndarray], n: int) -> np.ndarray:
     TSQR (Demmel et al., "Communication-optimal parallel and sequential QR", arXiv 0808.2664), in about 8 n² float64
     values of memory.
     """
-    triangle: np.ndarray = np.zeros((0, n))
+    joined: np.ndarray = np.zeros((0, n))
     scale = 0.0
     for panel in panels:
         if not np.isfinite(panel).all():
             return np.full(n, np.nan)
         scale = scale or float(np.abs(panel).max(initial=0.0))  # squares of what is extreme leave float64's range
-        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, panel / (scale or 1.0)]), mode="r"))
-    sigma = np.linalg.svd(triangle, compute_uv=False) * scale
+        joined = triangle(np.vstack([joined, panel / (scale or 1.0)]))
+    sigma = np.linalg.svd(joined, compute_uv=False) * scale
     return np.concatenate([sigma, np.zeros(n - len(sigma))])

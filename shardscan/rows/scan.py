@@ -1,13 +1,9 @@
-"""CATALOG, its rows: one scan's arrays and commits as Arrow tables, with the columns of sql/schema.
-
-NULL means not computed: a NaN never becomes a value.
-"""
+"""CATALOG, its rows, all of one scan: which arrays of the store become which tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -16,19 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan import commits, store
-from shardscan.anatomy import Heads
-from shardscan.contents import Contents, Member, Region, members, regions
-from shardscan.kernels import FITS
+from shardscan.contents import Circuits, Contents, Member, Region, circuits, members, regions
 from shardscan.plan import FULL, HEADS
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import METHODS, TENSOR_STATISTICS, spectrum_floor
+from shardscan.reduce.result import TENSOR_STATISTICS
+from shardscan.rows import spectra
+from shardscan.rows.columns import Rows, numbers, repeat
 
-UNKNOWN = "NaN or infinite values, or squares beyond float64"
+CIRCUIT_ARRAYS = ("circuits", "circuits_facts")
 RUN_FACTS = ("options", "host", "versions")
-COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes"})
 SIZES = {"layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size"}
-Rows = tuple[str, pa.Table]
 
 
 def of_scan(held: Contents) -> Iterator[Rows]:
@@ -39,6 +33,10 @@ def of_scan(held: Contents) -> Iterator[Rows]:
     for folder, found in groups.items():
         for region in regions(folder, found):
             yield from _region(held, region, aliases)
+    for some in circuits(held):
+        sigma, facts = (store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in CIRCUIT_ARRAYS)
+        yield _matrices_of_circuits(held.model, some)
+        yield from spectra.tables(held.model, list(spectra.of_circuits(some, sigma, facts)))
     yield _model(held, everyone)
     yield _files(held.model, held.facts)
     yield _runs(held.model, commits.runs(held.scan))
@@ -73,8 +71,8 @@ def _region(held: Contents, region: Region, aliases: Mapping[str, str]) -> Itera
         if inside:
             sigma, facts = stack(name), stack(f"{name}_facts")
             slots = [region.slot(m) if product == FULL else region.slot(m)[:1] for m in inside]
-            found = [_spectra_of(m, product, sigma[at], facts[at]) for m, at in zip(inside, slots, strict=True)]
-            yield from _spectra(model, list(chain.from_iterable(found)))
+            found = [spectra.of_member(m, product, sigma[at], facts[at]) for m, at in zip(inside, slots, strict=True)]
+            yield from spectra.tables(model, list(chain.from_iterable(found)))
 
 
 def _tensors(model: str, region: Region, statistics: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> Rows:
@@ -95,7 +93,7 @@ def _tensors(model: str, region: Region, statistics: Mapping[str, np.ndarray], a
         "alias_of": pa.array([aliases.get(m.name) for m in members], pa.string()),
         "status": [m.status for m in members],
         "reason": pa.array([m.reason for m in members], pa.string()),
-        **{name: _numbers(values[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
+        **{name: numbers(values[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
         "quantiles_exact": pa.array(
             [is_exact(m.facts["tensor"]["dtype"]) if m.status == "ok" else None for m in members], pa.bool_()
         ),
@@ -113,8 +111,8 @@ def _distribution(model: str, region: Region, members: Sequence[Member], stack: 
         pieces.append((m.name, bins[finite], lo[finite], hi[finite], counts[bins][finite]))
     lengths = [len(piece[1]) for piece in pieces]
     return "distribution", pa.table({
-        "model": _repeat([model], [sum(lengths)]),
-        "tensor": _repeat([piece[0] for piece in pieces], lengths),
+        "model": repeat([model], [sum(lengths)]),
+        "tensor": repeat([piece[0] for piece in pieces], lengths),
         "bin": np.concatenate([piece[1] for piece in pieces]).astype(np.int32),
         "lo": np.concatenate([piece[2] for piece in pieces]),
         "hi": np.concatenate([piece[3] for piece in pieces]),
@@ -126,7 +124,7 @@ def _matrices(model: str, members: Sequence[Member]) -> Rows:
     matrices = [m.matrix or {} for m in members]
     heads = [matrix["heads"] or {"count": None, "queries": None} for matrix in matrices]
     return "matrices", pa.table({
-        "model": _repeat([model], [len(members)]),
+        "model": repeat([model], [len(members)]),
         "matrix": pa.array([matrix["id"] for matrix in matrices], pa.string()),
         "kind": pa.array([matrix["kind"] for matrix in matrices], pa.string()),
         "tensor": pa.array([m.name for m in members], pa.string()),
@@ -138,25 +136,40 @@ def _matrices(model: str, members: Sequence[Member]) -> Rows:
     })  # fmt: skip
 
 
+def _matrices_of_circuits(model: str, some: Circuits) -> Rows:
+    every = [(facts, head) for facts in some.facts.values() for head in range(facts["heads"])]
+    n = len(every)
+    return "matrices", pa.table({
+        "model": repeat([model], [n]),
+        "matrix": pa.array([f"{facts['id']}.{head}" for facts, head in every], pa.string()),
+        "kind": repeat(["circuit"], [n]),
+        "component": repeat([some.component], [n]),
+        "layer": pa.array([facts["layer"] for facts, _ in every], pa.int32()),
+        "role": repeat([some.kind], [n]),
+        "rows": pa.array([facts["rows"] for facts, _ in every], pa.int64()),
+        "cols": pa.array([facts["cols"] for facts, _ in every], pa.int64()),
+    })  # fmt: skip
+
+
 def _channels(
     model: str, region: Region, members: Sequence[Member], side: str, stacks: tuple[np.ndarray, np.ndarray]
 ) -> Rows:
     values, fingerprints = stacks
     lengths = [(m.matrix or {})["rows" if side == "out" else "cols"] for m in members]
-    numbers = [np.arange(n, dtype=np.int32) for n in lengths]
-    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(members, numbers, strict=True)]
+    indices = [np.arange(n, dtype=np.int32) for n in lengths]
+    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(members, indices, strict=True)]
     pieces = [values[region.slot(m)][:, :n] for m, n in zip(members, lengths, strict=True)]
     prints = [fingerprints[region.slot(m)][:n] for m, n in zip(members, lengths, strict=True)]
     stacked = np.concatenate(pieces, axis=1)
     return "channels", pa.table({
-        "model": _repeat([model], [sum(lengths)]),
-        "matrix": _repeat([(m.matrix or {})["id"] for m in members], lengths),
-        "axis": _repeat([side], [sum(lengths)]),
-        "channel": np.concatenate(numbers),
-        "layer": _repeat([m.place["layer"] for m in members], lengths, pa.int32()),
-        "role": _repeat([m.place["role"] for m in members], lengths),
+        "model": repeat([model], [sum(lengths)]),
+        "matrix": repeat([(m.matrix or {})["id"] for m in members], lengths),
+        "axis": repeat([side], [sum(lengths)]),
+        "channel": np.concatenate(indices),
+        "layer": repeat([m.place["layer"] for m in members], lengths, pa.int32()),
+        "role": repeat([m.place["role"] for m in members], lengths),
         "head": pa.concat_arrays(heads),
-        **{name: _numbers(stacked[i], name) for i, name in enumerate(CHANNEL_STATISTICS)},
+        **{name: numbers(stacked[i], name) for i, name in enumerate(CHANNEL_STATISTICS)},
         "fingerprint": np.concatenate(prints),
     })  # fmt: skip
 
@@ -166,96 +179,6 @@ def _heads_of_channels(member: Member, side: str, channel: np.ndarray) -> pa.Arr
     if heads and heads["axis"] == side:
         return pa.array(channel // heads["dim"], pa.int32())
     return pa.nulls(len(channel), pa.int32())
-
-
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """One spectrum as its tables show it; `sigma` is empty where there are no values, `facts` are SPECTRUM_FACTS."""
-
-    id: str
-    matrix: str
-    layer: int | None
-    role: str
-    head: int | None
-    rows: int
-    cols: int
-    sigma: np.ndarray
-    facts: np.ndarray
-
-    @property
-    def method(self) -> str:
-        return METHODS[int(self.facts[0])]
-
-    @property
-    def floor(self) -> float:
-        return spectrum_floor(self.method, float(self.sigma.max(initial=0.0)), self.rows, self.cols)
-
-
-def _spectra(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
-    shared = {
-        "spectrum": pa.array([s.id for s in spectra], pa.string()),
-        "matrix": pa.array([s.matrix for s in spectra], pa.string()),
-        "layer": pa.array([s.layer for s in spectra], pa.int32()),
-        "role": pa.array([s.role for s in spectra], pa.string()),
-        "head": pa.array([s.head for s in spectra], pa.int32()),
-    }
-    models = _repeat([model], [len(spectra)])
-    yield "spectra", pa.table({"model": models, **shared, **_facts_of_spectra(spectra)})
-    lengths = [len(s.sigma) for s in spectra]
-    indices = pa.array(np.repeat(np.arange(len(spectra), dtype=np.int32), lengths))
-    yield "singular_values", pa.table({
-        "model": _repeat([model], [sum(lengths)]),
-        "i": np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in lengths]),
-        **{name: shared[name].take(indices) for name in ("spectrum", "layer", "role", "head")},
-        "sigma": np.concatenate([s.sigma for s in spectra]),
-    })  # fmt: skip
-    fits = np.array([s.facts[-len(FITS) :] for s in spectra])
-    fitted = {name: _numbers(fits[:, i], name) for i, name in enumerate(FITS)}
-    yield "spectrum_fits", pa.table({"model": models, **shared, **fitted})
-
-
-def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
-    def of_values(function: Callable[[Spectrum], float | int]) -> list[float | int | None]:
-        return [function(s) if s.sigma.size else None for s in spectra]
-
-    return {
-        "rows": pa.array([s.rows for s in spectra], pa.int64()),
-        "cols": pa.array([s.cols for s in spectra], pa.int64()),
-        "rank": pa.array([min(s.rows, s.cols) for s in spectra], pa.int32()),
-        "sigma_max": pa.array(of_values(lambda s: float(s.sigma[0])), pa.float64()),
-        "sigma_min": pa.array(of_values(lambda s: float(s.sigma[-1])), pa.float64()),
-        "frobenius": pa.array(of_values(lambda s: float(np.sqrt(np.sum(s.sigma**2)))), pa.float64()),
-        "floor": pa.array(of_values(lambda s: s.floor), pa.float64()),
-        "below_floor": pa.array(of_values(lambda s: int((s.sigma < s.floor).sum())), pa.int32()),
-        "method": pa.array([s.method for s in spectra], pa.string()),
-        "self_check": pa.array([float(s.facts[1]) for s in spectra], pa.float64(), from_pandas=True),
-        "reason": pa.array([None if s.sigma.size else UNKNOWN for s in spectra], pa.string()),
-    }
-
-
-def _spectra_of(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
-    """The spectra of a member's heads, or of its whole matrix: σ (…, rank) and their facts (…, 15)."""
-    matrix, place = member.matrix or {}, member.place
-    rows, cols = matrix["rows"], matrix["cols"]
-    heads: Sequence[int | None] = (None,)
-    if product == HEADS:
-        division = Heads(**matrix["heads"])
-        rows, cols = division.slice_shape(rows, cols)
-        heads = range(division.count)
-    sigma, facts = np.atleast_2d(sigma), np.atleast_2d(facts)
-    for i, head in enumerate(heads):
-        known = METHODS[int(facts[i, 0])] != "none"
-        yield Spectrum(
-            id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
-            matrix=matrix["id"],
-            layer=place["layer"],
-            role=place["role"],
-            head=head,
-            rows=rows,
-            cols=cols,
-            sigma=sigma[i, : min(rows, cols)] if known else np.empty(0),
-            facts=facts[i],
-        )
 
 
 def _model(held: Contents, members: Sequence[Member]) -> Rows:
@@ -310,14 +233,3 @@ def _runs(model: str, records: Sequence[Mapping[str, Any]]) -> Rows:
 def _places(members: Sequence[Member]) -> dict[str, pa.Array]:
     types = {"component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32()}
     return {name: pa.array([m.place[name] for m in members], kind) for name, kind in types.items()}
-
-
-def _repeat(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:
-    """Each value as often as its length says, as one flat array."""
-    indices = np.repeat(np.arange(len(values), dtype=np.int32), lengths)
-    return pa.array(values, kind or pa.string()).take(pa.array(indices))
-
-
-def _numbers(values: np.ndarray, name: str) -> pa.Array:
-    """float64 statistics, NaN as NULL; counts as integers."""
-    return pa.array(values, pa.float64(), from_pandas=True).cast(pa.int64() if name in COUNTS else pa.float64())

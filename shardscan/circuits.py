@@ -1,0 +1,87 @@
+"""NAME, its products: which heads of a layer's weights multiply. Pure.
+
+The circuits of query head h (Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021): OV,
+W_O[:, h] · W_V[kv(h)], is what the head writes for what it reads, and QK, W_Q[h]ᵀ · W_K[kv(h)], where it looks, less
+RoPE, biases and the norms of q and k. kv(h) = h // (query heads of a KV head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shardscan.anatomy import Anatomy, Heads, Placed
+from shardscan.dtypes import DTYPES
+from shardscan.shards.address import Tensor
+
+# the roles whose heads multiply: on the left one head for each query head, on the right one for each KV head
+KINDS = {"ov": ("o_proj", "v_proj"), "qk": ("q_proj", "k_proj")}
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A weight as its heads multiply: each is a (length, heads.dim) matrix, whichever way it is stored."""
+
+    tensor: Tensor
+    heads: Heads
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """Of every query head of a layer, left · rightᵀ: the (rows, cols) product of its slice and that of its KV head."""
+
+    component: str
+    layer: int | None
+    kind: str
+    left: Factor
+    right: Factor
+
+    @property
+    def id(self) -> str:
+        """Of all heads; that of one ends in its number."""
+        return f"circuit:{self.component}.{'-' if self.layer is None else self.layer}.{self.kind}"
+
+    @property
+    def heads(self) -> int:
+        return self.left.heads.count
+
+    @property
+    def rows(self) -> int:
+        return self.left.length
+
+    @property
+    def cols(self) -> int:
+        return self.right.length
+
+    @property
+    def rank(self) -> int:
+        """Singular values of each head that are not 0 by construction."""
+        return min(self.rows, self.cols, self.left.heads.dim)
+
+    @property
+    def nbytes(self) -> int:
+        return self.left.tensor.nbytes + self.right.tensor.nbytes
+
+
+def circuits(anatomy: Anatomy) -> Iterator[Circuit]:
+    """The circuits of every layer whose weights are there with heads that fit each other."""
+    found = {(p.place.component, p.place.layer, p.place.role): f for p in anatomy.placed if (f := _factor(p))}
+    for kind, roles in KINDS.items():
+        for component, layer, role in found:
+            left, right = (found.get((component, layer, other)) for other in roles)
+            if role == roles[0] and left and right and _fit(left, right):
+                yield Circuit(component, layer, kind, left, right)
+
+
+def _factor(p: Placed) -> Factor | None:
+    """A float weight with heads; those of experts have no circuits of their own."""
+    heads = p.matrix.heads if p.matrix else None
+    if p.matrix is None or heads is None or p.place.expert is not None or DTYPES[p.tensor.dtype].kind != "float":
+        return None
+    return Factor(p.tensor, heads, p.matrix.cols if heads.axis == "out" else p.matrix.rows)
+
+
+def _fit(left: Factor, right: Factor) -> bool:
+    queries = right.heads.queries
+    return left.heads.dim == right.heads.dim and queries is not None and left.heads.count == queries * right.heads.count

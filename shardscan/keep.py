@@ -1,0 +1,49 @@
+"""STORE, its gate: results are written and committed only if they are of the contents that the scan began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from shardscan import store
+from shardscan.commits import Scan
+from shardscan.plan import CircuitTask, Task, Unit
+from shardscan.reduce import selfcheck
+from shardscan.reduce.result import Result
+from shardscan.shards.address import Tensor
+from shardscan.shards.probe import look
+
+CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
+
+
+def tensors(scan: Scan, seen: Mapping[str, list[int]], task: Task, results: Sequence[Result]) -> Mapping[str, str]:
+    """Write a task's results, less those of files that are no longer what the scan began with."""
+    kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
+    return store.write(scan, task, kept)
+
+
+def circuits(scan: Scan, seen: Mapping[str, list[int]], task: CircuitTask, result: Result) -> Mapping[str, str]:
+    """Write the circuits of a layer, unless a file of their factors is no longer what the scan began with."""
+    factors = (task.circuit.left, task.circuit.right)
+    are_as_seen = all(_is_as_seen(factor.tensor, seen) for factor in factors)
+    return store.write_circuits(scan, task, result if are_as_seen else Result(failure=CHANGED))
+
+
+def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:
+    """The result, if its file is as it was and its spectra have the norm that its statistics have."""
+    if not _is_as_seen(unit.placed.tensor, seen):
+        return Result(failure=CHANGED)
+
+    def channels(side: str) -> np.ndarray:
+        fresh: np.ndarray | None = getattr(result, f"channels_{side}")
+        return store.channels(scan, task.folder, unit, side) if fresh is None else fresh
+
+    return selfcheck.checked(unit, result, channels)
+
+
+def _is_as_seen(tensor: Tensor, seen: Mapping[str, list[int]]) -> bool:
+    try:
+        return look(tensor.path) == seen[tensor.file]
+    except OSError:
+        return False

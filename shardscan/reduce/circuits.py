@@ -1,0 +1,51 @@
+"""REDUCE, its circuits: spectra of the products of two heads, from d×d cores and never from the product itself.
+
+With QR of both factors the product is Q₁·R₁·R₂ᵀ·Q₂ᵀ, so its σ are those of R₁·R₂ᵀ. One head is in memory at a time, and
+the core of a KV head serves all its query heads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shardscan.circuits import Circuit, Factor
+from shardscan.errors import CheckpointError
+from shardscan.kernels import FITS, cpu
+from shardscan.reduce.fits import fitted
+from shardscan.reduce.result import METHODS, SELF_CHECK, SPECTRUM_FACTS, Result
+from shardscan.reduce.selfcheck import missed
+from shardscan.reduce.values import head_slice
+
+# what compares σ with those of one matrix of random entries, which a product is not
+OF_ONE_MATRIX = [SPECTRUM_FACTS.index(name) for name in FITS if name.startswith(("mp_", "snr"))]
+
+
+def reduce_circuit(circuit: Circuit) -> Result:
+    """The singular values of the circuits of all query heads of one layer."""
+    sigma = np.full((circuit.heads, circuit.rank), np.nan)
+    methods = np.full(circuit.heads, METHODS.index("none"))
+    largest, checks = np.full(circuit.heads, np.nan), np.full(circuit.heads, np.nan)
+    queries = circuit.heads // circuit.right.heads.count
+    try:
+        for head in range(circuit.heads):
+            if head % queries == 0:
+                right = _core(circuit.right, head // queries)
+            left = _core(circuit.left, head)
+            found = left and right and cpu.product_spectrum(left, right)
+            if found:
+                sigma[head], largest[head], checks[head] = found
+                methods[head] = METHODS.index("qr_cores")
+    except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only its circuits
+        return Result(failure=str(error))
+    spectra = fitted(sigma, methods, circuit.rows, circuit.cols, largest)
+    # QR, Gram and products err by about (rows + cols)·d·eps of ‖A‖_F²·‖B‖_F² at most (Higham 2002, §3.5 and §19.3),
+    # 5e-10 for heads of 128 × 8192: what cancels in A·B does not, so TOLERANCE is relative to that
+    spectra.facts[:, SELF_CHECK] = checks
+    spectra.facts[:, OF_ONE_MATRIX] = np.nan
+    failure = missed(spectra, of_heads=True)
+    return Result(failure=failure) if failure else Result(circuits=spectra)
+
+
+def _core(factor: Factor, head: int) -> cpu.Core | None:
+    w = head_slice(factor.tensor, factor.heads, head)
+    return cpu.core(w.T if factor.heads.axis == "out" else w)

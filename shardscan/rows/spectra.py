@@ -1,0 +1,134 @@
+"""CATALOG, its rows of spectra: singular values and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from shardscan.anatomy import Heads
+from shardscan.contents import Circuits, Member
+from shardscan.kernels import FITS
+from shardscan.plan import HEADS
+from shardscan.reduce.result import FLOOR, METHOD, METHODS, SELF_CHECK
+from shardscan.rows.columns import Rows, numbers, repeat
+
+UNKNOWN = "NaN or infinite values, or squares beyond float64"
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """One spectrum as its tables show it; `sigma` is empty where there are no values, `facts` are SPECTRUM_FACTS."""
+
+    id: str
+    matrix: str
+    layer: int | None
+    role: str
+    head: int | None
+    rows: int
+    cols: int
+    rank: int
+    sigma: np.ndarray
+    facts: np.ndarray
+
+    @property
+    def method(self) -> str:
+        return METHODS[int(self.facts[METHOD])]
+
+    @property
+    def floor(self) -> float:
+        return float(self.facts[FLOOR])
+
+
+def tables(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
+    """The rows of all tables that spectra have."""
+    shared = {
+        "spectrum": pa.array([s.id for s in spectra], pa.string()),
+        "matrix": pa.array([s.matrix for s in spectra], pa.string()),
+        "layer": pa.array([s.layer for s in spectra], pa.int32()),
+        "role": pa.array([s.role for s in spectra], pa.string()),
+        "head": pa.array([s.head for s in spectra], pa.int32()),
+    }
+    models = repeat([model], [len(spectra)])
+    yield "spectra", pa.table({"model": models, **shared, **_facts_of_spectra(spectra)})
+    lengths = [len(s.sigma) for s in spectra]
+    indices = pa.array(np.repeat(np.arange(len(spectra), dtype=np.int32), lengths))
+    yield "singular_values", pa.table({
+        "model": repeat([model], [sum(lengths)]),
+        "i": np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in lengths]),
+        **{name: shared[name].take(indices) for name in ("spectrum", "layer", "role", "head")},
+        "sigma": np.concatenate([s.sigma for s in spectra]),
+    })  # fmt: skip
+    fits = np.array([s.facts[-len(FITS) :] for s in spectra])
+    fitted = {name: numbers(fits[:, i], name) for i, name in enumerate(FITS)}
+    yield "spectrum_fits", pa.table({"model": models, **shared, **fitted})
+
+
+def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
+    def of_values(function: Callable[[Spectrum], float | int]) -> list[float | int | None]:
+        return [function(s) if s.sigma.size else None for s in spectra]
+
+    return {
+        "rows": pa.array([s.rows for s in spectra], pa.int64()),
+        "cols": pa.array([s.cols for s in spectra], pa.int64()),
+        "rank": pa.array([s.rank for s in spectra], pa.int32()),
+        "sigma_max": pa.array(of_values(lambda s: float(s.sigma[0])), pa.float64()),
+        "sigma_min": pa.array(of_values(lambda s: float(s.sigma[-1])), pa.float64()),
+        "frobenius": pa.array(of_values(lambda s: float(np.sqrt(np.sum(s.sigma**2)))), pa.float64()),
+        "floor": pa.array(of_values(lambda s: s.floor), pa.float64()),
+        "below_floor": pa.array(of_values(lambda s: int((s.sigma < s.floor).sum())), pa.int32()),
+        "method": pa.array([s.method for s in spectra], pa.string()),
+        "self_check": pa.array([float(s.facts[SELF_CHECK]) for s in spectra], pa.float64(), from_pandas=True),
+        "reason": pa.array([None if s.sigma.size else UNKNOWN for s in spectra], pa.string()),
+    }
+
+
+def of_member(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of a member's heads, or of its whole matrix: σ (…, rank) and their facts (…, 16)."""
+    matrix, place = member.matrix or {}, member.place
+    rows, cols = matrix["rows"], matrix["cols"]
+    heads: Sequence[int | None] = (None,)
+    if product == HEADS:
+        division = Heads(**matrix["heads"])
+        rows, cols = division.slice_shape(rows, cols)
+        heads = range(division.count)
+    sigma, facts, rank = np.atleast_2d(sigma), np.atleast_2d(facts), min(rows, cols)
+    for i, head in enumerate(heads):
+        yield Spectrum(
+            id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
+            matrix=matrix["id"],
+            layer=place["layer"],
+            role=place["role"],
+            head=head,
+            rows=rows,
+            cols=cols,
+            rank=rank,
+            sigma=_known(sigma[i, :rank], facts[i]),
+            facts=facts[i],
+        )
+
+
+def of_circuits(some: Circuits, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of some layers' circuits: σ (layers, head, rank) and their facts (layers, head, 16)."""
+    for index, circuit in some.facts.items():
+        for head in range(circuit["heads"]):
+            at = index - some.layers.start, head
+            id = f"{circuit['id']}.{head}"
+            yield Spectrum(
+                id=id,
+                matrix=id,
+                layer=circuit["layer"],
+                role=some.kind,
+                head=head,
+                rows=circuit["rows"],
+                cols=circuit["cols"],
+                rank=circuit["rank"],
+                sigma=_known(sigma[at][: circuit["rank"]], facts[at]),
+                facts=facts[at],
+            )
+
+
+def _known(sigma: np.ndarray, facts: np.ndarray) -> np.ndarray:
+    return sigma if METHODS[int(facts[METHOD])] != "none" else np.empty(0)
