@@ -12,7 +12,7 @@ import pytest
 
 from exactness import NUMPY, SUB_BYTE, channel_errors
 from shardscan.dtypes import DTYPES
-from shardscan.kernels import cpu, gpu
+from shardscan.kernels import Sums, cpu, gpu
 from shardscan.kernels.gpu.device import library
 from shardscan.reduce.blocks import kernel_values
 from shardscan.reduce.moments import Moments
@@ -26,35 +26,27 @@ EXACT = [5, 6, 7, 8]  # MIN, MAX, COUNT, ZEROS
 ODD_SHAPES = [*SHAPES, (0, 300), (1, 3), (3000, 1), (2500, 3), (65, 31), (64, 32), (7, 4097), (1030, 129)]
 
 
-def on_cpu(values: np.ndarray, table: np.ndarray | None, first_row: int = 0, columns: bool = True) -> gpu.Sums:
-    """What the CPU's kernels make of a block, in the GPU's form."""
-    rows, cols = values.shape
+def on_cpu(values: np.ndarray, table: np.ndarray | None, first_row: int = 0, columns: bool = True) -> Sums:
+    """What the CPU's kernels make of a block."""
     values = values.view()
     values.flags.writeable = False
-    keys = cpu.keys(first_row, first_row + rows), cpu.keys(0, cols)
-    sums = cpu.channel_sums(values, table, *keys, columns)
-    counts, tails = np.zeros(65_536, np.uint64), None
-    if values.dtype.kind == "u":
-        cpu.count_patterns(values.ravel(), counts)
-    else:
-        tails = cpu.count_truncated(values.ravel(), counts)
-    return gpu.Sums._make([*sums, counts, tails])
+    return cpu.statistics(values, table, first_row, columns)
 
 
-def on_gpu(values: np.ndarray, table: np.ndarray | None = None, first_row: int = 0, columns: bool = True) -> gpu.Sums:
+def on_gpu(values: np.ndarray, table: np.ndarray | None = None, first_row: int = 0, columns: bool = True) -> Sums:
     return gpu.statistics(gpu.load(values, table), first_row, columns)
 
 
-def moments(found: gpu.Sums) -> tuple[np.ndarray, np.ndarray]:
+def moments(found: Sums) -> tuple[np.ndarray, np.ndarray]:
     """Statistics (9, rows) and (9, cols)."""
     rows = Moments.from_shifted_sums(found.row_shifts, found.row_sums)
     return rows.statistics(), Moments.from_shifted_sums(found.column_shifts, found.column_sums).statistics()
 
 
-def equal(found: gpu.Sums, expected: gpu.Sums) -> None:
+def equal(found: Sums, expected: Sums) -> None:
     """All that is counted, compared or hashed is equal, and has the same dtypes and shapes."""
     assert found.tails == expected.tails
-    for name in gpu.Sums._fields[:-1]:
+    for name in Sums._fields[:-1]:
         a, b = getattr(found, name), getattr(expected, name)
         assert (a.shape, a.dtype) == (b.shape, b.dtype), name
         if name.endswith("_sums"):
@@ -279,7 +271,7 @@ def test_a_device_repeats_its_own_bits() -> None:
     first = gpu.statistics(block, 0, True)
     for _ in range(5):
         again = gpu.statistics(block, 0, True)
-        assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in gpu.Sums._fields)
+        assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in Sums._fields)
 
 
 def test_values_may_be_read_only_and_misaligned_by_rows() -> None:

@@ -16,6 +16,7 @@ from shardscan.kernels.cpu.spectra import (
     gram_spectra,
     row_grams,
 )
+from shardscan.kernels.cpu.statistics import statistics
 from shardscan.kernels.cpu.values import to_float64
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "keys",
     "row_grams",
     "spectrum_fits",
+    "statistics",
     "to_float64",
 ]
