@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardscan.kernels import FITS
+from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
-METHODS = ("none", "gram", "qr_svd")
+METHODS = ("none", "gram", "qr_svd", "gram_gpu")  # stored by index: new ones come last
 SPECTRUM_FACTS = ("method", "self_check", *FITS)  # of one spectrum: index in METHODS, error of Σσ², what was fitted
 GRAM_FLOOR = 1e-5  # of σ₁: above it σ from a float64 Gram matrix keep 7 digits
 
 
 def spectrum_floor(method: str, sigma_max: float, rows: int, cols: int) -> float:
     """Below this a method's singular values are its own noise."""
-    relative = GRAM_FLOOR if method == "gram" else max(rows, cols) * float(np.finfo(np.float64).eps)
+    relative = GRAM_FLOOR if method in ("gram", "gram_gpu") else max(rows, cols) * float(np.finfo(np.float64).eps)
     return relative * sigma_max
 
 
@@ -26,6 +27,7 @@ class Solver:
     """How whole matrices are solved; `exact` redoes by QR and SVD what lies below the floor of a Gram matrix."""
 
     exact: bool = False
+    device: Device = CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from shardscan.plan import Block, Task
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.matrices import reduce_matrix
 from shardscan.reduce.result import Result, Solver
 
@@ -40,6 +41,7 @@ def run(
     workers: int,
     in_flight: int,
     progress: Callable[[int], None] | None = None,
+    device: Device = CPU,
 ) -> list[Done]:
     """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
 
@@ -57,7 +59,7 @@ def run(
         _Progress(tasks, progress),
     ):
         # fused steps would lose the keys that progress goes by
-        return list(get(_graph(tasks, keep, in_flight), keys, num_workers=workers, optimize_graph=False))
+        return list(get(_graph(tasks, keep, in_flight, device), keys, num_workers=workers, optimize_graph=False))
 
 
 def run_matrices(
@@ -85,7 +87,7 @@ def one_blas_thread() -> None:
     threadpool_limits(limits=1, user_api="blas")
 
 
-def _graph(tasks: tuple[Task, ...], keep: Keep, in_flight: int) -> dict[Any, Any]:
+def _graph(tasks: tuple[Task, ...], keep: Keep, in_flight: int, device: Device) -> dict[Any, Any]:
     """Blocks in the order of the plan, each behind the gate that the one `in_flight` before it opens once merged."""
     graph: dict[Any, Any] = {}
     merged: list[Any] = []  # for every block, the step after which its partial is no more
@@ -96,7 +98,7 @@ def _graph(tasks: tuple[Task, ...], keep: Keep, in_flight: int) -> dict[Any, Any
                 n = len(merged)
                 gate = ("gate", n)
                 graph[gate] = (_open, merged[n - in_flight] if n >= in_flight else None)
-                graph["block", task.name, index, i] = (_reduce, block, gate)
+                graph["block", task.name, index, i] = (_reduce, block, device, gate)
                 graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
                 folded = ("merge", task.name, index, i)
                 merged.append(folded)
@@ -111,9 +113,9 @@ def _open(_: object) -> None:
     """A step that gives nothing but its end: what waits for it holds no memory of what it waited for."""
 
 
-def _reduce(block: Block, _: None) -> Partial:
+def _reduce(block: Block, device: Device, _: None) -> Partial:
     """Reduce a block whose gate is open."""
-    return reduce_block(block)
+    return reduce_block(block, device)
 
 
 def _keep(keep: Keep, task: Task, results: list[Result]) -> Done:

@@ -33,7 +33,8 @@ COMMENT ON COLUMN spectra.sigma_min IS 'Smallest singular value.';
 COMMENT ON COLUMN spectra.frobenius IS 'Frobenius norm: root of the sum of squared singular values.';
 COMMENT ON COLUMN spectra.floor IS 'Singular values below this are noise of the method.';
 COMMENT ON COLUMN spectra.below_floor IS 'How many singular values lie below floor.';
-COMMENT ON COLUMN spectra.method IS 'gram (float64 Gram and eigvalsh), qr_svd (float64 QR and SVD), none (see reason).';
+COMMENT ON COLUMN spectra.method IS
+    'gram (float64 Gram and eigvalsh), gram_gpu (both on a GPU), qr_svd (float64 QR and SVD), none (see reason).';
 COMMENT ON COLUMN spectra.self_check IS
     'Relative difference of the sum of squared singular values from the squared norm that the statistics gave.';
 COMMENT ON COLUMN spectra.reason IS 'Why there are no singular values.';
