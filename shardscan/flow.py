@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shardscan import anatomy, budget, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
+from shardscan.reduce import devices
 from shardscan.reduce.result import Result, Solver
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.probe import look
@@ -59,6 +60,10 @@ class Prepared:
     def workers(self) -> int:
         return self.budget.workers
 
+    @property
+    def device(self) -> devices.Device:
+        return self.solver.device
+
 
 def prepare(
     path: str | os.PathLike[str],
@@ -69,17 +74,19 @@ def prepare(
     exact: bool = False,
     blas_threads: int | None = None,
     memory_limit: int | None = None,
+    device: str = "auto",
 ) -> Prepared:
     """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if workers is not None and workers < 1:
         raise OptionError(f"{workers} workers do no work: take at least 1.")
+    solver = Solver(exact, devices.chosen(device))
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint)
     workers = workers or environment.processors()
     products = _products(spectra)
     planned = plan.plan(placed, products)
     fitting, room = _within_memory(planned, placed, workers, exact, memory_limit)
-    return Prepared(checkpoint, placed, planned, products, fitting, room, Solver(exact), blas_threads or workers)
+    return Prepared(checkpoint, placed, planned, products, fitting, room, solver, blas_threads or workers)
 
 
 def _within_memory(
@@ -130,6 +137,7 @@ def ingest(
     exact: bool = False,
     blas_threads: int | None = None,
     memory_limit: int | None = None,
+    device: str = "auto",
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -138,9 +146,11 @@ def ingest(
     `spectra` is 'none', 'heads', 'full' (of whole matrices) or 'heads,full'. `workers` threads, by default one for each
     processor there is, reduce blocks; `blas_threads`, by default as many, solve one whole matrix, and `exact` solves
     those by QR and SVD of which a Gram matrix loses the smallest values. `memory_limit`, in bytes of anonymous memory
-    and by default half of what is free, decides how many workers run; OptionError where not even one fits. `progress`
-    is called with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a
-    single tensor that fails is in the summary's `failures` and in `tensors.status`.
+    and by default half of what is free, decides how many workers run; OptionError where not even one fits. `device` is
+    'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device that can be used, else the CPU; OptionError where
+    the one that is named cannot be used. `progress` is called with the bytes reduced so far and the bytes there are.
+    Raises CheckpointError, FamilyError, StoreError; a single tensor that fails is in the summary's `failures` and in
+    `tensors.status`.
     """
     prepared = prepare(
         path,
@@ -150,6 +160,7 @@ def ingest(
         exact=exact,
         blas_threads=blas_threads,
         memory_limit=memory_limit,
+        device=device,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 
@@ -221,10 +232,19 @@ def _reduce(
 
     try:
         keep = partial(_keep, scan, commits.witness(scan) or {})
-        workers, threads = prepared.workers, prepared.blas_threads
-        blocks = reducing.run(todo.tasks, keep, workers=workers, in_flight=2 * workers, progress=advance)
+        workers, threads, solver = prepared.workers, prepared.blas_threads, prepared.solver
+        in_blocks: dict[str, object] = {"device": solver.device.name}
+        blocks = reducing.run(
+            todo.tasks,
+            partial(keep, in_blocks),
+            workers=workers,
+            in_flight=2 * workers,
+            progress=advance,
+            device=solver.device,
+        )
+        whole = {**in_blocks, "exact": solver.exact, "blas_threads": threads}
         return blocks + reducing.run_matrices(
-            todo.matrices, prepared.solver, keep, blas_threads=threads, progress=advance
+            todo.matrices, solver, partial(keep, whole), blas_threads=threads, progress=advance
         )
     finally:
         tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
@@ -247,6 +267,7 @@ def _run(
             "workers": prepared.workers,
             "blas_threads": prepared.blas_threads,
             "exact": prepared.solver.exact,
+            "device": prepared.device.name,
             "planned_memory": prepared.budget.peak,
         },
         "host": environment.host(),
@@ -254,12 +275,18 @@ def _run(
     }
 
 
-def _keep(scan: Scan, seen: Mapping[str, list[int]], task: plan.Task, results: Sequence[Result]) -> Mapping[str, str]:
+def _keep(
+    scan: Scan,
+    seen: Mapping[str, list[int]],
+    options: Mapping[str, object],
+    task: plan.Task,
+    results: Sequence[Result],
+) -> Mapping[str, str]:
     """Write a task's results, less those of files that are no longer what the scan began with."""
     from shardscan import store
 
     kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    return store.write(scan, task, kept)
+    return store.write(scan, task, kept, options)
 
 
 def _checked(scan: Scan, task: plan.Task, unit: plan.Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import shardscan
+import tiny
 from exactness import NUMPY, SUB_BYTE, channel_errors
 from shardscan.dtypes import DTYPES
 from shardscan.kernels import Sums, cpu, gpu
@@ -17,6 +20,7 @@ from shardscan.kernels.gpu.device import library
 from shardscan.reduce.blocks import kernel_values
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR
+from test_device import same_tables
 from test_kernels import ANY_BITS, INF, NAN, SHAPES, given, widened
 
 if not gpu.available():
@@ -440,6 +444,13 @@ def test_what_does_not_fit_is_said(room: Callable[[int], None]) -> None:
             attempt()
     room(64 << 20)
     check(x)
+
+
+def test_a_scan_has_the_tables_of_the_cpu(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    for device in ("cuda", "cpu"):
+        shardscan.ingest(model, tmp_path / device, spectra="heads,full", device=device)
+    same_tables(tmp_path / "cuda", tmp_path / "cpu")
 
 
 def test_devices_have_names_and_can_be_chosen() -> None:
