@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
-from shardscan.plan import PANEL_BYTES, Plan, Task, Unit
+from shardscan.plan import PANEL_BYTES, Plan, Task, Unit, in_flight
+from shardscan.shards.ahead import DEPTH
 
 BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
 LEAST = BASELINE + (96 << 20)  # below it nothing is promised
-WRITING = 48 << 20  # chunks on their way through zarr
+WRITING = 16 << 20  # chunks on their way through zarr
 DISTRIBUTION = 65_536 * 8
 CHANNEL = 10 * 8  # the moments of one
 DUCKDB = 80 << 20
@@ -41,8 +42,10 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
     units = [unit for task in plan.tasks for unit in task.units if unit.blocks]
     scratch = max(map(_scratch, units), default=0)
     partial = max(map(_partial, units), default=0)
-    # in flight are twice as many blocks as workers; beside them the tensors that they are parts of, and one task kept
-    running = workers * (scratch + 2 * partial) + 2 * max(map(_results, plan.tasks), default=0)
+    read = max((block.window.nbytes for unit in units for block in unit.blocks), default=0)
+    # beside what is in flight: what is read ahead, the tensors that those blocks are parts of, and one task kept
+    running = workers * scratch + in_flight(workers) * (partial + read) + DEPTH * read
+    running += 2 * max(map(_results, plan.tasks), default=0)
     rows = sum(sum(channels(p)) + min(p.tensor.parameters, 8192) for p in anatomy.placed)
     return Budget(
         workers=workers,

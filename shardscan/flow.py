@@ -235,12 +235,7 @@ def _reduce(
         workers, threads, solver = prepared.workers, prepared.blas_threads, prepared.solver
         in_blocks: dict[str, object] = {"device": solver.device.name}
         blocks = reducing.run(
-            todo.tasks,
-            partial(keep, in_blocks),
-            workers=workers,
-            in_flight=2 * workers,
-            progress=advance,
-            device=solver.device,
+            todo.tasks, partial(keep, in_blocks), workers=workers, progress=advance, device=solver.device
         )
         whole = {**in_blocks, "exact": solver.exact, "blas_threads": threads}
         return blocks + reducing.run_matrices(

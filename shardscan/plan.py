@@ -111,6 +111,11 @@ def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] 
     )
 
 
+def in_flight(workers: int) -> int:
+    """Blocks that are being reduced or wait to be merged: one to begin as soon as another ends."""
+    return workers + 1
+
+
 def _groups(anatomy: Anatomy) -> Iterator[Group]:
     by_folder: dict[tuple[str, str, str], list[Placed]] = {}
     for p in anatomy.placed:

@@ -15,6 +15,7 @@ DOORS = {
     "dask": {"reduce"},
     "duckdb": {"catalog", "ask"},
     "numba": {"kernels.cpu"},
+    "llvmlite": {"kernels.cpu"},
     "cupy": {"kernels.gpu"},
     "matplotlib": {"plots"},
     "click": {"cli"},

@@ -36,7 +36,7 @@ def main(product: str, path: str) -> None:
     for _ in range(2):
         kept.clear()
         started = time.perf_counter()
-        scan.run(tasks, keep, workers=workers, in_flight=2 * workers)
+        scan.run(tasks, keep, workers=workers)
         seconds = time.perf_counter() - started
     print(
         json.dumps({"seconds": seconds, "workers": workers, **(_check_stats if product == "stats" else _check)(kept)})

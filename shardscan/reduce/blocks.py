@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from shardscan.reduce.distribution import Tails, magnitude_quantile, tails_of_ex
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result, Spectra
+from shardscan.shards.ahead import Ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,17 @@ def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[
     return values, table
 
 
-def reduce_block(block: Block, device: Device = CPU) -> Partial:
-    """Read one block once and reduce it to whatever its unit needs of it."""
+def reduce_block(block: Block, device: Device = CPU, ahead: Ahead | None = None) -> Partial:
+    """Read one block once, or take what was read ahead, and reduce it to whatever its unit needs of it."""
     try:
-        raw = block.window.raw()
-        values, table = kernel_values(raw, block.window.dtype, (block.rows, block.cols))
-        # hashed first: on a GPU blocks wait for their turn, and should not wait for the disk within it
-        digest = xxhash.xxh3_128_digest(raw.data) if block.statistics else b""
-        sums, grams, by = device.reduce(values, table, block)
-        statistics = _statistics(sums, block.columns, digest) if sums else None
-        return Partial(statistics, Grams(block.heads.axis, grams, by) if block.heads and grams is not None else None)
+        with ahead.raw(block.window) if ahead else nullcontext(block.window.raw()) as raw:
+            values, table = kernel_values(raw, block.window.dtype, (block.rows, block.cols))
+            # hashed first: on a GPU blocks wait for their turn, and should not wait for the disk within it
+            digest = xxhash.xxh3_128_digest(raw.data) if block.statistics else b""
+            sums, grams, by = device.reduce(values, table, block)
+            statistics = _statistics(sums, block.columns, digest) if sums else None
+            solvable = Grams(block.heads.axis, grams, by) if block.heads and grams is not None else None
+            return Partial(statistics, solvable)
     except (OSError, CheckpointError) as error:  # one unreadable tensor costs only itself
         return Partial(failure=str(error))
 

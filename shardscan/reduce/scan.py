@@ -7,6 +7,7 @@ last step of a task keeps its results from within the worker, so what returns to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,12 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, Task
+from shardscan.plan import Block, Task, in_flight
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.matrices import reduce_matrix
 from shardscan.reduce.result import Result, Solver
+from shardscan.shards.ahead import Ahead
 
 Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
 
@@ -39,27 +41,29 @@ def run(
     keep: Keep,
     *,
     workers: int,
-    in_flight: int,
     progress: Callable[[int], None] | None = None,
     device: Device = CPU,
 ) -> list[Done]:
     """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
 
-    `keep` says why which tensors failed, by name. `in_flight` blocks at most are being reduced or wait to be merged.
+    `keep` says why which tensors failed, by name.
 
     Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured, for
     which `keep` must pickle.
     """
     get = dask.base.get_scheduler() or dask.threaded.get
     keys = [("keep", task.name) for task in tasks]
+    windows = (block.window for task in tasks for unit in task.units for block in unit.blocks)
     # BLAS threads are the whole process's and change the bits: set once, before any worker starts
     with (
+        Ahead(windows) if get is dask.threaded.get else nullcontext() as ahead,
         threadpool_limits(limits=1, user_api="blas"),
         dask.config.set({"multiprocessing.initializer": one_blas_thread}),
         _Progress(tasks, progress),
     ):
         # fused steps would lose the keys that progress goes by
-        return list(get(_graph(tasks, keep, in_flight, device), keys, num_workers=workers, optimize_graph=False))
+        graph = _graph(tasks, keep, in_flight(workers), device, ahead)
+        return list(get(graph, keys, num_workers=workers, optimize_graph=False))
 
 
 def run_matrices(
@@ -87,8 +91,8 @@ def one_blas_thread() -> None:
     threadpool_limits(limits=1, user_api="blas")
 
 
-def _graph(tasks: tuple[Task, ...], keep: Keep, in_flight: int, device: Device) -> dict[Any, Any]:
-    """Blocks in the order of the plan, each behind the gate that the one `in_flight` before it opens once merged."""
+def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, device: Device, ahead: Ahead | None) -> dict[Any, Any]:
+    """Blocks in the order of the plan, each behind the gate that the `most`-th before it opens once merged."""
     graph: dict[Any, Any] = {}
     merged: list[Any] = []  # for every block, the step after which its partial is no more
     for task in tasks:
@@ -97,8 +101,8 @@ def _graph(tasks: tuple[Task, ...], keep: Keep, in_flight: int, device: Device) 
             for i, block in enumerate(unit.blocks):
                 n = len(merged)
                 gate = ("gate", n)
-                graph[gate] = (_open, merged[n - in_flight] if n >= in_flight else None)
-                graph["block", task.name, index, i] = (_reduce, block, device, gate)
+                graph[gate] = (_open, merged[n - most] if n >= most else None)
+                graph["block", task.name, index, i] = (_reduce, block, gate, device, ahead)
                 graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
                 folded = ("merge", task.name, index, i)
                 merged.append(folded)
@@ -113,9 +117,9 @@ def _open(_: object) -> None:
     """A step that gives nothing but its end: what waits for it holds no memory of what it waited for."""
 
 
-def _reduce(block: Block, device: Device, _: None) -> Partial:
+def _reduce(block: Block, _: None, device: Device, ahead: Ahead | None) -> Partial:
     """Reduce a block whose gate is open."""
-    return reduce_block(block, device)
+    return reduce_block(block, device, ahead)
 
 
 def _keep(keep: Keep, task: Task, results: list[Result]) -> Done:

@@ -41,12 +41,14 @@ class Window:
         try:
             mapped = mmap.mmap(fd, self.offset + self.nbytes - start, access=mmap.ACCESS_READ, offset=start)
         except ValueError as error:
-            raise CheckpointError(
-                f"{self.path} is shorter than its header says: it changed after it was opened."
-            ) from error
+            raise self.too_short() from error
         finally:
             os.close(fd)
         return np.frombuffer(mapped, np.uint8, self.nbytes, self.offset - start)
+
+    def too_short(self) -> CheckpointError:
+        """What to raise where the file ends within the window."""
+        return CheckpointError(f"{self.path} is shorter than its header says: it changed after it was opened.")
 
     def read(self) -> np.ndarray:
         """The values in `shape`: a view where NumPy has the dtype, else decoded to float32 (see `shardscan.dtypes`)."""

@@ -11,8 +11,8 @@ that leaves them out.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from shardscan.kernels.cpu.compiler import kernel
 from shardscan.kernels.cpu.values import is_finite, load
 
 STRIP, TILE, PANEL = 4, 256, 32
@@ -29,7 +29,7 @@ _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _FINITE_ONLY = {"reassoc", "nnan", "nsz", "contract"}
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _bits(x):
     """Bits of float32(x) with −0 as 0 and one NaN: what fingerprints are made of."""
     if x != x:
@@ -38,14 +38,14 @@ def _bits(x):
     return np.float32(np.float32(x) + np.float32(0.0)).view(np.uint32)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _mix(product, key):
     z = product ^ key
     z = (z ^ (z >> np.uint64(32))) * _M2
     return z ^ (z >> np.uint64(29))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def keys(start, stop):
     """A 64-bit key per index (splitmix64), so that a value's place counts in a fingerprint."""
     out = np.empty(stop - start, np.uint64)
@@ -57,12 +57,12 @@ def keys(start, stop):
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _stride(n):
     return max(1, min(SAMPLE_STRIDE, n // SAMPLE_LEAST))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _finite_mean(values, table, stride):
     """The mean of the finite ones of every `stride`-th value, 0 where there are none, and their number."""
     total, n = 0.0, 0
@@ -74,13 +74,13 @@ def _finite_mean(values, table, stride):
     return total / max(n, 1), n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _too_few(sampled, stride, n):
     """Whether under half of a sample is finite: what is left may be a lone outlier, and the sums would cancel."""
     return 2 * sampled * stride < n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _row_shift(values, table):
     stride = _stride(values.size)
     mean, sampled = _finite_mean(values, table, stride)
@@ -89,7 +89,7 @@ def _row_shift(values, table):
     return mean
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _column_shifts(values, table, shifts):
     rows, cols = values.shape
     stride = _stride(rows)
@@ -107,7 +107,7 @@ def _column_shifts(values, table, shifts):
             shifts[j], _ = _finite_mean(values[:, j], table, 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _decode(values, table, x, product):
     """A piece of a row to scratch: its values and the first product of their fingerprints; True if all are finite."""
     bad = 0
@@ -119,19 +119,19 @@ def _decode(values, table, x, product):
     return bad == 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _ordered(v):
     """A float64 as an int64 of the same order, since LLVM vectorises integer minima only; `_unordered` undoes it."""
     k = np.float64(v).view(np.int64)
     return k ^ ((k >> 63) & _LOW_63)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _unordered(k):
     return np.int64(k ^ ((k >> 63) & _LOW_63)).view(np.float64)
 
 
-@njit(cache=True, nogil=True, fastmath=_FINITE_ONLY)
+@kernel(fastmath=_FINITE_ONLY)
 def _sum_row(x, shift, sums):
     s1, s2, s3, s4, sabs, zeros = 0.0, 0.0, 0.0, 0.0, 0.0, 0
     for j in range(x.size):
@@ -160,7 +160,7 @@ def _sum_row(x, shift, sums):
     sums[ZEROS] += zeros
 
 
-@njit(cache=True, nogil=True, fastmath=_FINITE_ONLY)
+@kernel(fastmath=_FINITE_ONLY)
 def _sum_columns(x, shifts, sums):
     """Four rows at a time: the accumulators are loaded and stored once for four values."""
     for j in range(shifts.size):
@@ -180,7 +180,7 @@ def _sum_columns(x, shifts, sums):
         sums[COUNT, j] += 4.0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _sum_value(v, shift, sums):
     """The slow path: one value into the sums of one channel, unless it is not finite."""
     if not is_finite(v):
@@ -197,7 +197,7 @@ def _sum_value(v, shift, sums):
     sums[ZEROS] += np.float64(v == 0.0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _row_fingerprint(product, column_keys):
     total = np.uint64(0)
     for j in range(product.size):
@@ -205,13 +205,13 @@ def _row_fingerprint(product, column_keys):
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _add_column_fingerprints(product, row_key, prints):
     for j in range(product.size):
         prints[j] += _mix(product[j], row_key)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _empty_sums(channels):
     sums = np.zeros((SUMS, channels))
     sums[MIN] = np.inf
@@ -219,7 +219,7 @@ def _empty_sums(channels):
     return sums
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _empty_tiles(channels):
     """Sums (tiles, SUMS, TILE): a tile's accumulators lie together, whatever the width of the block."""
     tiles = np.empty(((channels + TILE - 1) // TILE, SUMS, TILE))
@@ -227,14 +227,14 @@ def _empty_tiles(channels):
     return tiles
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _clear_tiles(tiles):
     tiles[:] = 0.0
     tiles[:, MIN] = np.inf
     tiles[:, MAX] = -np.inf
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _move_tiles(tiles, sums):
     """Add what the tiles hold to `sums` (SUMS, channels) and empty them."""
     for tile in range(tiles.shape[0]):
@@ -250,7 +250,7 @@ def _move_tiles(tiles, sums):
     _clear_tiles(tiles)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _strip_columns(x, strip, finite, shifts, sums):
     """A strip into the sums of its columns: four whole rows at once if they are finite, else value by value."""
     if finite and strip == STRIP:
@@ -261,7 +261,7 @@ def _strip_columns(x, strip, finite, shifts, sums):
             _sum_value(x[r, j], shifts[j], sums[:, j])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def channel_sums(values, table, row_keys, column_keys, columns):
     """Sums and fingerprints of every row and, if `columns`, every column of one block.
 

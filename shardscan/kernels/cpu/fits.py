@@ -28,9 +28,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from shardscan.kernels import FITS
+from shardscan.kernels.cpu.compiler import kernel
 
 (ALPHA, XMIN, DISTANCE, TAIL, ALPHA_WEIGHTED, LOG_ALPHA_NORM, LOG_NORM, LOG_SPECTRAL_NORM) = range(8)
 (MP_EDGE, MP_SPIKES, MP_SOFT_RANK, SNR, SNR_THRESHOLD) = range(8, len(FITS))
@@ -50,7 +50,7 @@ def spectrum_fits(sigma: np.ndarray, floors: np.ndarray, rows: int, cols: int) -
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fit_all(sigma, floors, spread, found):
     """`spread` is 1 + 1/√Q = 1 + √β, which the bulk's edge and the SNR's threshold share."""
     n, rank = sigma.shape
@@ -61,7 +61,7 @@ def _fit_all(sigma, floors, spread, found):
             _fit(sigma[i, :kept], x[:kept], log[:kept], spread, found[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _scale(sigma, floor, x):
     """σ/σ₁ of the values above the floor into x; their number. Everything is summed in these: no square overflows."""
     if sigma.size == 0 or not 0.0 < sigma[0] < np.inf:
@@ -75,7 +75,7 @@ def _scale(sigma, floor, x):
     return kept
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fit(sigma, x, log, spread, out):
     """All that one spectrum has: σ and x = σ/σ₁ (kept,), scratch `log` (kept,), out (len(FITS),)."""
     top = 2.0 * math.log10(sigma[0])
@@ -97,14 +97,14 @@ def _fit(sigma, x, log, spread, out):
     out[SNR] = _signal_to_noise(x, threshold, sigma[0])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _lambda(relative, first):
     """A multiple of λ₁ as λ; NaN where it leaves float64's range."""
     value = relative * first * first
     return value if value > 0.0 else np.nan
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _power_law(sigma, log):
     """α − 1, the index of xmin and D; the index is 0 where all values are equal. Fills `log` with ln(λ/λ₁).
 
@@ -127,7 +127,7 @@ def _power_law(sigma, log):
     return slope, last, least
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _ks_distance(log, k, slope, bound, likely):
     """D of the tail 0 … k and where it is reached; or the first deviation above `bound`, which rules the tail out.
 
@@ -144,13 +144,13 @@ def _ks_distance(log, k, slope, bound, likely):
     return distance, worst
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _deviation(log, k, slope, j):
     """Between the fitted and the empirical distribution function, at the value with j above it."""
     return abs(1.0 - math.exp(slope * (log[k] - log[j])) - (k - j) / (k + 1))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _bulk_edge(x, factor):
     """λ₊/λ₁ and the number of λ above it.
 
@@ -166,7 +166,7 @@ def _bulk_edge(x, factor):
     return edge, spikes
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _quantile(x, q):
     """By linear interpolation, as numpy's and torch's default; x in descending order."""
     at = q * (x.size - 1)
@@ -176,7 +176,7 @@ def _quantile(x, q):
     return low + (high - low) * (at - i)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _signal_to_noise(x, threshold, first):
     """Of σ = first·x; over a noise of 1, not `first`, where there is none."""
     signal = noise = 0.0

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from shardscan.kernels.cpu.compiler import kernel
 from shardscan.kernels.cpu.values import is_finite
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_patterns(codes, counts):
     """Add the bit patterns `codes` (n,) uint8 or uint16 to `counts`, in place."""
     for i in range(codes.size):
         counts[codes[i]] += np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _truncated_pattern(x):
     """The bfloat16 pattern of x truncated towards zero: what float32 rounds away from zero is stepped back."""
     f = np.float32(x)
@@ -25,7 +25,7 @@ def _truncated_pattern(x):
     return bits >> np.uint32(16)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_truncated(values, counts):
     """Add the truncated bfloat16 patterns of the finite `values` (n,) float32 or float64 to `counts`, in place.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from shardscan.kernels.cpu.compiler import kernel
 
 _EXPONENT = np.uint64(0x7FF0000000000000)
 
@@ -24,13 +26,13 @@ def _load_typed(values, table, j):
     return lambda values, table, j: np.float64(np.uint32(np.uint32(values[j]) << 16).view(np.float32))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def is_finite(x):
     """By its bits: compiled for speed, a comparison may be assumed never to meet a NaN."""
     return (np.float64(x).view(np.uint64) & _EXPONENT) != _EXPONENT
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _decode(values, table, top, left, out):
     for i in range(out.shape[0]):
         row = values[top + i]
