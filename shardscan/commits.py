@@ -98,7 +98,10 @@ def forget(scan: Scan) -> None:
 
 
 def commit(scan: Scan, record: Mapping[str, Any]) -> None:
-    """Vouch for one product of one task: `record` has task, product, version, tensors, and files with size and hash."""
+    """Vouch for one product of one task.
+
+    `record` has task, product, version, options, tensors, and files with size and hash.
+    """
     _write(scan.commits / f"{record['task']}.{record['product'].replace('/', '-')}.json", record)
 
 

@@ -32,11 +32,12 @@ def host() -> dict[str, object]:
 
 
 def facts() -> pa.Table:
-    """Rows of (what, value): versions, each BLAS with its threads, processors, memory, device, layout of the store."""
+    """Rows of (what, value): versions, each BLAS with its threads, processors, memory, devices, layout of the store."""
     import numpy as np  # noqa: F401  # threadpoolctl sees only what is loaded
     import pyarrow as pa
     from threadpoolctl import threadpool_info
 
+    from shardscan.reduce import devices
     from shardscan.store import LAYOUT
 
     found = {**versions(), "platform": platform.platform(), "executable": sys.executable}
@@ -46,7 +47,7 @@ def facts() -> pa.Table:
             found[f"blas of {_package(library['filepath'])}"] = f"{loaded}, {library['num_threads']} threads"
     found["processors"] = f"{processors()} usable of {os.cpu_count()}"
     found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
-    found["device"] = "cpu"
+    found["devices"] = ", ".join(["cpu", *devices.of_cuda()])
     found["store layout"] = str(LAYOUT)
     return pa.table({"what": list(found), "value": list(found.values())})
 

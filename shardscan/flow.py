@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shardscan import anatomy, budget, commits, environment, memory, plan, shards
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
+from shardscan.reduce import devices
 from shardscan.reduce.result import Solver
 from shardscan.shards.address import Checkpoint
 
@@ -54,6 +55,10 @@ class Prepared:
     def workers(self) -> int:
         return self.budget.workers
 
+    @property
+    def device(self) -> devices.Device:
+        return self.solver.device
+
 
 def prepare(
     path: str | os.PathLike[str],
@@ -64,17 +69,19 @@ def prepare(
     exact: bool = False,
     blas_threads: int | None = None,
     memory_limit: int | None = None,
+    device: str = "cpu",
 ) -> Prepared:
     """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if workers is not None and workers < 1:
         raise OptionError(f"{workers} workers do no work: take at least 1.")
+    solver = Solver(exact, devices.chosen(device))
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint)
     workers = workers or environment.processors()
     products = _products(spectra)
     planned = plan.plan(placed, products)
     fitting, room = _within_memory(planned, placed, workers, exact, memory_limit)
-    return Prepared(checkpoint, placed, planned, products, fitting, room, Solver(exact), blas_threads or workers)
+    return Prepared(checkpoint, placed, planned, products, fitting, room, solver, blas_threads or workers)
 
 
 def _within_memory(
@@ -125,6 +132,7 @@ def ingest(
     exact: bool = False,
     blas_threads: int | None = None,
     memory_limit: int | None = None,
+    device: str = "cpu",
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -134,9 +142,10 @@ def ingest(
     with commas. `workers` threads, by default one for each processor there is, reduce blocks; `blas_threads`, by
     default as many, solve one whole matrix, and `exact` solves those by QR and SVD of which a Gram matrix loses the
     smallest values. `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many
-    workers run; OptionError where not even one fits. `progress` is called with the bytes reduced so far and the bytes
-    there are. Raises CheckpointError, FamilyError, StoreError; a single tensor that fails is in the summary's
-    `failures` and in `tensors.status`, a layer's circuits in the former.
+    workers run; OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first
+    CUDA device that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is
+    called with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a
+    single tensor that fails is in the summary's `failures` and in `tensors.status`, a layer's circuits in the former.
     """
     prepared = prepare(
         path,
@@ -146,6 +155,7 @@ def ingest(
         exact=exact,
         blas_threads=blas_threads,
         memory_limit=memory_limit,
+        device=device,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 
@@ -217,13 +227,18 @@ def _reduce(
             progress(read, todo.bytes_to_read)
 
     try:
-        tensors, circuits = (partial(kept, scan, commits.witness(scan) or {}) for kept in (keep.tensors, keep.circuits))
-        workers, threads = prepared.workers, prepared.blas_threads
-        done = reducing.run(todo.tasks, tensors, workers=workers, progress=advance)
-        done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
-        return done + reducing.run_matrices(
-            todo.matrices, prepared.solver, tensors, blas_threads=threads, progress=advance
+        workers, threads, solver = prepared.workers, prepared.blas_threads, prepared.solver
+        in_blocks: dict[str, object] = {"device": solver.device.name}
+        whole = {**in_blocks, "exact": solver.exact, "blas_threads": threads}
+        seen = commits.witness(scan) or {}
+        blocks, circuits, matrices = (
+            partial(keep.tensors, scan, seen, in_blocks),
+            partial(keep.circuits, scan, seen),
+            partial(keep.tensors, scan, seen, whole),
         )
+        done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
+        done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
+        return done + reducing.run_matrices(todo.matrices, solver, matrices, blas_threads=threads, progress=advance)
     finally:
         tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
         if tasks:
@@ -245,6 +260,7 @@ def _run(
             "workers": prepared.workers,
             "blas_threads": prepared.blas_threads,
             "exact": prepared.solver.exact,
+            "device": prepared.device.name,
             "planned_memory": prepared.budget.peak,
         },
         "host": environment.host(),

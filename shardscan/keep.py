@@ -17,10 +17,16 @@ from shardscan.shards.probe import look
 CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
 
 
-def tensors(scan: Scan, seen: Mapping[str, list[int]], task: Task, results: Sequence[Result]) -> Mapping[str, str]:
+def tensors(
+    scan: Scan,
+    seen: Mapping[str, list[int]],
+    options: Mapping[str, object],
+    task: Task,
+    results: Sequence[Result],
+) -> Mapping[str, str]:
     """Write a task's results, less those of files that are no longer what the scan began with."""
     kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    return store.write(scan, task, kept)
+    return store.write(scan, task, kept, options)
 
 
 def circuits(scan: Scan, seen: Mapping[str, list[int]], task: CircuitTask, result: Result) -> Mapping[str, str]:

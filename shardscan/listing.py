@@ -39,7 +39,7 @@ def tensors(prepared: Prepared, *, long: bool = False) -> pa.Table:
 
 
 def headline(prepared: Prepared) -> str:
-    """The checkpoint in one line."""
+    """The checkpoint in one line, and the device unless it is the CPU."""
     c, a = prepared.checkpoint, prepared.anatomy
     from shardscan.anatomy import OTHER
 
@@ -50,7 +50,8 @@ def headline(prepared: Prepared) -> str:
         f"{_count(len(c), 'tensor')}, {c.parameters:,} parameters, {size(c.nbytes)} in {_count(len(c.files), 'file')}"
     )
     family = f"family {a.family}" if a.family else "no family fits"
-    return f"{visible(c.name)}: {what}; {'; '.join([family, *odd])}."
+    where = [f"on {prepared.device.name}"] * (prepared.device.name != "cpu")
+    return f"{visible(c.name)}: {what}; {'; '.join([family, *odd, *where])}."
 
 
 def without_circuits(prepared: Prepared) -> tuple[str, ...]:

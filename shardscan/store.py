@@ -71,8 +71,11 @@ def current(store: Path) -> list[Scan]:
     return sorted(speaking, key=lambda scan: str(attributes(scan)["model"]))
 
 
-def write(scan: Scan, task: Task, results: Sequence[Result]) -> dict[str, str]:
-    """Write a finished task's arrays, then commit each of its products; why which tensors failed, by name."""
+def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> dict[str, str]:
+    """Write a finished task's arrays, then commit each of its products; why which tensors failed, by name.
+
+    Commits record `options`: those that change the last bits of numbers, for which nothing is done again.
+    """
     files: dict[str, dict[str, tuple[int, str]]] = {product: {} for product in task.products}
     for unit, result in zip(task.units, results, strict=True):
         for product, name, values in _slot_arrays(unit, result):
@@ -80,7 +83,7 @@ def write(scan: Scan, task: Task, results: Sequence[Result]) -> dict[str, str]:
                 files[product] |= _write_slot(scan, f"{task.folder}/{name}", unit.slot, values)
     verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
     for product in sorted(task.products):
-        _commit(scan, task.name, product, verdicts, files[product])
+        _commit(scan, task.name, product, verdicts, files[product], options)
     return {unit.placed.tensor.name: r.failure for unit, r in zip(task.units, results, strict=True) if r.failure}
 
 
@@ -92,7 +95,7 @@ def write_circuits(scan: Scan, task: CircuitTask, result: Result) -> dict[str, s
     for name, values in arrays.items():
         files |= _write_slot(scan, f"{task.folder}/{name}", task.slot, values)
     verdict = {"status": "failed" if result.failure else "ok", "reason": result.failure, "digest": None}
-    _commit(scan, task.name, CIRCUITS, {task.circuit.id: verdict}, files)
+    _commit(scan, task.name, CIRCUITS, {task.circuit.id: verdict}, files, {})
     return {task.circuit.id: result.failure} if result.failure else {}
 
 
@@ -227,8 +230,9 @@ def _commit(
     product: str,
     verdicts: Mapping[str, Mapping[str, str | None]],
     files: Mapping[str, tuple[int, str]],
+    options: Mapping[str, object],
 ) -> None:
-    facts = {"task": task, "product": product, "version": __version__}
+    facts = {"task": task, "product": product, "version": __version__, "options": dict(options)}
     commits.commit(scan, {**facts, "tensors": verdicts, "files": files})
 
 

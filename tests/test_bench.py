@@ -12,8 +12,9 @@ import pytest
 
 from bench.__main__ import _merged
 from bench.measure import Failed, in_turn, middle, run
-from bench.row import Goal, Row, memory_of, versus
+from bench.row import Context, Goal, Row, memory_of, versus
 from bench.rows import ROWS
+from shardscan.reduce import devices
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,6 +100,16 @@ def test_rows_are_merged_by_name_and_an_absence_takes_no_number_away() -> None:
     assert [r["note"] for r in _merged(before, failed) if r["group"] == "channels"] == ["failed: it was killed"]
     assert _merged([], [row("channels", "channels", None, "x")])[0]["note"] == "x"
     assert "channels" not in {r["row"] for r in _merged(before, [row("channels", "channels", None)])}
+
+
+def test_without_a_gpu_its_rows_say_that_they_were_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "of_cuda", list)
+    found = ROWS["gpu"](Context(tmp_path))
+    assert [(row.row, row.ours, row.goal.at_least, row.note) for row in found] == [
+        ("gpu-torch", None, 2, "not run: no CUDA device"),
+        ("gpu-cpu", None, 20, "not run: no CUDA device"),
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_readme_names_every_row() -> None:

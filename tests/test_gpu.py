@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import shardscan
+import tiny
 from exactness import NUMPY, SUB_BYTE, channel_errors
 from shardscan.dtypes import DTYPES
-from shardscan.kernels import cpu, gpu
+from shardscan.kernels import Sums, cpu, gpu
 from shardscan.kernels.gpu.device import library
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR
 from shardscan.reduce.values import kernel_values
+from test_device import same_tables
 from test_kernels import ANY_BITS, INF, NAN, SHAPES, given, widened
 
 if not gpu.available():
@@ -26,35 +30,27 @@ EXACT = [5, 6, 7, 8]  # MIN, MAX, COUNT, ZEROS
 ODD_SHAPES = [*SHAPES, (0, 300), (1, 3), (3000, 1), (2500, 3), (65, 31), (64, 32), (7, 4097), (1030, 129)]
 
 
-def on_cpu(values: np.ndarray, table: np.ndarray | None, first_row: int = 0, columns: bool = True) -> gpu.Sums:
-    """What the CPU's kernels make of a block, in the GPU's form."""
-    rows, cols = values.shape
+def on_cpu(values: np.ndarray, table: np.ndarray | None, first_row: int = 0, columns: bool = True) -> Sums:
+    """What the CPU's kernels make of a block."""
     values = values.view()
     values.flags.writeable = False
-    keys = cpu.keys(first_row, first_row + rows), cpu.keys(0, cols)
-    sums = cpu.channel_sums(values, table, *keys, columns)
-    counts, tails = np.zeros(65_536, np.uint64), None
-    if values.dtype.kind == "u":
-        cpu.count_patterns(values.ravel(), counts)
-    else:
-        tails = cpu.count_truncated(values.ravel(), counts)
-    return gpu.Sums._make([*sums, counts, tails])
+    return cpu.statistics(values, table, first_row, columns)
 
 
-def on_gpu(values: np.ndarray, table: np.ndarray | None = None, first_row: int = 0, columns: bool = True) -> gpu.Sums:
+def on_gpu(values: np.ndarray, table: np.ndarray | None = None, first_row: int = 0, columns: bool = True) -> Sums:
     return gpu.statistics(gpu.load(values, table), first_row, columns)
 
 
-def moments(found: gpu.Sums) -> tuple[np.ndarray, np.ndarray]:
+def moments(found: Sums) -> tuple[np.ndarray, np.ndarray]:
     """Statistics (9, rows) and (9, cols)."""
     rows = Moments.from_shifted_sums(found.row_shifts, found.row_sums)
     return rows.statistics(), Moments.from_shifted_sums(found.column_shifts, found.column_sums).statistics()
 
 
-def equal(found: gpu.Sums, expected: gpu.Sums) -> None:
+def equal(found: Sums, expected: Sums) -> None:
     """All that is counted, compared or hashed is equal, and has the same dtypes and shapes."""
     assert found.tails == expected.tails
-    for name in gpu.Sums._fields[:-1]:
+    for name in Sums._fields[:-1]:
         a, b = getattr(found, name), getattr(expected, name)
         assert (a.shape, a.dtype) == (b.shape, b.dtype), name
         if name.endswith("_sums"):
@@ -279,7 +275,7 @@ def test_a_device_repeats_its_own_bits() -> None:
     first = gpu.statistics(block, 0, True)
     for _ in range(5):
         again = gpu.statistics(block, 0, True)
-        assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in gpu.Sums._fields)
+        assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in Sums._fields)
 
 
 def test_values_may_be_read_only_and_misaligned_by_rows() -> None:
@@ -448,6 +444,13 @@ def test_what_does_not_fit_is_said(room: Callable[[int], None]) -> None:
             attempt()
     room(64 << 20)
     check(x)
+
+
+def test_a_scan_has_the_tables_of_the_cpu(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    for device in ("cuda", "cpu"):
+        shardscan.ingest(model, tmp_path / device, spectra="heads,full", device=device)
+    same_tables(tmp_path / "cuda", tmp_path / "cpu")
 
 
 def test_devices_have_names_and_can_be_chosen() -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import numpy_gpu
 from shardscan.kernels import cpu, gpu
 from shardscan.kernels.cpu import channels as cpu_channels
 from shardscan.kernels.gpu import channels, device, spectra, values
@@ -21,31 +21,10 @@ from shardscan.reduce.result import GRAM_FLOOR
 WITHOUT_CUPY = "import sys; sys.modules['cupy'] = None; import numpy as np; from shardscan.kernels import gpu;"
 
 
-class DeviceIsFull(MemoryError):
-    """What CuPy raises."""
-
-
-def _decoded(block: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
-    values, table = block
-    return cpu.to_float64(values, table, 0, 0, np.empty(values.shape))
-
-
 @pytest.fixture
 def on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy in the place of CuPy."""
-    memory = SimpleNamespace(OutOfMemoryError=DeviceIsFull)
-    stand_in = SimpleNamespace(
-        asarray=np.asarray,
-        asnumpy=np.array,
-        cuda=SimpleNamespace(memory=memory),
-        linalg=np.linalg,
-        square=np.square,
-        zeros=np.zeros,
-    )
-    for module in (device, spectra):
-        monkeypatch.setattr(module, "library", lambda: stand_in)
-    monkeypatch.setattr(spectra, "load", lambda *block: block)
-    monkeypatch.setattr(spectra, "decoded", _decoded)
+    numpy_gpu.install(monkeypatch)
 
 
 def test_devices_are_listed_or_there_are_none() -> None:
@@ -80,7 +59,7 @@ def test_importing_the_kernels_loads_neither_cupy_nor_numba() -> None:
 @pytest.mark.parametrize(
     ("error", "becomes"),
     [
-        (DeviceIsFull("allocating 512 bytes"), gpu.OutOfMemory),
+        (numpy_gpu.DeviceIsFull("allocating 512 bytes"), gpu.OutOfMemory),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), gpu.OutOfMemory),
         (RuntimeError("CUSOLVER_STATUS_ALLOC_FAILED"), gpu.OutOfMemory),
         (RuntimeError("cudaErrorMemoryAllocation: out of memory"), gpu.OutOfMemory),
@@ -178,7 +157,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.M
 @pytest.mark.usefixtures("on_numpy")
 def test_one_matrix_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: np.ndarray) -> np.ndarray:
-        raise DeviceIsFull
+        raise numpy_gpu.DeviceIsFull
 
     monkeypatch.setattr(np.linalg, "eigvalsh", full)
     with pytest.raises(gpu.OutOfMemory):

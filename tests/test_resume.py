@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +13,6 @@ import shardscan
 import tiny
 from shardscan import catalog, commits, flow, keep, store
 from shardscan.errors import StoreError
-from shardscan.plan import Task
-from shardscan.reduce.result import Result
 
 
 def query(scans: Path, sql: str) -> list[tuple[object, ...]]:
@@ -26,11 +24,11 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
     """Stop the next run as Ctrl-C does, once it has committed this many tasks."""
     write, left = store.write, [tasks]
 
-    def stopping(scan: commits.Scan, task: Task, results: Sequence[Result]) -> dict[str, str]:
+    def stopping(*given: Any) -> dict[str, str]:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        return write(scan, task, results)
+        return write(*given)
 
     monkeypatch.setattr(store, "write", stopping)
 

@@ -268,16 +268,16 @@ def test_two_threads_are_in_the_kernels_at_once_and_blas_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both, met, blas = threading.Barrier(2), set[int](), list[set[int]]()
-    kernel = cpu.channel_sums
+    kernel = cpu.statistics
 
-    def waiting(*args: object) -> object:
+    def waiting(*args: Any) -> Any:
         blas.append({info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"})
         if threading.get_ident() not in met:
             met.add(threading.get_ident())
             both.wait(timeout=30)
         return kernel(*args)
 
-    monkeypatch.setattr(cpu, "channel_sums", waiting)
+    monkeypatch.setattr(cpu, "statistics", waiting)
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans", workers=2)
     assert len(met) == 2
     assert blas == [{1}] * len(blas)

@@ -18,6 +18,7 @@ ROWS: Mapping[str, Callable[[Context], Sequence[Row]]] = {
     "heads-8b-layer": tensors.heads,
     "full-4096": lambda context: tensors.full(context, 4096, 4096, (0.5, 1.2)),
     "full-4096x14336": lambda context: tensors.full(context, 14336, 4096, (1.3, 2.0)),
+    "gpu": tensors.gpu,
     "smollm2-per-head-table": smollm2.per_head_table,
     "weightlens-8-layers": models.weightlens,
     "weightwatcher-smollm2": models.weightwatcher,

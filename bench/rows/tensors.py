@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import llama8b
-from bench.measure import Run, in_turn, run
+from bench.measure import Failed, Run, in_turn, run
 from bench.row import Context, Goal, Missing, Row, agree, needs, versus
+from shardscan.reduce import devices
 
 PEERS = Path(__file__).parents[1] / "peers"
 
@@ -80,6 +81,40 @@ def full(context: Context, rows: int, cols: int, torch_goal: tuple[float, float]
         for library, peers in zip(libraries, theirs, strict=True)
     ]
     return made if _has("torch") else [*made, _without(f"{name}-torch", goals["torch"])]
+
+
+def gpu(context: Context) -> list[Row]:
+    """Every singular value of one layer's matrices on a GPU, beside torch on the same one and ours on the CPU."""
+    against = {"torch": "torch.linalg.svdvals, same GPU, float32", "cpu": "ours on the CPU"}
+    goals = {"torch": Goal(2), "cpu": Goal(20)}
+
+    def not_run(side: str, why: str) -> Row:
+        return Row(f"gpu-{side}", against[side], goal=goals[side], note=f"not run: {why}")
+
+    if not (found := devices.of_cuda()):
+        return [not_run(side, "no CUDA device") for side in against]
+    folder = context.scratch / f"layer-{context.size.hidden}"
+    shapes = llama8b.shapes(5, context.size)  # nothing is planted in the last of five layers
+    llama8b.write(folder, [(n, s) for n, s in shapes if ".layers.4." in n and len(s) == 2], context.size.config(5))
+
+    def ours_on(device: str) -> Run:
+        return run(["-m", "bench.ours.layer", device, str(folder)]).inner()
+
+    def peer() -> Run:
+        return run([str(PEERS / "layer_svd.py"), str(folder)])
+
+    lacks = peer().found.get("missing", "") if _has("torch") else "torch is not installed"
+    ways = [lambda: ours_on("cuda"), lambda: ours_on("cpu"), *([] if lacks else [lambda: peer().inner()])]
+    ours, on_cpu, *torch = in_turn(context.runs, *ways)
+    if ours[0].found["methods"] != ["gram_gpu"]:
+        raise Failed(f"what should run on {found[0]} ran as {ours[0].found['methods']}")
+    for what in ("largest", "nuclear"):
+        agree(what, ours[0].found[what], on_cpu[0].found[what], 1e-9)
+        for runs in torch:
+            agree(what, ours[0].found[what], runs[0].found[what], 1e-4)
+    made = [versus("gpu-cpu", against["cpu"], ours, on_cpu, goals["cpu"], device=found[0])]
+    made += [versus("gpu-torch", against["torch"], ours, runs, goals["torch"], device=found[0]) for runs in torch]
+    return [*made, not_run("torch", lacks)] if lacks else made
 
 
 def _tasks(product: str, folder: Path) -> Run:

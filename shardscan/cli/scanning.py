@@ -60,7 +60,7 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
     from shardscan import listing
     from shardscan.flow import prepare
 
-    prepared = prepare(path)
+    prepared = prepare(path, device="cpu")  # nothing is computed: no GPU is looked for
     write_rows(listing.tensors(prepared, long=long), format_, output)
     click.echo(listing.headline(prepared), err=True)
     _note(prepared.checkpoint.notes)
@@ -98,6 +98,15 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
     help="Anonymous memory that the scan may take, such as 512MB; default: half of what is free.",
 )
 @click.option(
+    "--device",
+    metavar="auto|cpu|cuda[:N]",
+    default="cpu",
+    show_default=True,
+    envvar="SHARDSCAN_DEVICE",
+    show_envvar=True,
+    help="What computes; auto: the first CUDA GPU if there is one, with CuPy, else the CPU. No GPU has run this yet.",
+)
+@click.option(
     "--blas-threads",
     type=click.IntRange(1),
     help="Threads that solve one whole matrix; default: as many as workers. Changes the last bits.",
@@ -109,7 +118,7 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 @prints_rows
 def ingest(
     path: str, store: str, name: str | None, spectra: str, exact: bool, workers: int | None, memory: int | None,
-    blas_threads: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
+    device: str, blas_threads: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -133,13 +142,15 @@ def ingest(
         exact=exact,
         blas_threads=blas_threads,
         memory_limit=memory,
+        device=device,
     )
     click.echo(listing.headline(prepared), err=True)
     _note(prepared.checkpoint.notes + listing.without_circuits(prepared))
     if dry_run:
         write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store))), format_, output)
         return
-    _say_if_compiling()
+    if prepared.device.name == "cpu":
+        _say_if_compiling()
     with _writing(store), progress_shown(prepared.checkpoint.name) as advance:
         summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
     click.echo(listing.read(summary), err=True)

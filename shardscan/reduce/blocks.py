@@ -13,9 +13,10 @@ import numpy as np
 import xxhash
 
 from shardscan.errors import CheckpointError
-from shardscan.kernels import cpu
+from shardscan.kernels import Sums, cpu
 from shardscan.plan import Block, Unit
-from shardscan.reduce.distribution import BINS, Tails, magnitude_quantile, tails_of_exact
+from shardscan.reduce.devices import CPU, Device
+from shardscan.reduce.distribution import Tails, magnitude_quantile, tails_of_exact
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result, Spectra
@@ -50,15 +51,20 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Grams:
-    """Gram matrices (heads, d, d) of a run of rows: whole heads where heads are rows, a share of each where columns."""
+    """Gram matrices (heads, d, d) of a run of rows: whole heads where heads are rows, a share of each where columns.
+
+    `device` made all of them, and is to solve them; the CPU where several did.
+    """
 
     axis: str
     matrices: np.ndarray
+    device: Device
 
     def merge(self, other: Grams) -> Grams:
         """Join two runs of rows: `other` comes after."""
         both = (self.matrices, other.matrices)
-        return Grams(self.axis, np.concatenate(both) if self.axis == "out" else both[0] + both[1])
+        joined = np.concatenate(both) if self.axis == "out" else both[0] + both[1]
+        return Grams(self.axis, joined, self.device if self.device == other.device else CPU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,17 @@ class Partial:
     failure: str | None = None
 
 
-def reduce_block(block: Block, ahead: Ahead | None = None) -> Partial:
+def reduce_block(block: Block, device: Device = CPU, ahead: Ahead | None = None) -> Partial:
     """Read one block once, or take what was read ahead, and reduce it to whatever its unit needs of it."""
     try:
         with ahead.raw(block.window) if ahead else nullcontext(block.window.raw()) as raw:
             values, table = kernel_values(raw, block.window.dtype, (block.rows, block.cols))
-            statistics = _statistics(raw, values, table, block) if block.statistics else None
-            return Partial(statistics, _grams(values, table, block))
+            # hashed first: on a GPU blocks wait for their turn, and should not wait for the disk within it
+            digest = xxhash.xxh3_128_digest(raw.data) if block.statistics else b""
+            sums, grams, by = device.reduce(values, table, block)
+            statistics = _statistics(sums, block.columns, digest) if sums else None
+            solvable = Grams(block.heads.axis, grams, by) if block.heads and grams is not None else None
+            return Partial(statistics, solvable)
     except (OSError, CheckpointError) as error:  # one unreadable tensor costs only itself
         return Partial(failure=str(error))
 
@@ -116,32 +126,17 @@ def _digest(unit: Unit, of_blocks: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(f"{tensor.dtype} {list(tensor.shape)} ".encode() + of_blocks)
 
 
-def _statistics(raw: np.ndarray, values: np.ndarray, table: np.ndarray | None, block: Block) -> Statistics:
-    rows, cols = values.shape
-    row_keys, column_keys = cpu.keys(block.first_row, block.first_row + rows), cpu.keys(0, cols)
-    out = cpu.channel_sums(values, table, row_keys, column_keys, block.columns)
-    row_shifts, row_sums, row_prints, column_shifts, column_sums, column_prints = out
-    counts, tails = np.zeros(BINS, np.uint64), None
-    if values.dtype.kind == "u":
-        cpu.count_patterns(values.ravel(), counts)
-    else:
-        tails = Tails(*cpu.count_truncated(values.ravel(), counts))
+def _statistics(sums: Sums, columns: bool, digest: bytes) -> Statistics:
+    """The statistics of one block from what kernels made of it."""
     return Statistics(
-        Moments.from_shifted_sums(row_shifts, row_sums),
-        row_prints,
-        Moments.from_shifted_sums(column_shifts, column_sums) if block.columns else None,
-        column_prints,
-        counts,
-        tails,
-        xxhash.xxh3_128_digest(raw.data),
+        Moments.from_shifted_sums(sums.row_shifts, sums.row_sums),
+        sums.row_prints,
+        Moments.from_shifted_sums(sums.column_shifts, sums.column_sums) if columns else None,
+        sums.column_prints,
+        sums.counts,
+        Tails(*sums.tails) if sums.tails else None,
+        digest,
     )
-
-
-def _grams(values: np.ndarray, table: np.ndarray | None, block: Block) -> Grams | None:
-    if block.heads is None:
-        return None
-    function = cpu.row_grams if block.heads.axis == "out" else cpu.column_grams
-    return Grams(block.heads.axis, function(values, table, block.heads.dim))
 
 
 def _finish_statistics(unit: Unit, s: Statistics) -> Result:
@@ -171,8 +166,8 @@ def _head_spectra(unit: Unit, grams: Grams) -> Spectra:
     assert matrix and matrix.heads
     heads = matrix.heads
     rank = heads.rank(matrix.rows, matrix.cols)
-    sigma, holds = cpu.gram_spectra(grams.matrices, rank, GRAM_FLOOR)
-    methods = np.where(holds, METHODS.index("gram"), METHODS.index("none")).astype(np.uint8)
+    sigma, holds, by = grams.device.gram_spectra(grams.matrices, rank, GRAM_FLOOR)
+    methods = np.where(holds, METHODS.index(by.gram), METHODS.index("none")).astype(np.uint8)
     for head in np.flatnonzero(~holds):
         exact = cpu.exact_spectrum(head_slice(unit.placed.tensor, heads, int(head)))
         sigma[head] = np.nan if exact is None else exact

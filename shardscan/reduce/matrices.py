@@ -7,6 +7,7 @@ have one in every worker, and the time is the eigensolver's, beside which a seco
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,17 +19,42 @@ from shardscan.reduce.result import METHODS, Result, Solver, spectrum_floor
 from shardscan.reduce.values import kernel_values
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """(k, n) of a matrix, n its shorter side: `width` columns of `values` from `left` on, `turned` where it is wide.
+
+    `values` (rows, cols) and `table` are as kernels take them.
+    """
+
+    values: np.ndarray
+    table: np.ndarray | None
+    left: int
+    width: int
+    turned: bool
+
+    def stored(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """A view of the values, as they are stored, and their table."""
+        piece = self.values[:, self.left : self.left + self.width]
+        return piece.T if self.turned else piece, self.table
+
+    def decoded(self) -> np.ndarray:
+        """A copy in float64."""
+        out = cpu.to_float64(self.values, self.table, 0, self.left, np.empty((len(self.values), self.width)))
+        return out.T if self.turned else out
+
+
 def reduce_matrix(unit: Unit, solver: Solver) -> Result:
     """The singular values of one tensor's matrix."""
     matrix = unit.placed.matrix
     assert matrix
     n = min(matrix.rows, matrix.cols)
     try:
-        sigma, method = cpu.full_spectrum(_panels(unit), n), "gram"
-        if sigma[0] <= cpu.LEAST_SIGMA and any(panel.any() for panel in _panels(unit)):
+        sigma, by = solver.device.full_spectrum(lambda: _panels(unit), n)
+        method = by.gram
+        if sigma[0] <= cpu.LEAST_SIGMA and any(panel.decoded().any() for panel in _panels(unit)):
             sigma[:] = np.nan  # the squares vanished, the weights did not
         if solver.exact and _is_unsure(sigma, matrix.rows, matrix.cols):
-            sigma, method = cpu.exact_full_spectrum(_panels(unit), n), "qr_svd"
+            sigma, method = cpu.exact_full_spectrum((panel.decoded() for panel in _panels(unit)), n), "qr_svd"
     except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only itself
         return Result(failure=str(error))
     known = "none" if np.isnan(sigma).any() else method
@@ -41,8 +67,8 @@ def _is_unsure(sigma: np.ndarray, rows: int, cols: int) -> bool:
     return bool(np.isnan(sigma).any() or sigma[-1] < spectrum_floor("gram", float(sigma[0]), rows, cols))
 
 
-def _panels(unit: Unit) -> Iterator[np.ndarray]:
-    """Float64 (k, n), n the shorter side: runs of rows of a tall matrix, runs of columns of a wide one, transposed."""
+def _panels(unit: Unit) -> Iterator[Panel]:
+    """The panels of a matrix: runs of rows of a tall one, runs of columns of a wide one."""
     tensor, matrix = unit.placed.tensor, unit.placed.matrix
     assert matrix
     rows, cols = matrix.rows, matrix.cols
@@ -50,13 +76,12 @@ def _panels(unit: Unit) -> Iterator[np.ndarray]:
     if rows >= cols:
         for start in range(0, rows, step):
             window = tensor.window(start, min(start + step, rows))
-            values, table = kernel_values(window.raw(), window.dtype, (window.shape[0], cols))
-            yield cpu.to_float64(values, table, 0, 0, np.empty((len(values), cols)))
+            yield Panel(*kernel_values(window.raw(), window.dtype, (window.shape[0], cols)), 0, cols, False)
         return
     window = tensor.window()
     values, table = kernel_values(window.raw(), window.dtype, (rows, cols))
     for start in range(0, cols, step):
-        yield cpu.to_float64(values, table, 0, start, np.empty((rows, min(step, cols - start)))).T
+        yield Panel(values, table, start, min(step, cols - start), True)
 
 
 def panel_rows(n: int) -> int:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardscan.kernels import FITS
+from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
-METHODS = ("none", "gram", "qr_svd", "qr_cores")
+METHODS = ("none", "gram", "qr_svd", "qr_cores", "gram_gpu")  # stored by index: new ones come last
 # of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
 SPECTRUM_FACTS = ("method", "self_check", "floor", *FITS)
 METHOD, SELF_CHECK, FLOOR = range(3)
@@ -19,8 +20,8 @@ GRAM_FLOOR = 1e-5  # of σ₁: above it σ from a float64 Gram matrix keep 7 dig
 
 def spectrum_floor(method: str, largest: float, rows: int, cols: int) -> float:
     """Below this a method's singular values are its own noise, relative to `largest`: σ₁, or that of two factors."""
-    relative = GRAM_FLOOR if method == "gram" else max(rows, cols) * float(np.finfo(np.float64).eps)
-    return relative * largest
+    by_gram = method in ("gram", "gram_gpu")
+    return largest * (GRAM_FLOOR if by_gram else max(rows, cols) * float(np.finfo(np.float64).eps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Solver:
     """How whole matrices are solved; `exact` redoes by QR and SVD what lies below the floor of a Gram matrix."""
 
     exact: bool = False
+    device: Device = CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from shardscan.plan import Block, CircuitTask, Task, in_flight
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.circuits import reduce_circuit
+from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.matrices import reduce_matrix
 from shardscan.reduce.result import Result, Solver
 from shardscan.shards.ahead import Ahead
@@ -43,6 +44,7 @@ def run(
     *,
     workers: int,
     progress: Callable[[int], None] | None = None,
+    device: Device = CPU,
 ) -> list[Done]:
     """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
 
@@ -59,7 +61,7 @@ def run(
     }
     windows = (block.window for task in tasks for unit in task.units for block in unit.blocks)
     with Ahead(windows) if _scheduler() is dask.threaded.get else nullcontext() as ahead:
-        graph = _graph(tasks, keep, in_flight(workers), ahead)
+        graph = _graph(tasks, keep, in_flight(workers), device, ahead)
         return _on_workers(graph, tasks, workers, _Progress(sizes, progress))
 
 
@@ -124,7 +126,7 @@ def one_blas_thread() -> None:
     threadpool_limits(limits=1, user_api="blas")
 
 
-def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, ahead: Ahead | None) -> dict[Any, Any]:
+def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, device: Device, ahead: Ahead | None) -> dict[Any, Any]:
     """Blocks in the order of the plan, each behind the gate that the `most`-th before it opens once merged."""
     graph: dict[Any, Any] = {}
     merged: list[Any] = []  # for every block, the step after which its partial is no more
@@ -135,7 +137,7 @@ def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, ahead: Ahead | None) 
                 n = len(merged)
                 gate = ("gate", n)
                 graph[gate] = (_open, merged[n - most] if n >= most else None)
-                graph["block", task.name, index, i] = (_reduce, block, gate, ahead)
+                graph["block", task.name, index, i] = (_reduce, block, gate, device, ahead)
                 graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
                 folded = ("merge", task.name, index, i)
                 merged.append(folded)
@@ -150,9 +152,9 @@ def _open(_: object) -> None:
     """A step that gives nothing but its end: what waits for it holds no memory of what it waited for."""
 
 
-def _reduce(block: Block, _: None, ahead: Ahead | None) -> Partial:
+def _reduce(block: Block, _: None, device: Device, ahead: Ahead | None) -> Partial:
     """Reduce a block whose gate is open."""
-    return reduce_block(block, ahead)
+    return reduce_block(block, device, ahead)
 
 
 def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CircuitTask, results: Any) -> Done:

@@ -36,7 +36,8 @@ COMMENT ON COLUMN spectra.floor IS
     'Singular values below this are noise of the method; for a circuit relative to the norms of its factors.';
 COMMENT ON COLUMN spectra.below_floor IS 'How many singular values lie below floor.';
 COMMENT ON COLUMN spectra.method IS
-    'gram (float64 Gram and eigvalsh), qr_svd (float64 QR and SVD), qr_cores (QR of both factors), none (see reason).';
+    'gram (float64 Gram and eigvalsh), gram_gpu (both on a GPU), qr_svd (float64 QR and SVD), qr_cores (QR of both '
+    'factors), none (see reason).';
 COMMENT ON COLUMN spectra.self_check IS
     'Relative difference of the sum of squared singular values from the squared norm that the statistics gave; of a '
     'circuit from its norm by Gram matrices, relative to the squared norms of its factors.';

@@ -19,6 +19,7 @@ from shardscan.kernels.cpu.spectra import (
     product_spectrum,
     row_grams,
 )
+from shardscan.kernels.cpu.statistics import statistics
 from shardscan.kernels.cpu.values import to_float64
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "product_spectrum",
     "row_grams",
     "spectrum_fits",
+    "statistics",
     "to_float64",
     "triangle",
 ]

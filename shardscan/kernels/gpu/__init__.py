@@ -5,7 +5,7 @@ CPU, but for one step: `load` puts a block on the device once, for all that is a
 fingerprints equal the CPU's; sums agree to 1e-9. Work goes to the thread's current device, which `use` selects.
 """
 
-from shardscan.kernels.gpu.channels import Sums, statistics
+from shardscan.kernels.gpu.channels import statistics
 from shardscan.kernels.gpu.device import NoDevice, OutOfMemory, available, use
 from shardscan.kernels.gpu.spectra import Inaccurate, column_grams, full_spectrum, gram_spectra, row_grams
 from shardscan.kernels.gpu.values import Block, load
@@ -15,7 +15,6 @@ __all__ = [
     "Inaccurate",
     "NoDevice",
     "OutOfMemory",
-    "Sums",
     "available",
     "column_grams",
     "full_spectrum",

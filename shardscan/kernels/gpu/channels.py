@@ -6,10 +6,9 @@ device already costs little. That shift cancels at least as little as the CPU's,
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from shardscan.kernels import Sums, Tails
 from shardscan.kernels.gpu.device import bordered, library
 from shardscan.kernels.gpu.values import THREADS, Block, blocks_of, launch, threads_for
 
@@ -18,25 +17,7 @@ BINS = 1 << 16
 SLICE_ROWS, SLICES = 64, 1024  # a thread sums one column of a slice: at least this many rows, at most this many slices
 COUNT_BLOCKS = 1024
 
-Tails = tuple[int, int, int, int, float]
 _Channels = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-class Sums(NamedTuple):
-    """What the CPU's `channel_sums` and its two counting kernels give for a block.
-
-    Shifts (n,), sums (9, n) and uint64 fingerprints (n,) of rows and columns; counts (65536,) uint64 of bit patterns;
-    `tails`, of values wider than 16 bits: zeros, near zeros, NaNs, infinities and the least |x| not 0.
-    """
-
-    row_shifts: np.ndarray
-    row_sums: np.ndarray
-    row_prints: np.ndarray
-    column_shifts: np.ndarray
-    column_sums: np.ndarray
-    column_prints: np.ndarray
-    counts: np.ndarray
-    tails: Tails | None
 
 
 @bordered()

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from shardscan.errors import OptionError
+
 # what the libraries below CuPy say, each in its own class of RuntimeError
 NO_MEMORY = ("ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
 NO_DEVICE = ("cudaErrorNoDevice", "cudaErrorInsufficientDriver")
 NO_LIBRARY = ("Failure finding", "failed to load")
 
 
-class NoDevice(Exception):
-    """CuPy, a CUDA library, its driver or the device is not there."""
+class NoDevice(OptionError):
+    """CuPy, a CUDA library, its driver or the device that was asked for is not there."""
 
 
 class OutOfMemory(Exception):

@@ -1,0 +1,48 @@
+"""Every singular value of all matrices of a checkpoint through our own graph, on one device, nothing kept on disk.
+
+    python -m bench.ours.layer cpu|cuda CHECKPOINT
+
+From mapped bytes to results in float64; the first matrix goes once before, so that kernels and libraries are there.
+Prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from shardscan.environment import processors
+from shardscan.flow import prepare
+from shardscan.plan import Task
+from shardscan.reduce import scan
+from shardscan.reduce.result import METHODS, Result
+
+
+def main(device: str, path: str) -> None:
+    prepared = prepare(path, spectra="full", device=device)
+    tasks = prepared.plan.matrices
+    kept: list[Result] = []
+
+    def keep(_: Task, results: Sequence[Result]) -> Mapping[str, str]:
+        kept.extend(results)
+        return {}
+
+    scan.run_matrices(tasks[:1], prepared.solver, keep, blas_threads=processors())
+    kept.clear()
+    started = time.perf_counter()
+    scan.run_matrices(tasks, prepared.solver, keep, blas_threads=processors())
+    seconds = time.perf_counter() - started
+    spectra = [result.full for result in kept if result.full]
+    found = {
+        "seconds": seconds,
+        "methods": sorted({METHODS[int(s.methods[0])] for s in spectra}),
+        "largest": max(float(s.sigma[0, 0]) for s in spectra),
+        "nuclear": float(sum(s.sigma.sum() for s in spectra)),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
