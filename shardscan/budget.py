@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
 from shardscan.plan import PANEL_BYTES, CircuitTask, Plan, Task, Unit, in_flight
+from shardscan.shards.address import Tensor
 from shardscan.shards.ahead import DEPTH
 
 BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
@@ -59,11 +60,11 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
     )
 
 
-def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, memory: int) -> Budget:
+def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, memory: int | None) -> Budget:
     """The most workers, of at most so many, that `memory` has room for; where there is none, one that does not fit."""
     for fewer in range(workers, 1, -1):
         found = budget(plan, anatomy, fewer, exact)
-        if found.peak <= memory:
+        if memory is None or found.peak <= memory:
             return found
     return budget(plan, anatomy, 1, exact)
 
@@ -80,9 +81,17 @@ def _scratch(unit: Unit) -> int:
     block = max(unit.blocks, key=lambda b: b.rows * b.cols)
     dtype = DTYPES[block.window.dtype]
     values = block.rows * block.cols
-    decoded = values * (8 if dtype.bits > 16 and dtype.kind != "float" else 0 if dtype.bits >= 8 else 1)
+    decoded = values * 8 if dtype.bits > 16 and dtype.kind != "float" else _copied(unit.placed.tensor, values)
     head = 8 * block.heads.dim * (block.cols if block.heads.axis == "out" else block.rows) if block.heads else 0
     return decoded + head + 2 * CHANNEL * (block.rows + block.cols)
+
+
+def _copied(tensor: Tensor, values: int) -> int:
+    """Of values that are no view of their file: unpacked to bytes, or off the border of their dtype."""
+    bits = DTYPES[tensor.dtype].bits
+    if bits < 8:
+        return values
+    return values * bits // 8 if tensor.offset % (bits // 8) else 0
 
 
 def _partial(unit: Unit) -> int:
@@ -97,11 +106,11 @@ def _results(task: Task) -> int:
 
 
 def _circuit(task: CircuitTask) -> int:
-    """Of one head while it is reduced; of a dtype under 8 bits all values are unpacked where heads are columns."""
+    """Of one head while it is reduced; where heads are columns it is cut from all values."""
     factors = (task.circuit.left, task.circuit.right)
-    packed = [f.tensor.parameters for f in factors if f.heads.axis == "in" and DTYPES[f.tensor.dtype].bits < 8]
+    copied = [_copied(f.tensor, f.tensor.parameters if f.heads.axis == "in" else 0) for f in factors]
     dim = factors[0].heads.dim
-    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(packed, default=0)
+    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(copied)
 
 
 def _matrix(unit: Unit, exact: bool) -> int:
@@ -109,4 +118,5 @@ def _matrix(unit: Unit, exact: bool) -> int:
     assert matrix
     n = min(matrix.rows, matrix.cols)
     panels = 2 * min(PANEL_BYTES + 8 * 8 * n, 8 * matrix.rows * matrix.cols)
-    return panels + 8 * n * n * (EXACT if exact else 1)
+    wide = _copied(unit.placed.tensor, matrix.rows * matrix.cols) if matrix.rows < matrix.cols else 0
+    return panels + wide + 8 * n * n * (EXACT if exact else 1)

@@ -45,7 +45,10 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One tensor as the store holds it, its commit's verdict, and which products have its spectra."""
+    """One tensor as the store holds it, its commit's verdict, and its spectra: the products that have them, or failed.
+
+    `failures` says why, by product.
+    """
 
     facts: Mapping[str, Any]
     slot: tuple[int, int]
@@ -53,6 +56,7 @@ class Member:
     reason: str | None
     digest: str | None
     spectra: frozenset[str]
+    failures: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -85,13 +89,17 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Circuits:
-    """Circuits of neighbouring layers of one folder, by their place in its stack: those that are committed."""
+    """Circuits of neighbouring layers of one folder, by their place in its stack: those that are committed.
+
+    `failures` says why there are no values, by place.
+    """
 
     folder: str
     component: str
     kind: str
     layers: slice
     facts: Mapping[int, Mapping[str, Any]]
+    failures: Mapping[int, str]
 
 
 def contents(scan: Scan) -> Contents:
@@ -112,19 +120,16 @@ def circuits(held: Contents) -> Iterator[Circuits]:
     """Every circuit that is committed, a few layers at a time."""
     for folder, group in store.groups(held.scan):
         found = group["circuits"]
-        done = {i: facts for i, facts in enumerate(found) if _holds_circuit(facts, i, folder, held.done)}
+        names = [task_name(folder, facts["layer"], (i, 0)) for i, facts in enumerate(found)]
+        done = {i: held.done[name, CIRCUITS] for i, name in enumerate(names) if (name, CIRCUITS) in held.done}
+        verdicts = {i: record["tensors"][found[i]["id"]] for i, record in done.items()}
         for first in range(0, len(found), CIRCUITS_AT_ONCE):
             layers = slice(first, first + CIRCUITS_AT_ONCE)
-            inside = {i: facts for i, facts in done.items() if layers.start <= i < layers.stop}
+            inside = {i: v for i, v in verdicts.items() if layers.start <= i < layers.stop}
+            failures = {i: str(v["reason"]) for i, v in inside.items() if v["status"] == "failed"}
             if inside:
-                yield Circuits(folder, group["component"], group["role"], layers, inside)
-
-
-def _holds_circuit(
-    facts: Mapping[str, Any], index: int, folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> bool:
-    record = done.get((task_name(folder, facts["layer"], (index, 0)), CIRCUITS))
-    return record is not None and record["tensors"][facts["id"]]["status"] == "ok"
+                facts = {i: found[i] for i in inside}
+                yield Circuits(folder, group["component"], group["role"], layers, facts, failures)
 
 
 def regions(folder: str, found: Sequence[Member]) -> Iterator[Region]:
@@ -153,5 +158,13 @@ def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str]
     verdict = verdicts.get(STATS) or {"status": "pending", "reason": None, "digest": None}
     matrix = facts["matrix"] or {"heads": None}
     possible = [HEADS] * bool(matrix["heads"]) + [FULL]
-    spectra = frozenset(p for p in possible if (found := verdicts.get(p)) and found["status"] == "ok")
-    return Member(facts, slot, str(verdict["status"]), verdict["reason"] or facts["reason"], verdict["digest"], spectra)
+    found = {p: v for p in possible if (v := verdicts.get(p))}
+    return Member(
+        facts,
+        slot,
+        str(verdict["status"]),
+        verdict["reason"] or facts["reason"],
+        verdict["digest"],
+        frozenset(p for p, v in found.items() if v["status"] == "ok"),
+        {p: v["reason"] for p, v in found.items() if v["status"] == "failed"},
+    )

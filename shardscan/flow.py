@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardscan import anatomy, budget, commits, environment, memory, plan, shards
+from shardscan.budget import Budget
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
+from shardscan.plan import Plan
 from shardscan.reduce import devices
 from shardscan.reduce.result import Solver
 from shardscan.shards.address import Checkpoint
@@ -40,24 +42,33 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checkpoint with every tensor placed, and the plan of its full scan."""
+    """A checkpoint with every tensor placed, the plan of its full scan, and what it may take.
+
+    `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell.
+    """
 
     checkpoint: Checkpoint
     anatomy: Anatomy
     plan: plan.Plan
     products: frozenset[str]
-    budget: budget.Budget
+    workers: int
     room: int | None
     solver: Solver
     blas_threads: int
 
     @property
-    def workers(self) -> int:
-        return self.budget.workers
-
-    @property
     def device(self) -> devices.Device:
         return self.solver.device
+
+    def budget(self, todo: Plan) -> Budget:
+        """What a plan takes, with as many workers as there is room for. OptionError where not even one fits."""
+        planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, self.room)
+        if self.room is not None and planned.peak > self.room:
+            raise OptionError(
+                f"this scan needs {_mb(planned.peak)} of memory and may take {_mb(self.room)}: allow more with "
+                "--memory, or ask for other --spectra."
+            )
+        return planned
 
 
 def prepare(
@@ -74,37 +85,25 @@ def prepare(
     """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if workers is not None and workers < 1:
         raise OptionError(f"{workers} workers do no work: take at least 1.")
+    room = _room(memory_limit)
     solver = Solver(exact, devices.chosen(device))
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint)
-    workers = workers or environment.processors()
-    products = _products(spectra)
+    products, processors = _products(spectra), environment.processors()
     planned = plan.plan(placed, products)
-    fitting, room = _within_memory(planned, placed, workers, exact, memory_limit)
-    return Prepared(checkpoint, placed, planned, products, fitting, room, solver, blas_threads or workers)
+    return Prepared(
+        checkpoint, placed, planned, products, workers or processors, room, solver, blas_threads or processors
+    )
 
 
-def _within_memory(
-    planned: plan.Plan, placed: Anatomy, workers: int, exact: bool, limit: int | None
-) -> tuple[budget.Budget, int | None]:
-    """As many workers as there is room for, and the room: by default half of what is free, None where unknown."""
-    if limit and limit < budget.LEAST:
+def _room(limit: int | None) -> int | None:
+    """What is allowed, by default half of what is free; None where the system does not tell."""
+    if limit is None:
+        there_is = memory.available()
+        return there_is // 2 if there_is is not None else None
+    if limit < budget.LEAST:
         raise OptionError(f"{_mb(limit)} of memory are too few for any scan: take at least {_mb(budget.LEAST)}.")
-    there_is = memory.available()
-    room = limit or (there_is // 2 if there_is else None)
-    if room is None:
-        return budget.budget(planned, placed, workers, exact), None
-    return budget.within(planned, placed, workers, exact, room), room
-
-
-def _require_room(prepared: Prepared) -> None:
-    """OptionError where not even one worker fits, before anything runs."""
-    takes, room = prepared.budget.peak, prepared.room
-    if room is not None and takes > room:
-        raise OptionError(
-            f"this scan needs {_mb(takes)} of memory and may take {_mb(room)}: allow more with --memory, or ask for "
-            "other --spectra."
-        )
+    return limit
 
 
 def _mb(nbytes: int) -> str:
@@ -139,13 +138,13 @@ def ingest(
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
     `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
-    with commas. `workers` threads, by default one for each processor there is, reduce blocks; `blas_threads`, by
-    default as many, solve one whole matrix, and `exact` solves those by QR and SVD of which a Gram matrix loses the
-    smallest values. `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many
-    workers run; OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first
-    CUDA device that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is
-    called with the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a
-    single tensor that fails is in the summary's `failures` and in `tensors.status`, a layer's circuits in the former.
+    with commas. `workers` threads reduce blocks and `blas_threads` solve one whole matrix, by default one for each
+    processor there is; `exact` solves those by QR and SVD of which a Gram matrix loses the smallest values.
+    `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
+    OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
+    that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is called with
+    the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single tensor
+    that fails is in the summary's `failures` and in `tensors.status`, spectra that fail there and in `spectra.reason`.
     """
     prepared = prepare(
         path,
@@ -166,13 +165,13 @@ def execute(
     """Carry out a prepared scan; see `ingest`."""
     from shardscan import catalog, resume
 
-    _require_room(prepared)
     clock = time.monotonic()
+    prepared.budget(remaining(prepared, folder))  # before anything is written
     memory.give_back()
     with memory.watched() as peak, commits.writing(folder):
         scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
-        todo = plan.plan(prepared.anatomy, prepared.products, resume.done(scan))
-        finished = _reduce(scan, todo, prepared, peak, progress)
+        done = resume.done(scan, exact=prepared.solver.exact)
+        finished = _reduce(scan, plan.plan(prepared.anatomy, prepared.products, done), prepared, peak, progress)
         failures = {name: reason for task in finished for name, reason in task.failures.items()}
         if not failures:
             commits.supersede(scan)
@@ -195,8 +194,7 @@ def remaining(prepared: Prepared, folder: Path) -> plan.Plan:
     """What a scan into this store would still do; nothing is read but headers and commits."""
     from shardscan import resume
 
-    _require_room(prepared)
-    before = resume.done_before(prepared.checkpoint, prepared.anatomy, folder)
+    before = resume.done_before(prepared.checkpoint, prepared.anatomy, folder, exact=prepared.solver.exact)
     return plan.plan(prepared.anatomy, prepared.products, before)
 
 
@@ -219,6 +217,7 @@ def _reduce(
 
     started, clock = datetime.now(UTC), time.monotonic()
     before, read = commits.stamps(scan), 0
+    planned = prepared.budget(todo)
 
     def advance(nbytes: int) -> None:
         nonlocal read
@@ -227,7 +226,7 @@ def _reduce(
             progress(read, todo.bytes_to_read)
 
     try:
-        workers, threads, solver = prepared.workers, prepared.blas_threads, prepared.solver
+        workers, threads, solver = planned.workers, prepared.blas_threads, prepared.solver
         in_blocks: dict[str, object] = {"device": solver.device.name}
         whole = {**in_blocks, "exact": solver.exact, "blas_threads": threads}
         seen = commits.witness(scan) or {}
@@ -240,14 +239,21 @@ def _reduce(
         done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
         return done + reducing.run_matrices(todo.matrices, solver, matrices, blas_threads=threads, progress=advance)
     finally:
-        tasks = {task for (task, _), _ in commits.stamps(scan).items() - before.items()}
+        committed = [key for key, _ in commits.stamps(scan).items() - before.items()]
+        tasks = {(task, product == plan.FULL) for task, product in committed}  # whole matrices have tasks of their own
         if tasks:
             seconds = time.monotonic() - clock
-            commits.record_run(scan, _run(prepared, started, seconds, len(tasks), read, peak.bytes))
+            commits.record_run(scan, _run(prepared, planned, started, seconds, len(tasks), read, peak.bytes))
 
 
 def _run(
-    prepared: Prepared, started: datetime, seconds: float, tasks: int, nbytes: int, peak: int | None
+    prepared: Prepared,
+    planned: budget.Budget,
+    started: datetime,
+    seconds: float,
+    tasks: int,
+    nbytes: int,
+    peak: int | None,
 ) -> dict[str, object]:
     return {
         "started": started.replace(tzinfo=None).isoformat(),
@@ -257,11 +263,11 @@ def _run(
         "peak_memory": peak,
         "options": {
             "products": sorted(prepared.products),
-            "workers": prepared.workers,
+            "workers": planned.workers,
             "blas_threads": prepared.blas_threads,
             "exact": prepared.solver.exact,
             "device": prepared.device.name,
-            "planned_memory": prepared.budget.peak,
+            "planned_memory": planned.peak,
         },
         "host": environment.host(),
         "versions": environment.versions(),

@@ -86,13 +86,14 @@ def costs(prepared: Prepared, plan: Plan) -> pa.Table:
     """One row: what a scan would read and need for what is left to do, and what it leaves behind in all."""
     import pyarrow as pa
 
+    budget = prepared.budget(plan)
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],
         "tasks": [len(plan.tasks) + len(plan.circuits) + len(plan.matrices)],
         "bytes_to_read": [plan.bytes_to_read],
-        "workers": [prepared.workers],
-        "peak_memory": [prepared.budget.peak],
+        "workers": [budget.workers],
+        "peak_memory": [budget.peak],
         "store_bytes": [plan.store_bytes],
     })  # fmt: skip
 

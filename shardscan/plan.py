@@ -137,7 +137,7 @@ def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] 
         circuits=of_circuits,
         matrices=matrices,
         bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_circuits),
-        store_bytes=EMPTY_STORE + sum(_store_bytes(p) for p in anatomy.placed) + STORED_SIGMA * sigmas,
+        store_bytes=EMPTY_STORE + sum(_store_bytes(p, products) for p in anatomy.placed) + STORED_SIGMA * sigmas,
     )
 
 
@@ -254,10 +254,12 @@ def _blocks(p: Placed, products: frozenset[str]) -> Iterator[Block]:
         yield Block(tensor.window(start, stop), rows, columns, start, statistics, both, heads)
 
 
-def _store_bytes(p: Placed) -> int:
+def _store_bytes(p: Placed, products: frozenset[str]) -> int:
     """Arrays and catalog rows of one tensor."""
     heads = p.matrix.heads if p.matrix else None
     channels = p.matrix.rows + (p.matrix.cols if p.matrix.kind == "whole" else 0) if p.matrix else 0
-    sigmas = heads.count * heads.dim if heads else 0
+    sigmas = heads.count * heads.dim if heads and HEADS in products else 0
+    if p.matrix and FULL in products and has_full(p):
+        sigmas += min(p.matrix.rows, p.matrix.cols)
     bins = min(p.tensor.parameters, TYPICAL_BINS)
     return STORED_CHANNEL * channels + STORED_BIN * bins + STORED_SIGMA * sigmas

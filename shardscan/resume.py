@@ -46,19 +46,20 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
     return scan
 
 
-def done(scan: Scan) -> set[tuple[str, str]]:
-    """Tasks and products that need not be done again: commits without a failure."""
+def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
+    """Tasks and products that need not be done again: commits without a failure, and as exact as is asked."""
     return {
         key
         for key, record in commits.committed(scan).items()
         if all(verdict["status"] != "failed" for verdict in record["tensors"].values())
+        and not (exact and record["options"].get("exact") is False)
     }
 
 
-def done_before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> set[tuple[str, str]]:
+def done_before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path, *, exact: bool) -> set[tuple[str, str]]:
     """What a scan of this checkpoint would find done in a store; nothing where there is no such store or scan."""
     generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
-    return done(generations[-1]) if generations else set()
+    return done(generations[-1], exact=exact) if generations else set()
 
 
 def _generations(found: list[Scan], base: str) -> list[Scan]:

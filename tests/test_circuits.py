@@ -255,12 +255,13 @@ def test_a_factor_that_cannot_be_read_fails_its_circuits_alone_and_is_tried_agai
     shardscan.ingest(model, tmp_path / "scans", spectra="heads")
     failed = shardscan.ingest(model, tmp_path / "scans", spectra="circuits").failures
     assert failed["circuit:text.1.ov"] == keep.CHANGED
-    assert query(tmp_path / "scans", "select count(*) from spectra where role in ('ov', 'qk')") == [(3 * tiny.HEADS,)]
-    assert query(tmp_path / "scans", "select count(*) from matrices where kind = 'circuit'") == [(3 * tiny.HEADS,)]
+    why = "select reason, count(*) from spectra where role in ('ov', 'qk') group by 1 order by 2"
+    assert query(tmp_path / "scans", why) == [(keep.CHANGED, tiny.HEADS), (None, 3 * tiny.HEADS)]
+    assert query(tmp_path / "scans", "select count(*) from matrices where kind = 'circuit'") == [(4 * tiny.HEADS,)]
     monkeypatch.undo()
     again = shardscan.ingest(model, tmp_path / "scans", spectra="circuits")
     assert (again.tasks, again.failures) == (2, {})  # the tensor's own, and the circuit
-    assert query(tmp_path / "scans", "select count(*) from spectra where role in ('ov', 'qk')") == [(4 * tiny.HEADS,)]
+    assert query(tmp_path / "scans", why) == [(None, 4 * tiny.HEADS)]
 
 
 def test_a_file_that_ends_early_fails_with_its_reason(tmp_path: Path) -> None:
@@ -299,7 +300,8 @@ def test_circuits_are_counted_in_the_plan(tmp_path: Path) -> None:
 def test_planned_memory_is_enough(tmp_path: Path) -> None:
     w = {role: x.astype(np.float32) for role, x in weights(2, 1, 128, 20_000).items()}
     model = llama(tmp_path / "m", w, 128, "BF16")
-    planned = flow.prepare(model, spectra="circuits", workers=2).budget
+    prepared = flow.prepare(model, spectra="circuits", workers=2)
+    planned = prepared.budget(prepared.plan)
     found = in_a_process(model, "--store", tmp_path / "scans", "--spectra", "circuits", "--workers", "2")
     assert planned.circuits == planned.peak
     assert planned.circuits - budget.BASELINE > 2 * 3 * 8 * 128 * 20_000

@@ -101,7 +101,7 @@ def test_progress_counts_up_to_all_bytes(tmp_path: Path) -> None:
 def test_a_plan_without_a_run_writes_nothing(tmp_path: Path) -> None:
     prepared = flow.prepare(tiny.llama(tmp_path / "tiny"))
     assert (len(prepared.plan.tasks), prepared.plan.bytes_to_read) == (16, prepared.checkpoint.nbytes)
-    assert prepared.budget.peak > budget.BASELINE
+    assert prepared.budget(prepared.plan).peak > budget.BASELINE
     assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
 
 

@@ -65,11 +65,12 @@ def test_what_lies_below_the_floor_is_counted_and_exact_redoes_it(tmp_path: Path
     expected = np.geomspace(1, 1e-9, 30)
     folder = tensors_of(tmp_path / "w", {"w.weight": (left * expected) @ right.T}, "F64")
     shardscan.ingest(folder, tmp_path / "gram", spectra="full")
-    shardscan.ingest(folder, tmp_path / "exact", spectra="full", exact=True)
     counted = int((expected < 1e-5).sum())
     assert query(tmp_path / "gram", "select method, below_floor from spectra") == [("gram", counted)]
-    assert query(tmp_path / "exact", "select method, below_floor from spectra") == [("qr_svd", 0)]
-    sigma = [s for (s,) in query(tmp_path / "exact", "select sigma from singular_values order by i")]
+    assert shardscan.ingest(folder, tmp_path / "gram", spectra="full", exact=True).tasks == 1
+    assert query(tmp_path / "gram", "select method, below_floor from spectra") == [("qr_svd", 0)]
+    assert shardscan.ingest(folder, tmp_path / "gram", spectra="full").tasks == 0
+    sigma = [s for (s,) in query(tmp_path / "gram", "select sigma from singular_values order by i")]
     np.testing.assert_allclose(sigma, expected, rtol=1e-6)
 
 
@@ -142,7 +143,7 @@ def test_singular_values_that_miss_the_norm_are_a_failure(tmp_path: Path, produc
     assert "miss the norm of the weights by" in failure
 
 
-def test_a_spectrum_that_fails_is_named_and_has_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spectrum_that_fails_is_named_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solve = cpu.full_spectrum
 
     def wrong(panels: Any, n: int) -> np.ndarray:
@@ -153,7 +154,9 @@ def test_a_spectrum_that_fails_is_named_and_has_no_rows(tmp_path: Path, monkeypa
     model = tensors_of(tmp_path / "m", {"a.weight": w[:, :20], "b.weight": w})
     summary = shardscan.ingest(model, tmp_path / "scans", spectra="full")
     assert list(summary.failures) == ["a.weight"]
-    assert query(tmp_path / "scans", "select matrix from spectra") == [("b.weight",)]
+    found = query(tmp_path / "scans", "select matrix, method, sigma_max is null, reason from spectra order by matrix")
+    assert found == [("a.weight", "none", True, summary.failures["a.weight"]), ("b.weight", "gram", False, None)]
+    assert query(tmp_path / "scans", "select distinct spectrum from singular_values") == [("b.weight",)]
     monkeypatch.undo()
     assert shardscan.ingest(model, tmp_path / "scans", spectra="full").tasks == 1
     assert query(tmp_path / "scans", "select count(*) from spectra") == [(2,)]

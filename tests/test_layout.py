@@ -15,7 +15,6 @@ DOORS = {
     "dask": {"reduce"},
     "duckdb": {"catalog", "ask"},
     "numba": {"kernels.cpu"},
-    "llvmlite": {"kernels.cpu"},
     "cupy": {"kernels.gpu"},
     "matplotlib": {"plots"},
     "click": {"cli"},

@@ -51,6 +51,12 @@ def ingest(*arguments: str | Path) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[0]
 
 
+def planned(model: Path, **options: Any) -> budget.Budget:
+    """What a whole scan takes."""
+    prepared = flow.prepare(model, **options)
+    return prepared.budget(prepared.plan)
+
+
 @pytest.mark.parametrize(
     ("shape", "spectra", "limit"),
     [((100_000, 4096), "none", "260MB"), ((200_000, 1024), "full", "300MB")],
@@ -87,7 +93,7 @@ def test_less_than_the_least_is_refused(tmp_path: Path) -> None:
 
 def test_memory_decides_how_many_workers_run(tmp_path: Path) -> None:
     model = sparse(tmp_path / "large", 100_000, 4096)
-    many, few = (flow.prepare(model, workers=64, memory_limit=limit).budget for limit in (2000 * MB, 350 * MB))
+    many, few = (planned(model, workers=64, memory_limit=limit) for limit in (2000 * MB, 350 * MB))
     assert many.workers == 64
     assert 1 <= few.workers < 64
     assert few.peak <= 350 * MB
@@ -97,7 +103,7 @@ def test_memory_decides_how_many_workers_run(tmp_path: Path) -> None:
 
 def test_exact_spectra_are_planned_with_what_qr_needs(tmp_path: Path) -> None:
     model = sparse(tmp_path / "wide", 4096, 4096)
-    gram, exact = (flow.prepare(model, spectra="full", exact=exact).budget.matrices for exact in (False, True))
+    gram, exact = (planned(model, spectra="full", exact=exact).matrices for exact in (False, True))
     assert exact - gram == 7 * 8 * 4096**2
 
 

@@ -283,7 +283,7 @@ def test_two_threads_are_in_the_kernels_at_once_and_blas_has_one(
     assert blas == [{1}] * len(blas)
 
 
-def test_processes_write_what_threads_write(stores: dict[int, Path], tmp_path: Path) -> None:
+def test_processes_write_what_threads_write(stores: list[Path], tmp_path: Path) -> None:
     checkpoint = stores[1].parent / "tiny"
     with dask.config.set(scheduler="processes"):
         summary = shardscan.ingest(checkpoint, tmp_path / "by-processes", workers=2)

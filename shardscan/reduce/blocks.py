@@ -6,12 +6,14 @@ Everything here is a plain function of picklable values, so that any thread, pro
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
+from shardscan.dtypes import DTYPES
 from shardscan.errors import CheckpointError
 from shardscan.kernels import Sums, cpu
 from shardscan.plan import Block, Unit
@@ -74,6 +76,15 @@ class Partial:
     statistics: Statistics | None = None
     grams: Grams | None = None
     failure: str | None = None
+
+
+def compile_kernels(dtypes: Iterable[str]) -> None:
+    """Compile what blocks of these dtypes need, or load it: beside blocks it would take memory that no plan has."""
+    for dtype in dtypes:
+        values, table = kernel_values(np.zeros(DTYPES[dtype].nbytes(8), np.uint8), dtype, (1, 8))
+        cpu.statistics(values, table, 0, True)
+        cpu.to_float64(values, table, 0, 0, np.empty((1, 8)))
+    cpu.spectrum_fits(np.ones((1, 8)), np.zeros(1), 8, 8)
 
 
 def reduce_block(block: Block, device: Device = CPU, ahead: Ahead | None = None) -> Partial:

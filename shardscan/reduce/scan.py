@@ -17,8 +17,8 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, CircuitTask, Task, in_flight
-from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.plan import Block, CircuitTask, Task, Unit, in_flight
+from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
 from shardscan.reduce.circuits import reduce_circuit
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.matrices import reduce_matrix
@@ -59,7 +59,9 @@ def run(
         for index, unit in enumerate(task.units)
         for i, block in enumerate(unit.blocks)
     }
-    windows = (block.window for task in tasks for unit in task.units for block in unit.blocks)
+    windows = [block.window for task in tasks for unit in task.units for block in unit.blocks]
+    if device == CPU:
+        compile_kernels({window.dtype for window in windows})
     with Ahead(windows) if _scheduler() is dask.threaded.get else nullcontext() as ahead:
         graph = _graph(tasks, keep, in_flight(workers), device, ahead)
         return _on_workers(graph, tasks, workers, _Progress(sizes, progress))
@@ -93,11 +95,11 @@ def run_matrices(
     graph: dict[Any, Any] = {}
     for task in tasks:
         for index, unit in enumerate(task.units):
-            graph["matrix", task.name, index] = (reduce_matrix, unit, solver)
+            graph["matrix", task.name, index] = (_solve, unit, solver, blas_threads)
         graph["keep", task.name] = (_keep, keep, task, [("matrix", task.name, i) for i in range(len(task.units))])
     keys = [("keep", task.name) for task in tasks]
     sizes = {("matrix", task.name, i): unit.nbytes for task in tasks for i, unit in enumerate(task.units)}
-    with threadpool_limits(limits=blas_threads, user_api="blas"), _Progress(sizes, progress):
+    with _Progress(sizes, progress):
         return list(_scheduler()(graph, keys, num_workers=1, optimize_graph=False))
 
 
@@ -143,7 +145,7 @@ def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, device: Device, ahead
                 merged.append(folded)
             graph["finish", task.name, index] = (finish, unit, folded)
         graph["keep", task.name] = (_keep, keep, task, [("finish", task.name, i) for i in range(len(task.units))])
-        if merged:
+        if any(unit.blocks for unit in task.units):
             merged[-1] = ("keep", task.name)
     return graph
 
@@ -155,6 +157,12 @@ def _open(_: object) -> None:
 def _reduce(block: Block, _: None, device: Device, ahead: Ahead | None) -> Partial:
     """Reduce a block whose gate is open."""
     return reduce_block(block, device, ahead)
+
+
+def _solve(unit: Unit, solver: Solver, blas_threads: int) -> Result:
+    """Solve a whole matrix, in whichever process this is."""
+    with threadpool_limits(limits=blas_threads, user_api="blas"):
+        return reduce_matrix(unit, solver)
 
 
 def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CircuitTask, results: Any) -> Done:

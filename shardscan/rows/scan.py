@@ -67,7 +67,7 @@ def _region(held: Contents, region: Region, aliases: Mapping[str, str]) -> Itera
         if inside:
             yield _channels(model, region, inside, side, (stack(f"channels_{side}"), stack(f"fingerprints_{side}")))
     for product, name in ((HEADS, "heads"), (FULL, "full")):
-        inside = [m for m in region.members if product in m.spectra]
+        inside = [m for m in region.members if product in m.spectra or product in m.failures]
         if inside:
             sigma, facts = stack(name), stack(f"{name}_facts")
             slots = [region.slot(m) if product == FULL else region.slot(m)[:1] for m in inside]

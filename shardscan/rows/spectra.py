@@ -20,7 +20,10 @@ UNKNOWN = "NaN or infinite values, or squares beyond float64"
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """One spectrum as its tables show it; `sigma` is empty where there are no values, `facts` are SPECTRUM_FACTS."""
+    """One spectrum as its tables show it; `facts` are SPECTRUM_FACTS.
+
+    `sigma` is empty where there are no values: because of what the weights are, or for the `failure` of their commit.
+    """
 
     id: str
     matrix: str
@@ -32,10 +35,15 @@ class Spectrum:
     rank: int
     sigma: np.ndarray
     facts: np.ndarray
+    failure: str | None
 
     @property
     def method(self) -> str:
-        return METHODS[int(self.facts[METHOD])]
+        return METHODS[0 if self.failure else int(self.facts[METHOD])]
+
+    @property
+    def reason(self) -> str | None:
+        return self.failure or (None if self.sigma.size else UNKNOWN)
 
     @property
     def floor(self) -> float:
@@ -81,7 +89,7 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
         "below_floor": pa.array(of_values(lambda s: int((s.sigma < s.floor).sum())), pa.int32()),
         "method": pa.array([s.method for s in spectra], pa.string()),
         "self_check": pa.array([float(s.facts[SELF_CHECK]) for s in spectra], pa.float64(), from_pandas=True),
-        "reason": pa.array([None if s.sigma.size else UNKNOWN for s in spectra], pa.string()),
+        "reason": pa.array([s.reason for s in spectra], pa.string()),
     }
 
 
@@ -94,6 +102,7 @@ def of_member(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray
         division = Heads(**matrix["heads"])
         rows, cols = division.slice_shape(rows, cols)
         heads = range(division.count)
+    failure = member.failures.get(product)
     sigma, facts, rank = np.atleast_2d(sigma), np.atleast_2d(facts), min(rows, cols)
     for i, head in enumerate(heads):
         yield Spectrum(
@@ -105,8 +114,9 @@ def of_member(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray
             rows=rows,
             cols=cols,
             rank=rank,
-            sigma=_known(sigma[i, :rank], facts[i]),
+            sigma=_known(sigma[i, :rank], facts[i], failure),
             facts=facts[i],
+            failure=failure,
         )
 
 
@@ -114,7 +124,7 @@ def of_circuits(some: Circuits, sigma: np.ndarray, facts: np.ndarray) -> Iterato
     """The spectra of some layers' circuits: σ (layers, head, rank) and their facts (layers, head, 16)."""
     for index, circuit in some.facts.items():
         for head in range(circuit["heads"]):
-            at = index - some.layers.start, head
+            at, failure = (index - some.layers.start, head), some.failures.get(index)
             id = f"{circuit['id']}.{head}"
             yield Spectrum(
                 id=id,
@@ -125,10 +135,11 @@ def of_circuits(some: Circuits, sigma: np.ndarray, facts: np.ndarray) -> Iterato
                 rows=circuit["rows"],
                 cols=circuit["cols"],
                 rank=circuit["rank"],
-                sigma=_known(sigma[at][: circuit["rank"]], facts[at]),
+                sigma=_known(sigma[at][: circuit["rank"]], facts[at], failure),
                 facts=facts[at],
+                failure=failure,
             )
 
 
-def _known(sigma: np.ndarray, facts: np.ndarray) -> np.ndarray:
-    return sigma if METHODS[int(facts[METHOD])] != "none" else np.empty(0)
+def _known(sigma: np.ndarray, facts: np.ndarray, failure: str | None) -> np.ndarray:
+    return np.empty(0) if failure or METHODS[int(facts[METHOD])] == "none" else sigma

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -85,7 +86,7 @@ class _Buffer:
     """Anonymous memory on page borders, as large as the largest window it has held; `held` is what it holds now."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, SECTOR)
+        self._memory = _anonymous(SECTOR)
         self.held = np.empty(0, np.uint8)
 
     def fill(self, window: Window) -> bool:
@@ -94,7 +95,8 @@ class _Buffer:
         length = window.offset + window.nbytes - start
         room = -(-length // SECTOR) * SECTOR
         if len(self._memory) < room:
-            self._memory = mmap.mmap(-1, room)
+            self.held = np.empty(0, np.uint8)  # else the smaller memory stays until the next read is done
+            self._memory = _anonymous(room)
         try:
             read = _read_direct(window.path, start, memoryview(self._memory)[:room])
         except OSError as error:
@@ -105,6 +107,11 @@ class _Buffer:
             raise window.too_short()
         self.held = np.frombuffer(self._memory, np.uint8, window.nbytes, window.offset - start)
         return True
+
+
+def _anonymous(nbytes: int) -> mmap.mmap:
+    # not shared, as Python's default is: such memory would not count as anonymous
+    return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _read_direct(path: str, start: int, into: memoryview) -> int:
@@ -121,7 +128,12 @@ def _read_direct(path: str, start: int, into: memoryview) -> int:
 
 
 def _is_cached(window: Window) -> bool:
-    """Whether the page cache holds at least half of a window, which mincore(2) tells without reading."""
+    """Whether the page cache holds at least half of a window, which mincore(2) tells without reading.
+
+    It tells the owner of a file and who may write it; to others it calls every page cached, and False stands for that.
+    """
+    if Path(window.path).stat().st_uid != os.geteuid() and not os.access(window.path, os.W_OK):
+        return False
     raw = window.raw()
     start = raw.ctypes.data - raw.ctypes.data % mmap.PAGESIZE
     length = raw.ctypes.data + raw.nbytes - start

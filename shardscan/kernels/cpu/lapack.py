@@ -31,7 +31,8 @@ def add_gram(panel: np.ndarray, gram: np.ndarray) -> None:
     k, n = panel.shape
     found = _routine("cblas_dsyrk", "")
     if not found:
-        gram += panel.T @ panel
+        for left in range(0, n, LEAST_ORDER):  # not all at once, which would be a second matrix
+            gram[:, left : left + LEAST_ORDER] += panel.T @ panel[:, left : left + LEAST_ORDER]
         return
     dsyrk, integer = found
     in_rows = panel.flags.c_contiguous
