@@ -7,6 +7,7 @@ an 8B took, and not below.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shardscan.anatomy import Anatomy, Placed
@@ -55,7 +56,7 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
         workers=workers,
         blocks=BASELINE + (running + WRITING if units else 0),
         circuits=BASELINE + (workers * max(map(_circuit, plan.circuits)) + WRITING if plan.circuits else 0),
-        matrices=BASELINE + max((_matrix(unit, exact) for task in plan.matrices for unit in task.units), default=0),
+        matrices=BASELINE + max(workers * _largest(plan.matrices, exact), _largest(plan.large_matrices, exact)),
         catalog=BASELINE + DUCKDB + min(rows * CATALOG_ROW, CATALOG_MOST),
     )
 
@@ -113,7 +114,12 @@ def _circuit(task: CircuitTask) -> int:
     return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(copied)
 
 
+def _largest(tasks: Sequence[Task], exact: bool) -> int:
+    return max((_matrix(unit, exact) for task in tasks for unit in task.units), default=0)
+
+
 def _matrix(unit: Unit, exact: bool) -> int:
+    """Of one matrix while it is solved."""
     matrix = unit.placed.matrix
     assert matrix
     n = min(matrix.rows, matrix.cols)

@@ -227,23 +227,26 @@ def _reduce(
 
     try:
         workers, threads, solver = planned.workers, prepared.blas_threads, prepared.solver
-        in_blocks: dict[str, object] = {"device": solver.device.name}
-        whole = {**in_blocks, "exact": solver.exact, "blas_threads": threads}
-        seen = commits.witness(scan) or {}
-        blocks, circuits, matrices = (
-            partial(keep.tensors, scan, seen, in_blocks),
-            partial(keep.circuits, scan, seen),
-            partial(keep.tensors, scan, seen, whole),
-        )
+        seen, device = commits.witness(scan) or {}, {"device": solver.device.name}
+
+        def matrices(blas_threads: int) -> Callable[..., Mapping[str, str]]:
+            options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
+            return partial(keep.tensors, scan, seen, options)
+
+        blocks, circuits = partial(keep.tensors, scan, seen, device), partial(keep.circuits, scan, seen)
         done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
         done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
-        return done + reducing.run_matrices(todo.matrices, solver, matrices, blas_threads=threads, progress=advance)
+        for tasks, at_once, each in ((todo.matrices, workers, 1), (todo.large_matrices, 1, threads)):
+            done += reducing.run_matrices(
+                tasks, solver, matrices(each), workers=at_once, blas_threads=each, progress=advance
+            )
+        return done
     finally:
         committed = [key for key, _ in commits.stamps(scan).items() - before.items()]
-        tasks = {(task, product == plan.FULL) for task, product in committed}  # whole matrices have tasks of their own
-        if tasks:
+        names = {(task, product == plan.FULL) for task, product in committed}  # whole matrices have tasks of their own
+        if names:
             seconds = time.monotonic() - clock
-            commits.record_run(scan, _run(prepared, planned, started, seconds, len(tasks), read, peak.bytes))
+            commits.record_run(scan, _run(prepared, planned, started, seconds, len(names), read, peak.bytes))
 
 
 def _run(

@@ -90,7 +90,7 @@ def costs(prepared: Prepared, plan: Plan) -> pa.Table:
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],
-        "tasks": [len(plan.tasks) + len(plan.circuits) + len(plan.matrices)],
+        "tasks": [len(plan.tasks) + len(plan.circuits) + len(plan.matrices) + len(plan.large_matrices)],
         "bytes_to_read": [plan.bytes_to_read],
         "workers": [budget.workers],
         "peak_memory": [budget.peak],

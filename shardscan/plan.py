@@ -29,6 +29,9 @@ SPECTRA = {
 
 BLOCK_BYTES = 16 << 20
 PANEL_BYTES = 32 << 20  # of the float64 copy of a piece of a matrix
+LARGE_ORDER = (
+    2048  # values on the shorter side: above it a matrix has all BLAS threads, since workers are short of memory
+)
 EXPERTS_PER_TASK = 32  # results wait in memory until their task is written
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
 
@@ -113,13 +116,15 @@ class CircuitTask:
 class Plan:
     """Everything a run will do, with bytes read and left.
 
-    `tasks` in one pass, then `circuits`, as many at once as there are workers, then `matrices` one after the other.
+    `tasks` in one pass, then `circuits` and `matrices`, as many at once as there are workers, then `large_matrices` one
+    after the other.
     """
 
     groups: tuple[Group, ...]
     tasks: tuple[Task, ...]
     circuits: tuple[CircuitTask, ...]
     matrices: tuple[Task, ...]
+    large_matrices: tuple[Task, ...]
     bytes_to_read: int
     store_bytes: int
 
@@ -135,10 +140,16 @@ def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] 
         groups=groups,
         tasks=tasks,
         circuits=of_circuits,
-        matrices=matrices,
+        matrices=tuple(task for task in matrices if not _is_large(task)),
+        large_matrices=tuple(filter(_is_large, matrices)),
         bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_circuits),
         store_bytes=EMPTY_STORE + sum(_store_bytes(p, products) for p in anatomy.placed) + STORED_SIGMA * sigmas,
     )
+
+
+def _is_large(task: Task) -> bool:
+    sides = [(u.placed.matrix.rows, u.placed.matrix.cols) for u in task.units if u.placed.matrix]
+    return any(min(both) > LARGE_ORDER for both in sides)
 
 
 def in_flight(workers: int) -> int:

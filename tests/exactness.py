@@ -73,7 +73,7 @@ def tensors_of(folder: Path, tensors: Mapping[str, np.ndarray], code: str = "F32
 def units(folder: Path, spectra: str = "heads") -> dict[str, plan.Unit]:
     """Every tensor of a checkpoint with its blocks."""
     planned = plan.plan(anatomy.place(open_checkpoint(folder)), plan.SPECTRA[spectra])
-    tasks = planned.matrices or planned.tasks
+    tasks = planned.matrices or planned.large_matrices or planned.tasks
     return {unit.placed.tensor.name: unit for task in tasks for unit in task.units}
 
 

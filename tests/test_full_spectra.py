@@ -185,10 +185,11 @@ def test_the_same_threads_give_the_same_bits() -> None:
     np.testing.assert_array_equal(cpu.full_spectrum([w], 600), cpu.full_spectrum([w], 600))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_whole_matrix_has_the_blas_threads_that_were_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+@pytest.mark.parametrize(("threads", "most", "expected"), [(1, 8, 1), (2, 8, 2), (2, 2048, 1)])
+def test_a_large_matrix_has_the_blas_threads_that_were_asked_for_and_a_small_one_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, most: int, expected: int
 ) -> None:
+    monkeypatch.setattr("shardscan.plan.LARGE_ORDER", most)
     seen: set[int] = set()
     solve = cpu.full_spectrum
 
@@ -198,7 +199,7 @@ def test_a_whole_matrix_has_the_blas_threads_that_were_asked_for(
 
     monkeypatch.setattr(cpu, "full_spectrum", watched)
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans", spectra="full", blas_threads=threads)
-    assert seen == {threads}
+    assert seen == {expected}
     ((options,),) = query(tmp_path / "scans", "select options ->> 'blas_threads' from runs")
     assert options == str(threads)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,13 @@ from exactness import (
 from shardscan import budget, commits
 from shardscan.dtypes import DTYPES
 from shardscan.kernels import cpu
+from shardscan.plan import in_flight
 from shardscan.reduce.distribution import bin_edges, magnitude_quantile
 from shardscan.reduce.result import TENSOR_STATISTICS, Result
-from shardscan.reduce.scan import one_blas_thread
+from shardscan.reduce.scan import limit_blas
 from shardscan.shards import open as open_checkpoint
+from shardscan.shards.address import Window
+from shardscan.shards.ahead import Ahead
 
 TINY_BLOCKS = [64, 1000, 1 << 12]
 TABLES = [
@@ -264,6 +269,23 @@ def test_any_workers_fill_the_same_tables(stores: list[Path], table: str) -> Non
     assert all(rows == found[0] for rows in found)
 
 
+def test_blocks_are_asked_for_almost_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    raw = Ahead.raw
+
+    def noted(self: Ahead, window: Window) -> Any:
+        asked.append(self._numbers[window])
+        if asked[-1] % 3 == 0:
+            time.sleep(0.005)  # one in as many as are in flight falls behind
+        return raw(self, window)
+
+    monkeypatch.setattr(Ahead, "raw", noted)
+    shard(tmp_path / "m", {f"w{i}.bias": ("F32", (4,), bytes(16)) for i in range(90)})
+    shardscan.ingest(tmp_path / "m", tmp_path / "scans", workers=2)
+    assert sorted(asked) == list(range(90))
+    assert max(abs(place - number) for place, number in enumerate(asked)) <= in_flight(2)
+
+
 def test_two_threads_are_in_the_kernels_at_once_and_blas_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +293,8 @@ def test_two_threads_are_in_the_kernels_at_once_and_blas_has_one(
     kernel = cpu.statistics
 
     def waiting(*args: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():  # which compiles before the others begin
+            return kernel(*args)
         blas.append({info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"})
         if threading.get_ident() not in met:
             met.add(threading.get_ident())
@@ -299,7 +323,9 @@ def test_processes_write_what_threads_write(stores: list[Path], tmp_path: Path) 
 
 
 def test_worker_processes_have_one_blas_thread() -> None:
-    libraries = dask.multiprocessing.get({"x": (threadpool_info,)}, "x", num_workers=1, initializer=one_blas_thread)
+    libraries = dask.multiprocessing.get(
+        {"x": (threadpool_info,)}, "x", num_workers=1, initializer=partial(limit_blas, 1)
+    )
     assert {library["num_threads"] for library in libraries if library["user_api"] == "blas"} == {1}
 
 

@@ -22,17 +22,17 @@ from shardscan.reduce.result import METHODS, Result
 
 def main(device: str, path: str) -> None:
     prepared = prepare(path, spectra="full", device=device)
-    tasks = prepared.plan.matrices
+    tasks = prepared.plan.matrices + prepared.plan.large_matrices
     kept: list[Result] = []
 
     def keep(_: Task, results: Sequence[Result]) -> Mapping[str, str]:
         kept.extend(results)
         return {}
 
-    scan.run_matrices(tasks[:1], prepared.solver, keep, blas_threads=processors())
+    scan.run_matrices(tasks[:1], prepared.solver, keep, workers=1, blas_threads=processors())
     kept.clear()
     started = time.perf_counter()
-    scan.run_matrices(tasks, prepared.solver, keep, blas_threads=processors())
+    scan.run_matrices(tasks, prepared.solver, keep, workers=1, blas_threads=processors())
     seconds = time.perf_counter() - started
     spectra = [result.full for result in kept if result.full]
     found = {

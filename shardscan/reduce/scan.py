@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.base
@@ -17,7 +18,7 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, CircuitTask, Task, Unit, in_flight
+from shardscan.plan import Block, CircuitTask, Task, in_flight
 from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
 from shardscan.reduce.circuits import reduce_circuit
 from shardscan.reduce.devices import CPU, Device
@@ -88,30 +89,33 @@ def run_matrices(
     solver: Solver,
     keep: Keep,
     *,
+    workers: int,
     blas_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Done]:
-    """Solve the whole matrices of every task, one after the other here, and `keep` them; as `run` otherwise."""
+    """Solve the whole matrices of every task, each with `blas_threads`, and `keep` them; as `run` otherwise."""
     graph: dict[Any, Any] = {}
     for task in tasks:
         for index, unit in enumerate(task.units):
-            graph["matrix", task.name, index] = (_solve, unit, solver, blas_threads)
+            graph["matrix", task.name, index] = (reduce_matrix, unit, solver)
         graph["keep", task.name] = (_keep, keep, task, [("matrix", task.name, i) for i in range(len(task.units))])
-    keys = [("keep", task.name) for task in tasks]
     sizes = {("matrix", task.name, i): unit.nbytes for task in tasks for i, unit in enumerate(task.units)}
-    with _Progress(sizes, progress):
-        return list(_scheduler()(graph, keys, num_workers=1, optimize_graph=False))
+    return _on_workers(graph, tasks, workers, _Progress(sizes, progress), blas_threads)
 
 
 def _on_workers(
-    graph: Mapping[Any, Any], tasks: Sequence[Task] | Sequence[CircuitTask], workers: int, progress: _Progress
+    graph: Mapping[Any, Any],
+    tasks: Sequence[Task] | Sequence[CircuitTask],
+    workers: int,
+    progress: _Progress,
+    blas_threads: int = 1,
 ) -> list[Done]:
-    """Carry out a graph with one BLAS thread in every worker."""
+    """Carry out a graph with so many BLAS threads in every worker."""
     keys = [("keep", task.name) for task in tasks]
     # BLAS threads are the whole process's and change the bits: set once, before any worker starts
     with (
-        threadpool_limits(limits=1, user_api="blas"),
-        dask.config.set({"multiprocessing.initializer": one_blas_thread}),
+        threadpool_limits(limits=blas_threads, user_api="blas"),
+        dask.config.set({"multiprocessing.initializer": partial(limit_blas, blas_threads)}),
         progress,
     ):
         # fused steps would lose the keys that progress goes by
@@ -123,9 +127,9 @@ def _scheduler() -> Callable[..., Any]:
     return dask.base.get_scheduler() or dask.threaded.get
 
 
-def one_blas_thread() -> None:
+def limit_blas(threads: int) -> None:
     """Start a worker process as the run's own process is set."""
-    threadpool_limits(limits=1, user_api="blas")
+    threadpool_limits(limits=threads, user_api="blas")
 
 
 def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, device: Device, ahead: Ahead | None) -> dict[Any, Any]:
@@ -138,7 +142,9 @@ def _graph(tasks: tuple[Task, ...], keep: Keep, most: int, device: Device, ahead
             for i, block in enumerate(unit.blocks):
                 n = len(merged)
                 gate = ("gate", n)
-                graph[gate] = (_open, merged[n - most] if n >= most else None)
+                # after the gate before it, too: else one in `most` may fall behind and the others run ahead
+                earlier = merged[n - most : n - most + 1] if n >= most else []
+                graph[gate] = (_open, earlier + [("gate", n - 1)] * (n > 0))
                 graph["block", task.name, index, i] = (_reduce, block, gate, device, ahead)
                 graph["merge", task.name, index, i] = (merge, folded, ("block", task.name, index, i))
                 folded = ("merge", task.name, index, i)
@@ -157,12 +163,6 @@ def _open(_: object) -> None:
 def _reduce(block: Block, _: None, device: Device, ahead: Ahead | None) -> Partial:
     """Reduce a block whose gate is open."""
     return reduce_block(block, device, ahead)
-
-
-def _solve(unit: Unit, solver: Solver, blas_threads: int) -> Result:
-    """Solve a whole matrix, in whichever process this is."""
-    with threadpool_limits(limits=blas_threads, user_api="blas"):
-        return reduce_matrix(unit, solver)
 
 
 def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CircuitTask, results: Any) -> Done:
