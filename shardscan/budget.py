@@ -21,6 +21,7 @@ LEAST = BASELINE + (96 << 20)  # below it nothing is promised
 WRITING = 16 << 20  # chunks on their way through zarr
 DISTRIBUTION = 65_536 * 8
 CHANNEL = 10 * 8  # the moments of one
+COMPILING = 92 << 20  # LLVM's, where kernels are not in numba's cache yet
 DUCKDB = 80 << 20
 CATALOG_ROW, CATALOG_MOST = 60, 136 << 20  # its buffers and two pieces of rows: no more, however many there are
 EXACT = 8  # matrices of n² that QR and SVD hold at once
@@ -42,8 +43,9 @@ class Budget:
         return max(self.blocks, self.circuits, self.matrices, self.catalog)
 
 
-def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
-    """What a plan takes with this many workers."""
+def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bool) -> Budget:
+    """What a plan takes with this many workers, in a process that `compiles` its kernels or finds them."""
+    baseline = BASELINE + COMPILING * compiles
     units = [unit for task in plan.tasks for unit in task.units if unit.blocks]
     scratch = max(map(_scratch, units), default=0)
     partial = max(map(_partial, units), default=0)
@@ -54,20 +56,20 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool) -> Budget:
     rows = sum(sum(channels(p)) + min(p.tensor.parameters, 8192) for p in anatomy.placed)
     return Budget(
         workers=workers,
-        blocks=BASELINE + (running + WRITING if units else 0),
-        circuits=BASELINE + (workers * max(map(_circuit, plan.circuits)) + WRITING if plan.circuits else 0),
-        matrices=BASELINE + max(workers * _largest(plan.matrices, exact), _largest(plan.large_matrices, exact)),
-        catalog=BASELINE + DUCKDB + min(rows * CATALOG_ROW, CATALOG_MOST),
+        blocks=baseline + (running + WRITING if units else 0),
+        circuits=baseline + (workers * max(map(_circuit, plan.circuits)) + WRITING if plan.circuits else 0),
+        matrices=baseline + max(workers * _largest(plan.matrices, exact), _largest(plan.large_matrices, exact)),
+        catalog=baseline + DUCKDB + min(rows * CATALOG_ROW, CATALOG_MOST),
     )
 
 
-def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, memory: int | None) -> Budget:
+def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bool, memory: int | None) -> Budget:
     """The most workers, of at most so many, that `memory` has room for; where there is none, one that does not fit."""
     for fewer in range(workers, 1, -1):
-        found = budget(plan, anatomy, fewer, exact)
+        found = budget(plan, anatomy, fewer, exact, compiles)
         if memory is None or found.peak <= memory:
             return found
-    return budget(plan, anatomy, 1, exact)
+    return budget(plan, anatomy, 1, exact, compiles)
 
 
 def channels(p: Placed) -> tuple[int, int]:

@@ -62,7 +62,10 @@ class Prepared:
 
     def budget(self, todo: Plan) -> Budget:
         """What a plan takes, with as many workers as there is room for. OptionError where not even one fits."""
-        planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, self.room)
+        from shardscan.kernels import cpu
+
+        compiles = not cpu.compiled()
+        planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, compiles, self.room)
         if self.room is not None and planned.peak > self.room:
             raise OptionError(
                 f"this scan needs {_mb(planned.peak)} of memory and may take {_mb(self.room)}: allow more with "

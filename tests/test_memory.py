@@ -19,6 +19,8 @@ import tiny
 from shardscan import budget, flow, memory
 from shardscan.cli.options import Size
 from shardscan.errors import OptionError
+from shardscan.kernels import cpu
+from test_ahead import evict
 
 MB = 10**6
 
@@ -34,7 +36,10 @@ def sparse(folder: Path, *shape: int) -> Path:
 
 
 def filled(folder: Path, rows: int, cols: int) -> Path:
-    """The same with values, a run of them again and again: zeros would leave out what it takes to store statistics."""
+    """The same with values, a run of them again and again: zeros would leave out what it takes to store statistics.
+
+    It is not in the page cache, so that blocks take the buffers that they are planned with.
+    """
     file = sparse(folder, rows, cols) / "model.safetensors"
     run = (np.random.default_rng(0).standard_normal(1 << 20, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     with file.open("r+b") as stream:
@@ -42,6 +47,7 @@ def filled(folder: Path, rows: int, cols: int) -> Path:
         stream.seek(-left, os.SEEK_END)
         while left:
             left -= stream.write(run[:left])
+    evict(file)
     return folder
 
 
@@ -49,6 +55,20 @@ def ingest(*arguments: str | Path) -> Any:
     """What the command prints, in a process of its own."""
     command = [sys.executable, "-m", "shardscan", "ingest", *map(str, arguments), "--format", "json"]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Kernels in the cache: a process that compiles them takes more, and is planned to."""
+    folder = tmp_path_factory.mktemp("compiled")
+    shardscan.ingest(tiny.llama(folder / "tiny"), folder / "scans", spectra="heads,full")
+
+
+def test_a_process_that_compiles_is_planned_with_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    before = planned(model)
+    monkeypatch.setattr(cpu, "compiled", lambda: False)
+    assert planned(model).peak - before.peak == budget.COMPILING
 
 
 def planned(model: Path, **options: Any) -> budget.Budget:
@@ -97,7 +117,7 @@ def test_memory_decides_how_many_workers_run(tmp_path: Path) -> None:
     assert many.workers == 64
     assert 1 <= few.workers < 64
     assert few.peak <= 350 * MB
-    one_more = budget.budget(flow.prepare(model).plan, flow.prepare(model).anatomy, few.workers + 1, False)
+    one_more = budget.budget(flow.prepare(model).plan, flow.prepare(model).anatomy, few.workers + 1, False, False)
     assert one_more.peak > 350 * MB
 
 

@@ -237,6 +237,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """
     folder = tmp_path_factory.mktemp("threads")
     tiny.llama(folder / "tiny", inner=(96, 96, 96, 200))
+    shardscan.ingest(
+        folder / "tiny", folder / "first", spectra="heads,full"
+    )  # compiles, for which the least is too little
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shardscan.plan.BLOCK_BYTES", 512)
         for name, workers in (("1", 1), ("2", 2), ("4", 4), ("mapped", 2)):

@@ -184,9 +184,9 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
 
 def _say_if_compiling() -> None:
     """Numba's first run on a machine is silent for long enough that people would think it hangs."""
-    from shardscan.kernels.cpu import channel_sums
+    from shardscan.kernels.cpu import compiled
 
-    if not any(Path(str(channel_sums.stats.cache_path)).glob("channels.channel_sums-*.nbi")):
+    if not compiled():
         click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)
 
 

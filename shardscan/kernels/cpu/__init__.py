@@ -19,7 +19,7 @@ from shardscan.kernels.cpu.spectra import (
     product_spectrum,
     row_grams,
 )
-from shardscan.kernels.cpu.statistics import statistics
+from shardscan.kernels.cpu.statistics import compiled, statistics
 from shardscan.kernels.cpu.values import to_float64
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "add_gram",
     "channel_sums",
     "column_grams",
+    "compiled",
     "core",
     "count_patterns",
     "count_truncated",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from shardscan.kernels import Sums
@@ -9,6 +11,11 @@ from shardscan.kernels.cpu.channels import channel_sums, keys
 from shardscan.kernels.cpu.patterns import count_patterns, count_truncated
 
 BINS = 1 << 16
+
+
+def compiled() -> bool:
+    """Whether kernels come out of numba's cache: to compile them takes up to a minute, and memory until the end."""
+    return any(Path(str(channel_sums.stats.cache_path)).glob("channels.channel_sums-*.nbi"))
 
 
 def statistics(values: np.ndarray, table: np.ndarray | None, first_row: int, columns: bool) -> Sums:
