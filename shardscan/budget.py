@@ -1,8 +1,8 @@
 """PLAN, its memory: what a plan takes at its peak, and how many workers a given memory has room for. Pure.
 
-Bytes of anonymous memory, by the largest of four phases: blocks in every worker, then circuits in every worker, then
-one whole matrix at a time, then the catalog. The constants are measured: within 1.5 times of what SmolLM2, the demo and
-an 8B took, and not below.
+Bytes of anonymous memory, by the largest of four phases: blocks in every worker, then circuits, then whole matrices, of
+which large ones come one at a time, then the catalog. The constants are measured: within 1.5 times of what SmolLM2, the
+demo and an 8B took, and not below.
 """
 
 from __future__ import annotations

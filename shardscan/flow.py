@@ -49,7 +49,7 @@ class Prepared:
 
     checkpoint: Checkpoint
     anatomy: Anatomy
-    plan: plan.Plan
+    plan: Plan
     products: frozenset[str]
     workers: int
     room: int | None
@@ -141,13 +141,13 @@ def ingest(
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
     `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
-    with commas. `workers` threads reduce blocks and `blas_threads` solve one whole matrix, by default one for each
+    with commas. `workers` threads reduce blocks and `blas_threads` solve one large matrix, by default one for each
     processor there is; `exact` solves those by QR and SVD of which a Gram matrix loses the smallest values.
     `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
     OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
     that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is called with
     the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single tensor
-    that fails is in the summary's `failures` and in `tensors.status`, spectra that fail there and in `spectra.reason`.
+    that fails is in the summary's `failures` and in `tensors.status`, a spectrum in the former and in `spectra.reason`.
     """
     prepared = prepare(
         path,
@@ -193,7 +193,7 @@ def execute(
     )
 
 
-def remaining(prepared: Prepared, folder: Path) -> plan.Plan:
+def remaining(prepared: Prepared, folder: Path) -> Plan:
     """What a scan into this store would still do; nothing is read but headers and commits."""
     from shardscan import resume
 
@@ -212,7 +212,7 @@ def rebuild(folder: Path, *, everything: bool = True) -> Path:
 
 
 def _reduce(
-    scan: Scan, todo: plan.Plan, prepared: Prepared, peak: memory.Peak, progress: Callable[[int, int], None] | None
+    scan: Scan, todo: Plan, prepared: Prepared, peak: memory.Peak, progress: Callable[[int, int], None] | None
 ) -> list[Done]:
     """Run the tasks that are left; an interrupted run is recorded with what it committed."""
     from shardscan import keep
@@ -254,7 +254,7 @@ def _reduce(
 
 def _run(
     prepared: Prepared,
-    planned: budget.Budget,
+    planned: Budget,
     started: datetime,
     seconds: float,
     tasks: int,

@@ -29,9 +29,7 @@ SPECTRA = {
 
 BLOCK_BYTES = 16 << 20
 PANEL_BYTES = 32 << 20  # of the float64 copy of a piece of a matrix
-LARGE_ORDER = (
-    2048  # values on the shorter side: above it a matrix has all BLAS threads, since workers are short of memory
-)
+LARGE_ORDER = 2048  # of the shorter side: more is too large to have one in every worker
 EXPERTS_PER_TASK = 32  # results wait in memory until their task is written
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
 

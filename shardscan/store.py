@@ -74,7 +74,7 @@ def current(store: Path) -> list[Scan]:
 def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> dict[str, str]:
     """Write a finished task's arrays, then commit each of its products; why which tensors failed, by name.
 
-    Commits record `options`: those that change the last bits of numbers, for which nothing is done again.
+    Commits record `options`, which change numbers: for last bits nothing is done again, for `exact` it is.
     """
     files: dict[str, dict[str, tuple[int, str]]] = {product: {} for product in task.products}
     for unit, result in zip(task.units, results, strict=True):

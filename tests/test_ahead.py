@@ -39,6 +39,14 @@ def evict(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def direct_reads_fail(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(ahead, "_is_cached", lambda _: False)
+    monkeypatch.setattr(ahead, "_read_direct", fail)
+
+
 @direct
 def test_windows_are_what_the_file_holds(windows: list[Window]) -> None:
     data = Path(windows[0].path).read_bytes()
@@ -142,21 +150,13 @@ def test_a_file_that_lost_its_end_says_so_and_what_is_left_is_read(windows: list
 
 @direct
 def test_a_file_system_without_direct_reads_is_mapped(windows: list[Window], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-    monkeypatch.setattr(ahead, "_is_cached", lambda _: False)
-    monkeypatch.setattr(ahead, "_read_direct", refuse)
+    direct_reads_fail(monkeypatch, errno.EINVAL)
     with Ahead(windows) as reader, reader.raw(windows[4]) as raw:
         assert raw.tobytes() == windows[4].raw().tobytes()
 
 
 @direct
 def test_a_disk_that_fails_costs_a_window(windows: list[Window], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(ahead, "_is_cached", lambda _: False)
-    monkeypatch.setattr(ahead, "_read_direct", fail)
+    direct_reads_fail(monkeypatch, errno.EIO)
     with Ahead(windows) as reader, pytest.raises(OSError, match=os.strerror(errno.EIO)), reader.raw(windows[4]):
         pass

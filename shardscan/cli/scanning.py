@@ -109,7 +109,8 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 @click.option(
     "--blas-threads",
     type=click.IntRange(1),
-    help="Threads that solve one whole matrix; default: as many as workers. Changes the last bits.",
+    help="Threads that solve a matrix of more than 2048 rows and columns; default: one for each processor. Changes the "
+    "last bits.",
 )
 @click.option(
     "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
