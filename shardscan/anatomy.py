@@ -1,4 +1,4 @@
-"""NAME: every tensor gets a Place (component, layer, role, expert, part) and, if it is a weight, a Matrix.
+"""NAME: every tensor gets a Place (component, layer, role, expert, part) and, if it is a weight, its matrices.
 
 Pure: header facts and config in, frozen values out. What no family names keeps the layer number found in its name and
 the role `other`; nothing is dropped. Statistics of quantised codes would be statistics of something else than the
@@ -11,16 +11,18 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shardscan.dtypes import DTYPES
 from shardscan.errors import shown
 from shardscan.families import CONFIG_WORDS, NUMBER, Family, Rule, families
+from shardscan.matrices import Matrix, matrices
 from shardscan.shards.address import Checkpoint, Tensor
 
-OTHER = "other"
+OTHER, WEIGHT = "other", "weight"
+KV_ROLES = frozenset({"k_proj", "v_proj"})
 WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 # input_scale scales activations: as a second scale of one module it would be a rival of weight_scale
 PARTS = {
@@ -48,66 +50,79 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
-    """How heads divide a matrix: `count` heads of `dim` along rows ('out') or columns ('in').
-
-    `queries` is how many query heads each of them serves; None where neither the layer's q_proj nor the config tells.
-    """
-
-    axis: str
-    count: int
-    dim: int
-    queries: int | None
-
-    def slice_shape(self, rows: int, cols: int) -> tuple[int, int]:
-        """Rows and columns of one head's slice of a (rows, cols) matrix."""
-        return (self.dim, cols) if self.axis == "out" else (rows, self.dim)
-
-    def rank(self, rows: int, cols: int) -> int:
-        """Singular values of one head's slice of a (rows, cols) matrix."""
-        return min(self.slice_shape(rows, cols))
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A logical 2-D weight; `folded` where an n-D tensor is seen as first axis × the rest."""
-
-    id: str
-    kind: str
-    rows: int
-    cols: int
-    heads: Heads | None
-
-
-@dataclass(frozen=True, slots=True)
 class Placed:
-    """A tensor with its place; `codes` is why its values are codes and not weights, `reason` what is odd about it."""
+    """A tensor with its place and its matrices.
+
+    `codes` is why its values are codes and not weights, `reason` what is odd about it, `rule` which one named it.
+    """
 
     tensor: Tensor
     canonical_name: str
     place: Place
-    matrix: Matrix | None
+    matrices: tuple[Matrix, ...]
     codes: str | None = None
     reason: str | None = None
+    rule: str | None = None
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Rows and columns as it is stored: (1, n) of a vector, experts one below the other, first axis × the rest."""
+        shape = self.tensor.shape
+        if len(shape) < 2:
+            return 1, self.tensor.parameters
+        if len(shape) == 3 and self.is_stack:
+            return shape[0] * shape[1], shape[2]
+        return shape[0], math.prod(shape[1:])
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether its matrices are experts that have no tensors of their own."""
+        return bool(self.matrices) and self.place.expert is None and self.matrices[0].expert is not None
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Every tensor of a checkpoint, placed; `sizes` are the config's, by the words of families.CONFIG_WORDS."""
+    """Every tensor of a checkpoint, placed; `sizes` are the config's, by the words of families.CONFIG_WORDS.
+
+    `family` is the name of the family that named most, and of those whose towers stand beside it, joined by +.
+    """
 
     family: str | None
     sizes: Mapping[str, int | None]
     placed: tuple[Placed, ...]
 
 
-def place(checkpoint: Checkpoint) -> Anatomy:
-    """Place every tensor; what is odd about one, such as a shape that heads do not divide, is its `reason`."""
-    config = checkpoint.config or {}
-    family = _choose(checkpoint, config)
-    sizes = _sizes(family, config)
-    placed = [_place(tensor, checkpoint, family, config) for tensor in checkpoint.tensors.values()]
-    placed = _without_rivals(placed)
-    return Anatomy(family.name if family else None, sizes, tuple(_with_matrices(placed, family, sizes)))
+@dataclass(frozen=True)
+class _Named:
+    """A tensor, and the rule and the sizes of the family that names it."""
+
+    tensor: Tensor
+    canonical_name: str
+    place: Place
+    family: Family | None
+    rule: Rule | None
+    codes: str | None
+    reason: str | None = None
+
+
+def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> Anatomy:
+    """Place every tensor; what is odd about one, such as a shape that heads do not divide, is its `reason`.
+
+    `known` are the families to look in, by default those that ship.
+    """
+    config, known = checkpoint.config or {}, families() if known is None else known
+    main = _choose(checkpoint, config, known)
+    candidates = [*([main] if main else []), *(f for f in known.values() if f.tower and f is not main)]
+    sizes = {family.name: _sizes(family, config) for family in candidates}
+    named = [_name(tensor, checkpoint, candidates, config) for tensor in checkpoint.tensors.values()]
+    named = _without_rivals(named)
+    placed = _with_matrices(named, sizes)
+    used = dict.fromkeys(n.family.name for n in named if n.family and n.family is not main)
+    return Anatomy(
+        "+".join([*([main.name] if main else []), *used]) or None,
+        {word: sizes[main.name][word] if main else None for word in CONFIG_WORDS},
+        placed,
+    )
 
 
 def canonical(name: str) -> str:
@@ -117,33 +132,52 @@ def canonical(name: str) -> str:
     return name
 
 
-def _choose(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Family | None:
-    """By the architecture in the config; else the family whose rules name most tensors, if they name half of them."""
+def _choose(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[str, Family]) -> Family | None:
+    """By the architecture in the config; else the family whose rules name most tensors, if they name half of them.
+
+    Of two that name as many, the one with fewer rules: the other was made for more than there is.
+    """
     architectures = config.get("architectures")
     wanted = {a for a in architectures if isinstance(a, str)} if isinstance(architectures, list) else set()
-    for family in families().values():
+    for family in known.values():
         if wanted & set(family.architectures):
             return family
+    modules = [(_split(tensor)[0], canonical(tensor.name)) for tensor in checkpoint.tensors.values()]
     named = {
-        family.name: sum(family.match(_split(tensor)[0]) is not None for tensor in checkpoint.tensors.values())
-        for family in families().values()
+        family.name: sum((family.match(module) or family.match(name)) is not None for module, name in modules)
+        for family in known.values()
     }
-    best = max(named, key=lambda name: named[name])
-    return families()[best] if named[best] * 2 >= max(1, len(checkpoint)) else None
+    best = max(named, key=lambda name: (named[name], -len(known[name].rules)))
+    return known[best] if named[best] * 2 >= max(1, len(checkpoint)) else None
 
 
-def _sizes(family: Family | None, config: Mapping[str, Any]) -> dict[str, int | None]:
-    """The config's numbers; a missing head_dim is hidden_size / heads, as the models' own code has it."""
-    nested = config.get("text_config")
-    places = [config, nested if isinstance(nested, dict) else {}]
+def _sizes(family: Family, config: Mapping[str, Any]) -> dict[str, int | None]:
+    """The config's numbers by the family's words; a missing head_dim is hidden_size / heads, as models have it."""
+    sections = [found for name in family.sections if isinstance(found := _at(config, name), dict)]
+    places = [*sections, config]
     sizes: dict[str, int | None] = dict.fromkeys(CONFIG_WORDS)
-    for word, keys in (family.config if family else {}).items():
-        found = (where[key] for key in keys for where in places if type(where.get(key)) is int)
-        sizes[word] = next((n for n in found if 0 < n < 2**31), None)
-    hidden, heads = sizes["hidden_size"], sizes["heads"]
+    for word, keys in family.config.items():
+        found = (_sum(where, key) for key in keys for where in places)
+        sizes[word] = next((n for n in found if n is not None and 0 < n < 2**31), None)
+    hidden, heads, kv_heads = sizes["hidden_size"], sizes["heads"], sizes["kv_heads"]
     if sizes["head_dim"] is None and hidden and heads and hidden % heads == 0:
         sizes["head_dim"] = hidden // heads
+    sizes["d"] = sizes["head_dim"]
+    sizes["queries"] = heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None
     return sizes
+
+
+def _sum(config: Mapping[str, Any], key: str) -> int | None:
+    """The number under a key, or the sum under "a + b"."""
+    numbers = [_at(config, word.strip()) for word in key.split("+")]
+    return sum(numbers) if all(type(number) is int for number in numbers) else None
+
+
+def _at(config: Any, path: str) -> Any:
+    """What is under "a.b"; None where nothing is."""
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def _split(tensor: Tensor) -> tuple[str, str]:
@@ -160,18 +194,28 @@ def _split(tensor: Tensor) -> tuple[str, str]:
     return name, "weight" if DTYPES[tensor.dtype].kind in ("float", "complex") else "buffer"
 
 
-def _place(tensor: Tensor, checkpoint: Checkpoint, family: Family | None, config: Mapping[str, Any]) -> Placed:
+def _name(tensor: Tensor, checkpoint: Checkpoint, candidates: Sequence[Family], config: Mapping[str, Any]) -> _Named:
     module, part = _split(tensor)
     name = canonical(tensor.name)
-    found = family and (family.match(module) or family.match(name))
-    if found:
-        rule, layer = found
-        where = Place(rule.component, layer, rule.role, None, part)
-    else:
-        number = NUMBER.search(name)
-        where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
+    number = NUMBER.search(name)
+    found: tuple[Family, Rule] | None = None
+    where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
+    for family in candidates:
+        match = family.match(module) or family.match(name)
+        first = next((rule for rule in match.rules if _holds(rule, family, config)), None) if match else None
+        if match and first:
+            found = family, first
+            where = Place(first.component, match.layer, first.role, match.expert, first.part or part)
+            break
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else None
-    return Placed(tensor, name, where, None, _codes(tensor, checkpoint, part, config), reason)
+    codes = _codes(tensor, checkpoint, where.part, config)
+    return _Named(tensor, name, where, found[0] if found else None, found[1] if found else None, codes, reason)
+
+
+def _holds(rule: Rule, family: Family, config: Mapping[str, Any]) -> bool:
+    """Whether a config says what a rule is for."""
+    sections = [found for name in family.sections if isinstance(found := _at(config, name), dict)]
+    return all(any(_at(where, key) == value for where in (*sections, config)) for key, value in rule.when)
 
 
 def _codes(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[str, Any]) -> str | None:
@@ -195,73 +239,56 @@ def _codes(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[st
     return f"{tensor.dtype} integers in the place of a weight" if dtype.kind == "int" else None
 
 
-def _without_rivals(placed: list[Placed]) -> list[Placed]:
+def _without_rivals(named: list[_Named]) -> list[_Named]:
     """Tensors that claim one place are all `other`: which of them the model uses cannot be told from names."""
-    claims = Counter(p.place for p in placed if p.place.role != OTHER)
-    return [_demoted(p, claims[p.place]) if claims[p.place] > 1 else p for p in placed]
+    claims = Counter(claim for n in named for claim in _claims(n))
+    rivals = [max((claims[claim] for claim in _claims(n)), default=1) for n in named]
+    return [_demoted(n, most) if most > 1 else n for n, most in zip(named, rivals, strict=True)]
 
 
-def _demoted(p: Placed, rivals: int) -> Placed:
-    layer = "" if p.place.layer is None else f" of layer {p.place.layer}"
-    reason = f"{rivals} tensors claim to be the {p.place.part} of {p.place.role}{layer}"
-    return dataclasses.replace(p, place=dataclasses.replace(p.place, role=OTHER), reason=reason)
+def _claims(n: _Named) -> set[Place]:
+    """Its own place, and those of its parts."""
+    if n.rule is None:
+        return set()
+    of_parts = n.rule.parts if n.place.part == WEIGHT else ()
+    return {n.place, *(dataclasses.replace(n.place, role=role) for role, _ in of_parts)}
 
 
-def _with_matrices(placed: list[Placed], family: Family | None, sizes: Mapping[str, int | None]) -> list[Placed]:
+def _demoted(n: _Named, rivals: int) -> _Named:
+    layer = "" if n.place.layer is None else f" of layer {n.place.layer}"
+    reason = f"{rivals} tensors claim to be the {n.place.part} of {n.place.role}{layer}"
+    return dataclasses.replace(n, place=dataclasses.replace(n.place, role=OTHER), rule=None, reason=reason)
+
+
+def _with_matrices(named: Sequence[_Named], sizes: Mapping[str, Mapping[str, int | None]]) -> tuple[Placed, ...]:
+    found = [_placed(n, sizes[n.family.name] if n.family else {}) for n in named]
     queries = {
-        (p.place.component, p.place.layer): p.tensor.shape[0]
-        for p in placed
-        if p.place.role == "q_proj" and p.place.part == "weight" and len(p.tensor.shape) == 2 and not p.codes
+        (p.place.component, p.place.layer): matrix.heads.count if matrix.heads else 0
+        for p in found
+        for matrix in p.matrices
+        if matrix.role == "q_proj"
     }
-    return [
-        _with_matrix(p, family, sizes, queries.get((p.place.component, p.place.layer))) if _is_matrix(p) else p
-        for p in placed
-    ]
+    return tuple(_with_queries(p, queries.get((p.place.component, p.place.layer))) for p in found)
 
 
-def _is_matrix(p: Placed) -> bool:
+def _placed(n: _Named, sizes: Mapping[str, int | None]) -> Placed:
+    family, rule = (n.family.name, n.rule.source) if n.family and n.rule else ("", None)
     # a header may claim billions of channels for a weight that has no values
-    return p.place.part == "weight" and len(p.tensor.shape) >= 2 and p.tensor.parameters > 0 and not p.codes
+    is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
+    found, reason = matrices(n.tensor, n.place.role, n.place.expert, n.rule, family, sizes) if is_matrix else ((), None)
+    return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, rule)
 
 
-def _with_matrix(p: Placed, family: Family | None, sizes: Mapping[str, int | None], query_rows: int | None) -> Placed:
-    rows, cols = p.tensor.shape[0], math.prod(p.tensor.shape[1:])
-    folded = len(p.tensor.shape) > 2
-    rule = None if folded or family is None or p.place.role == OTHER else _rule(family, p)
-    heads, reason = None, None
-    if rule and rule.axis and family:
-        heads, reason = _heads(p, rule, family, sizes, query_rows)
-    matrix = Matrix(p.tensor.name, "folded" if folded else "whole", rows, cols, heads)
-    return dataclasses.replace(p, matrix=matrix, reason=reason or p.reason)
+def _with_queries(p: Placed, query_heads: int | None) -> Placed:
+    """With the query heads of each KV head as the layer's own q_proj has them, where it is there."""
+    if query_heads is None:
+        return p
+    return dataclasses.replace(p, matrices=tuple(_served(matrix, query_heads) for matrix in p.matrices))
 
 
-def _rule(family: Family, p: Placed) -> Rule | None:
-    found = family.match(_split(p.tensor)[0])
-    return found[0] if found else None
-
-
-def _heads(
-    p: Placed, rule: Rule, family: Family, sizes: Mapping[str, int | None], query_rows: int | None
-) -> tuple[Heads | None, str | None]:
-    """The heads of an attention weight: as many as its shape holds; a pruned layer has fewer than the config says."""
-    dim, stated = sizes["head_dim"], sizes[rule.count or "heads"]
-    if dim is None:
-        return None, "heads unknown: no config.json says how large they are"
-    length = p.tensor.shape[0] if rule.axis == "out" else p.tensor.shape[1]
-    if length % dim:
-        side = "rows" if rule.axis == "out" else "columns"
-        return None, f"{length} {side}, which family {family.name} cannot split into heads of {dim}"
-    count = length // dim
-    reason = None
-    if stated and stated != count:
-        reason = f"{count} {'head' if count == 1 else 'heads'} where config.json says {stated}"
-    queries = _queries(sizes, count, dim, query_rows) if rule.count == "kv_heads" else 1
-    return Heads(rule.axis or "out", count, dim, queries), reason
-
-
-def _queries(sizes: Mapping[str, int | None], count: int, dim: int, query_rows: int | None) -> int | None:
-    """Query heads for each of `count` KV heads: by the layer's q_proj, and by the config where it is not there."""
-    if query_rows is not None:
-        return query_rows // (dim * count) if query_rows % (dim * count) == 0 else None
-    heads, kv_heads = sizes["heads"], sizes["kv_heads"]
-    return heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None
+def _served(matrix: Matrix, query_heads: int) -> Matrix:
+    if matrix.heads is None or matrix.role not in KV_ROLES:
+        return matrix
+    count = matrix.heads.count
+    queries = query_heads // count if query_heads and query_heads % count == 0 else None
+    return dataclasses.replace(matrix, heads=dataclasses.replace(matrix.heads, queries=queries))

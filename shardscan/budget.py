@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
-from shardscan.plan import PANEL_BYTES, CircuitTask, Plan, Task, Unit, in_flight
-from shardscan.shards.address import Tensor
+from shardscan.matrices import Matrix
+from shardscan.plan import PANEL_BYTES, Block, CircuitTask, Plan, Task, Unit, channels, in_flight
+from shardscan.shards.address import Tensor, Window
 from shardscan.shards.ahead import DEPTH
 
 BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
@@ -53,7 +54,7 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     # beside what is in flight: what is read ahead, the tensors that those blocks are parts of, and one task kept
     running = workers * scratch + in_flight(workers) * (partial + read) + DEPTH * read
     running += 2 * max(map(_results, plan.tasks), default=0)
-    rows = sum(sum(channels(p)) + min(p.tensor.parameters, 8192) for p in anatomy.placed)
+    rows = plan.channel_rows + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
     return Budget(
         workers=workers,
         blocks=baseline + (running + WRITING if units else 0),
@@ -72,59 +73,72 @@ def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     return budget(plan, anatomy, 1, exact, compiles)
 
 
-def channels(p: Placed) -> tuple[int, int]:
-    """Rows and columns that have statistics."""
-    if p.matrix is None:
-        return 0, 0
-    return p.matrix.rows, p.matrix.cols if p.matrix.kind == "whole" else 0
-
-
 def _scratch(unit: Unit) -> int:
-    """Of one block while it is reduced."""
-    block = max(unit.blocks, key=lambda b: b.rows * b.cols)
+    """Of one block while it is reduced, one piece after the other."""
+    return max(map(_scratch_of_block, unit.blocks))
+
+
+def _scratch_of_block(block: Block) -> int:
     dtype = DTYPES[block.window.dtype]
     values = block.rows * block.cols
-    decoded = values * 8 if dtype.bits > 16 and dtype.kind != "float" else _copied(unit.placed.tensor, values)
-    head = 8 * block.heads.dim * (block.cols if block.heads.axis == "out" else block.rows) if block.heads else 0
-    return decoded + head + 2 * CHANNEL * (block.rows + block.cols)
+    decoded = values * 8 if dtype.bits > 16 and dtype.kind != "float" else _copied(block.window, values)
+    cut = [values * -(-dtype.bits // 8)] * (len(block.pieces) > 1)  # a copy of one piece, at most of all
+    divided = [(piece.divided, piece) for piece in block.pieces if piece.divided]
+    heads = [8 * d[1] * (block.cols if d[0] == "out" else block.rows) for d, _ in divided if d]
+    return decoded + sum(cut) + max(heads, default=0) + 2 * CHANNEL * (block.rows + block.cols)
 
 
-def _copied(tensor: Tensor, values: int) -> int:
+def _copied(where: Tensor | Window, values: int) -> int:
     """Of values that are no view of their file: unpacked to bytes, or off the border of their dtype."""
-    bits = DTYPES[tensor.dtype].bits
+    bits = DTYPES[where.dtype].bits
     if bits < 8:
         return values
-    return values * bits // 8 if tensor.offset % (bits // 8) else 0
+    return values * bits // 8 if where.offset % (bits // 8) else 0
 
 
 def _partial(unit: Unit) -> int:
     """Of one block once it is reduced."""
-    block = max(unit.blocks, key=lambda b: b.rows * b.cols)
-    grams = 8 * block.heads.count * block.heads.dim**2 if block.heads else 0
-    return DISTRIBUTION + CHANNEL * (block.rows + block.cols) + grams
+    return max(map(_partial_of_block, unit.blocks))
+
+
+def _partial_of_block(block: Block) -> int:
+    found = DISTRIBUTION
+    for piece in block.pieces:
+        rows, cols = piece.count or block.rows, len(piece.matrix.stored_cols) if piece.matrix else block.cols
+        found += CHANNEL * (rows + cols)
+        if piece.matrix and piece.matrix.heads and piece.divided:
+            found += 8 * piece.matrix.heads.count * piece.matrix.heads.dim**2
+    return found
 
 
 def _results(task: Task) -> int:
-    return sum(DISTRIBUTION + 2 * CHANNEL * sum(channels(unit.placed)) for unit in task.units)
+    """Of a task's tensors; written one array after the other, each with as many experts as there are."""
+    return sum(DISTRIBUTION + 2 * CHANNEL * sum(map(channels, unit.matrices)) for unit in task.units)
 
 
 def _circuit(task: CircuitTask) -> int:
     """Of one head while it is reduced; where heads are columns it is cut from all values."""
     factors = (task.circuit.left, task.circuit.right)
-    copied = [_copied(f.tensor, f.tensor.parameters if f.heads.axis == "in" else 0) for f in factors]
+    copied = [_cut(f.placed, f.matrix) if f.matrix.stored_axis == "in" else 0 for f in factors]
     dim = factors[0].heads.dim
     return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(copied)
 
 
 def _largest(tasks: Sequence[Task], exact: bool) -> int:
-    return max((_matrix(unit, exact) for task in tasks for unit in task.units), default=0)
+    matrices = ((unit.placed, matrix) for task in tasks for unit in task.units for matrix in unit.matrices)
+    return max((_matrix(p, matrix, exact) for p, matrix in matrices), default=0)
 
 
-def _matrix(unit: Unit, exact: bool) -> int:
+def _matrix(p: Placed, matrix: Matrix, exact: bool) -> int:
     """Of one matrix while it is solved."""
-    matrix = unit.placed.matrix
-    assert matrix
-    n = min(matrix.rows, matrix.cols)
-    panels = 2 * min(PANEL_BYTES + 8 * 8 * n, 8 * matrix.rows * matrix.cols)
-    wide = _copied(unit.placed.tensor, matrix.rows * matrix.cols) if matrix.rows < matrix.cols else 0
-    return panels + wide + 8 * n * n * (EXACT if exact else 1)
+    rows, cols = len(matrix.stored_rows), len(matrix.stored_cols)
+    n = min(rows, cols)
+    panels = 2 * min(PANEL_BYTES + 8 * 8 * n, 8 * rows * cols)
+    return panels + (_cut(p, matrix) if rows < cols else 0) + 8 * n * n * (EXACT if exact else 1)
+
+
+def _cut(p: Placed, matrix: Matrix) -> int:
+    """Of all values of a matrix at once, as they are stored."""
+    values, bits = matrix.rows * matrix.cols, DTYPES[p.tensor.dtype].bits
+    is_view = matrix.stored_rows.groups == 1 and len(matrix.stored_cols) == p.stored_shape[1]
+    return _copied(p.tensor, values) if is_view else values * -(-bits // 8)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shardscan.anatomy import Anatomy, Heads, Placed
+from shardscan.anatomy import Anatomy, Placed
+from shardscan.axes import Heads
 from shardscan.dtypes import DTYPES
-from shardscan.shards.address import Tensor
+from shardscan.matrices import Matrix
 
 # the roles whose heads multiply: on the left one head for each query head, on the right one for each KV head
 KINDS = {"ov": ("o_proj", "v_proj"), "qk": ("q_proj", "k_proj")}
@@ -22,9 +23,17 @@ KINDS = {"ov": ("o_proj", "v_proj"), "qk": ("q_proj", "k_proj")}
 class Factor:
     """A weight as its heads multiply: each is a (length, heads.dim) matrix, whichever way it is stored."""
 
-    tensor: Tensor
+    placed: Placed
+    matrix: Matrix
     heads: Heads
-    length: int
+
+    @property
+    def length(self) -> int:
+        return self.matrix.cols if self.heads.axis == "out" else self.matrix.rows
+
+    @property
+    def nbytes(self) -> int:
+        return DTYPES[self.placed.tensor.dtype].nbytes(self.matrix.rows * self.matrix.cols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +70,12 @@ class Circuit:
 
     @property
     def nbytes(self) -> int:
-        return self.left.tensor.nbytes + self.right.tensor.nbytes
+        return self.left.nbytes + self.right.nbytes
 
 
 def circuits(anatomy: Anatomy) -> Iterator[Circuit]:
     """The circuits of every layer whose weights are there with heads that fit each other."""
-    found = {(p.place.component, p.place.layer, p.place.role): f for p in anatomy.placed if (f := _factor(p))}
+    found = {(p.place.component, p.place.layer, f.matrix.role): f for p in anatomy.placed for f in _factors(p)}
     for kind, roles in KINDS.items():
         for component, layer, role in found:
             left, right = (found.get((component, layer, other)) for other in roles)
@@ -74,12 +83,11 @@ def circuits(anatomy: Anatomy) -> Iterator[Circuit]:
                 yield Circuit(component, layer, kind, left, right)
 
 
-def _factor(p: Placed) -> Factor | None:
-    """A float weight with heads; those of experts have no circuits of their own."""
-    heads = p.matrix.heads if p.matrix else None
-    if p.matrix is None or heads is None or p.place.expert is not None or DTYPES[p.tensor.dtype].kind != "float":
-        return None
-    return Factor(p.tensor, heads, p.matrix.cols if heads.axis == "out" else p.matrix.rows)
+def _factors(p: Placed) -> Iterator[Factor]:
+    """Its float matrices with heads; those of experts have no circuits of their own."""
+    for matrix in p.matrices:
+        if matrix.heads and matrix.expert is None and DTYPES[p.tensor.dtype].kind == "float":
+            yield Factor(p, matrix, matrix.heads)
 
 
 def _fit(left: Factor, right: Factor) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import xxhash
 
 from shardscan import commits, store
 from shardscan.commits import Scan
-from shardscan.plan import CIRCUITS, FULL, HEADS, STATS, task_name
+from shardscan.plan import CIRCUITS, EXPERTS_PER_TASK, FULL, HEADS, STATS, Slot, stack_folder, task_name
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
@@ -45,18 +45,14 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One tensor as the store holds it, its commit's verdict, and its spectra: the products that have them, or failed.
-
-    `failures` says why, by product.
-    """
+    """One tensor as the store holds it, and its commits' verdict; a stack of experts has a slot for each task."""
 
     facts: Mapping[str, Any]
-    slot: tuple[int, int]
+    slots: tuple[Slot, ...]
     status: str
     reason: str | None
     digest: str | None
-    spectra: frozenset[str]
-    failures: Mapping[str, str]
+    matrices: tuple[HeldMatrix, ...]
 
     @property
     def name(self) -> str:
@@ -68,21 +64,60 @@ class Member:
         return found
 
     @property
-    def matrix(self) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = self.facts["matrix"]
-        return found
+    def slot(self) -> Slot:
+        return self.slots[0]
+
+    @property
+    def width(self) -> int:
+        """The values in a slot of its largest array."""
+        return BINS
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
-    """Neighbouring slots of one group's stacks, and the members in them; `layers` and `experts` say where it lies."""
+class HeldMatrix:
+    """One matrix as the store holds it, and its spectra: the products that have them, or failed.
+
+    `facts` has its id, kind, role, expert, rows, cols and heads; `failures` says why, by product.
+    """
+
+    tensor: str
+    component: str
+    layer: int | None
+    facts: Mapping[str, Any]
+    slot: Slot
+    scanned: bool
+    spectra: frozenset[str]
+    failures: Mapping[str, str]
+
+    @property
+    def width(self) -> int:
+        """The values in a slot of its largest array."""
+        return len(CHANNEL_STATISTICS) * int(max(self.facts["rows"], self.facts["cols"]))
+
+
+class Stacked(Protocol):
+    """What lies in a slot of stacked arrays."""
+
+    @property
+    def slot(self) -> Slot: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+Each = TypeVar("Each", bound=Stacked)
+
+
+@dataclass(frozen=True, slots=True)
+class Region(Generic[Each]):
+    """Neighbouring slots of one folder's stacks, and what is in them; `layers` and `experts` say where it lies."""
 
     folder: str
     layers: slice
     experts: slice
-    members: tuple[Member, ...]
+    members: tuple[Each, ...]
 
-    def slot(self, member: Member) -> tuple[int, int]:
+    def slot(self, member: Each) -> Slot:
         """A member's slot, counted from the region's corner."""
         return member.slot[0] - self.layers.start, member.slot[1] - self.experts.start
 
@@ -132,39 +167,59 @@ def circuits(held: Contents) -> Iterator[Circuits]:
                 yield Circuits(folder, group["component"], group["role"], layers, facts, failures)
 
 
-def regions(folder: str, found: Sequence[Member]) -> Iterator[Region]:
-    """A group in pieces that are small in memory, however many layers and experts it has."""
+def stacks(groups: Mapping[str, Sequence[Member]]) -> dict[str, list[HeldMatrix]]:
+    """Every matrix, by the folder that it is stacked in."""
+    found: dict[str, list[HeldMatrix]] = {}
+    for folder, members in groups.items():
+        for member in members:
+            for matrix in member.matrices:
+                found.setdefault(stack_folder(folder, member.place["role"], matrix.facts["role"]), []).append(matrix)
+    return found
+
+
+def regions(folder: str, found: Sequence[Each]) -> Iterator[Region[Each]]:
+    """A folder in pieces that are small in memory, however many layers and experts it has; files are not cut."""
     layers, experts = (1 + max(m.slot[axis] for m in found) for axis in (0, 1))
-    slots = max(1, REGION_BYTES // max(_slot_bytes(m) for m in found))
-    tall, wide = max(1, slots // experts), min(experts, slots)
-    for top in range(0, layers, tall):
-        for left in range(0, experts, wide):
-            inside = (m for m in found if top <= m.slot[0] < top + tall and left <= m.slot[1] < left + wide)
-            yield Region(folder, slice(top, top + tall), slice(left, left + wide), tuple(inside))
-
-
-def _slot_bytes(member: Member) -> int:
-    """Of a distribution, or of the statistics of the longer axis."""
-    channels = max(member.matrix["rows"], member.matrix["cols"]) if member.matrix else 0
-    return 8 * max(BINS, len(CHANNEL_STATISTICS) * int(channels))
+    slots = max(1, REGION_BYTES // (8 * max(m.width for m in found)))
+    wide = min(experts, -(-slots // EXPERTS_PER_TASK) * EXPERTS_PER_TASK)
+    tall = max(1, slots // wide)
+    inside: dict[Slot, list[Each]] = {}
+    for member in found:
+        inside.setdefault((member.slot[0] // tall, member.slot[1] // wide), []).append(member)
+    for (down, across), members in sorted(inside.items()):
+        top, left = down * tall, across * wide
+        yield Region(
+            folder, slice(top, min(top + tall, layers)), slice(left, min(left + wide, experts)), tuple(members)
+        )
 
 
 def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]) -> Member:
-    slot = (int(facts["slot"][0]), int(facts["slot"][1]))
-    name, task = facts["tensor"]["name"], task_name(folder, facts["place"]["layer"], slot)
-    verdicts = {
-        product: done[task, product]["tensors"].get(name) for product in (STATS, HEADS, FULL) if (task, product) in done
-    }
-    verdict = verdicts.get(STATS) or {"status": "pending", "reason": None, "digest": None}
-    matrix = facts["matrix"] or {"heads": None}
-    possible = [HEADS] * bool(matrix["heads"]) + [FULL]
-    found = {p: v for p in possible if (v := verdicts.get(p))}
-    return Member(
-        facts,
-        slot,
-        str(verdict["status"]),
-        verdict["reason"] or facts["reason"],
-        verdict["digest"],
-        frozenset(p for p, v in found.items() if v["status"] == "ok"),
-        {p: v["reason"] for p, v in found.items() if v["status"] == "failed"},
-    )
+    name, place = facts["tensor"]["name"], facts["place"]
+
+    def verdict(slot: Slot, product: str) -> Mapping[str, Any] | None:
+        record = done.get((task_name(folder, place["layer"], slot), product))
+        found: Mapping[str, Any] | None = record["tensors"].get(name) if record else None
+        return found
+
+    slots = tuple((int(layer), int(expert)) for layer, expert in facts["slots"])
+    verdicts = [verdict(slot, STATS) or {"status": "pending", "reason": None, "digest": None} for slot in slots]
+    worst = max(verdicts, key=lambda v: ("ok", "codes", "pending", "failed").index(v["status"]))
+    matrices = []
+    for matrix in facts["matrices"]:
+        slot = (int(matrix["slot"][0]), int(matrix["slot"][1]))
+        possible = [HEADS] * bool(matrix["heads"]) + [FULL]
+        found = {product: v for product in possible if (v := verdict(slot, product))}
+        own = verdict(slot, STATS)
+        held = HeldMatrix(
+            tensor=name,
+            component=place["component"],
+            layer=place["layer"],
+            facts=matrix,
+            slot=slot,
+            scanned=own is not None and own["status"] == "ok",
+            spectra=frozenset(p for p, v in found.items() if v["status"] == "ok"),
+            failures={p: v["reason"] for p, v in found.items() if v["status"] == "failed"},
+        )
+        matrices.append(held)
+    digest = verdicts[0]["digest"] if len(slots) == 1 else None
+    return Member(facts, slots, str(worst["status"]), worst["reason"] or facts["reason"], digest, tuple(matrices))

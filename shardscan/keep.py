@@ -32,7 +32,7 @@ def tensors(
 def circuits(scan: Scan, seen: Mapping[str, list[int]], task: CircuitTask, result: Result) -> Mapping[str, str]:
     """Write the circuits of a layer, unless a file of their factors is no longer what the scan began with."""
     factors = (task.circuit.left, task.circuit.right)
-    are_as_seen = all(_is_as_seen(factor.tensor, seen) for factor in factors)
+    are_as_seen = all(_is_as_seen(factor.placed.tensor, seen) for factor in factors)
     return store.write_circuits(scan, task, result if are_as_seen else Result(failure=CHANGED))
 
 
@@ -41,9 +41,9 @@ def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[s
     if not _is_as_seen(unit.placed.tensor, seen):
         return Result(failure=CHANGED)
 
-    def channels(side: str) -> np.ndarray:
-        fresh: np.ndarray | None = getattr(result, f"channels_{side}")
-        return store.channels(scan, task.folder, unit, side) if fresh is None else fresh
+    def channels(i: int, side: str) -> np.ndarray:
+        fresh: np.ndarray | None = getattr(result.matrices[i], f"channels_{side}")
+        return store.channels(scan, task, unit, unit.matrices[i], side) if fresh is None else fresh
 
     return selfcheck.checked(unit, result, channels)
 

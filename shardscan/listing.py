@@ -9,6 +9,7 @@ from shardscan.cells import visible
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from shardscan.anatomy import Placed
     from shardscan.flow import Prepared, Summary
     from shardscan.plan import Plan
 
@@ -31,11 +32,16 @@ def tensors(prepared: Prepared, *, long: bool = False) -> pa.Table:
         "shape": pa.array([list(p.tensor.shape) for p in placed], pa.list_(pa.uint64())),
         "parameters": pa.array([p.tensor.parameters for p in placed], pa.int64()),
         "bytes": pa.array([p.tensor.nbytes for p in placed], pa.int64()),
-        "heads": pa.array([p.matrix.heads.count if p.matrix and p.matrix.heads else None for p in placed], pa.int32()),
+        "heads": pa.array([_heads(p) for p in placed], pa.int32()),
         "file": pa.array([p.tensor.file for p in placed], pa.string()),
         "reason": pa.array([p.codes or p.reason for p in placed], pa.string()),
     })  # fmt: skip
     return rows if long else rows.select(SHORT)
+
+
+def _heads(p: Placed) -> int | None:
+    """How many heads a tensor's matrix has, of a fused one its first."""
+    return next((matrix.heads.count for matrix in p.matrices if matrix.heads), None)
 
 
 def headline(prepared: Prepared) -> str:

@@ -73,10 +73,11 @@ def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
 
 def _holds(scan: Scan, plan: Plan) -> bool:
     """Whether everything committed is of the contents that the plan would read."""
-    verdicts = (item for record in commits.committed(scan).values() for item in record["tensors"].items())
-    digests = {name: verdict["digest"] for name, verdict in verdicts if verdict["digest"]}
-    units = (unit for task in plan.tasks for unit in task.units if unit.placed.tensor.name in digests)
-    return all(content_digest(unit) == digests[unit.placed.tensor.name] for unit in units)
+    committed = commits.committed(scan).values()
+    verdicts = ((record["task"], *item) for record in committed for item in record["tensors"].items())
+    digests = {(task, name): verdict["digest"] for task, name, verdict in verdicts if verdict["digest"]}
+    units = ((digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units)
+    return all(digest == content_digest(unit) for digest, unit in units if digest)
 
 
 def _taken(folder: Path, name: str) -> StoreError:

@@ -1,6 +1,7 @@
 """STORE: a scan's arrays in Zarr; the only module that imports zarr.
 
-    <store>/arrays.zarr/<scan>/<component>/<role>/   arrays stacked over layers, one chunk or shard file a layer
+    <store>/arrays.zarr/<scan>/<component>/<role>/          arrays stacked over layers, one chunk or shard file a layer
+    <store>/arrays.zarr/<scan>/<component>/<role>.<part>/   likewise of the parts of fused tensors
 
 Writers of different tasks share no file, so tasks may finish in any order, thread or process; a task's commit is
 written last and holds the hash of every file it vouches for. Every chunk ends in a crc32c. Names of models and tensors
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, astuple
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,31 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from shardscan import __version__, commits
-from shardscan.anatomy import Anatomy
+from shardscan.anatomy import Anatomy, Placed
 from shardscan.circuits import Circuit
 from shardscan.commits import Scan
 from shardscan.errors import StoreError
-from shardscan.layout import LABELS, specs
-from shardscan.plan import CIRCUITS, FULL, HEADS, STATS, CircuitTask, Group, Plan, Task, Unit
+from shardscan.layout import LABELS, Spec, specs
+from shardscan.matrices import Matrix
+from shardscan.plan import (
+    CIRCUITS,
+    EXPERTS_PER_TASK,
+    FULL,
+    HEADS,
+    STATS,
+    CircuitTask,
+    Group,
+    Plan,
+    Slot,
+    Task,
+    Unit,
+    runs,
+    stack_folder,
+)
 from shardscan.reduce.result import Result
 from shardscan.shards.address import Checkpoint
 
-LAYOUT = 2
+LAYOUT = 3
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
@@ -48,9 +64,14 @@ def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pla
 
 def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
     """Name, contents, anatomy and layout: what must be equal for arrays to be continued."""
-    placed = [[p.tensor.name, asdict(p.place), p.codes, p.matrix and asdict(p.matrix)] for p in anatomy.placed]
-    facts = [checkpoint.name, probe, dict(anatomy.sizes), placed, LAYOUT]
+    facts = [checkpoint.name, probe, dict(anatomy.sizes), [_place_of(p) for p in anatomy.placed], LAYOUT]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())
+
+
+def _place_of(p: Placed) -> list[Any]:
+    where, matrices = p.place, [(m.id, m.turned, astuple(m.stored_rows), astuple(m.stored_cols)) for m in p.matrices]
+    heads = [(m.heads.axis, m.heads.count, m.heads.dim, m.heads.queries) if m.heads else None for m in p.matrices]
+    return [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices, heads]
 
 
 def attributes(scan: Scan) -> Mapping[str, Any]:
@@ -77,10 +98,13 @@ def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[st
     Commits record `options`, which change numbers: for last bits nothing is done again, for `exact` it is.
     """
     files: dict[str, dict[str, tuple[int, str]]] = {product: {} for product in task.products}
+    stacked: dict[tuple[str, str], dict[Slot, np.ndarray]] = {}
     for unit, result in zip(task.units, results, strict=True):
-        for product, name, values in _slot_arrays(unit, result):
+        for product, path, slot, values in _arrays(task, unit, result):
             if product in files and values is not None:
-                files[product] |= _write_slot(scan, f"{task.folder}/{name}", unit.slot, values)
+                stacked.setdefault((product, path), {})[slot] = values
+    for (product, path), values_of in stacked.items():
+        files[product] |= _write_slots(scan, path, values_of)
     verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
     for product in sorted(task.products):
         _commit(scan, task.name, product, verdicts, files[product], options)
@@ -93,17 +117,17 @@ def write_circuits(scan: Scan, task: CircuitTask, result: Result) -> dict[str, s
     arrays = {"circuits": spectra.sigma, "circuits_facts": spectra.facts} if spectra else {}
     files: dict[str, tuple[int, str]] = {}
     for name, values in arrays.items():
-        files |= _write_slot(scan, f"{task.folder}/{name}", task.slot, values)
+        files |= _write_slots(scan, f"{task.folder}/{name}", {task.slot: values})
     verdict = {"status": "failed" if result.failure else "ok", "reason": result.failure, "digest": None}
     _commit(scan, task.name, CIRCUITS, {task.circuit.id: verdict}, files, {})
     return {task.circuit.id: result.failure} if result.failure else {}
 
 
-def channels(scan: Scan, folder: str, unit: Unit, side: str) -> np.ndarray:
-    """The stored channel statistics (9, n) of one tensor, 'out' or 'in'; NaN where they are not there."""
-    matrix, (layer, expert) = unit.placed.matrix, unit.slot
-    assert matrix
+def channels(scan: Scan, task: Task, unit: Unit, matrix: Matrix, side: str) -> np.ndarray:
+    """The stored channel statistics (9, n) of one matrix, 'out' or 'in'; NaN where they are not there."""
+    layer, expert = unit.slot_of(matrix)
     region = slice(layer, layer + 1), slice(expert, expert + 1)
+    folder = stack_folder(task.folder, unit.placed.place.role, matrix.role)
     return read(scan, folder, f"channels_{side}", region)[0, 0, :, : matrix.rows if side == "out" else matrix.cols]
 
 
@@ -140,80 +164,113 @@ def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan
 
 
 def _create_group(root: zarr.Group, group: Group) -> None:
-    members = [asdict(p) | {"slot": slot} for p, slot in group.members]
-    for member in members:
-        del member["tensor"]["path"], member["tensor"]["offset"]
+    members = [_member_facts(p, slot) for p, slot in group.members]
     circuits = [_circuit_facts(circuit) for circuit in group.circuits]
     facts = {"component": group.component, "role": group.role, "tensors": members, "circuits": circuits}
-    folder = root.create_group(group.folder, attributes={"shardscan": facts})
+    sizes = _true_sizes(group)
+    for path, arrays in specs(group).items():
+        folder = root.create_group(path, attributes={"shardscan": facts} if path == group.folder else {})
+        _create_coordinates(folder, group, {dim for spec in arrays.values() for dim in spec.dims})
+        if path in sizes:
+            folder.create_array(
+                "sizes", data=sizes[path], compressors=CODECS, dimension_names=("layer", "expert", "side")
+            )
+        for name, spec in arrays.items():
+            _create_array(folder, name, spec)
+
+
+def _create_coordinates(folder: zarr.Group, group: Group, used: Set[str]) -> None:
     coordinates: dict[str, Sequence[int | None]] = {"layer": group.layers, "expert": group.experts}
     for name, numbers in coordinates.items():
         numbered = np.array([NO_NUMBER if n is None else n for n in numbers], np.int64)
         folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
-    used = {name for spec in specs(group).values() for name in spec.dims}
     for name, words in LABELS.items():
-        if name not in used:
-            continue
-        axis = folder.create_array(
-            name, shape=(len(words),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
-        )
-        axis[:] = np.array(words, object)
-    dims = ("layer", "expert", "side")
-    folder.create_array("sizes", data=_true_sizes(group), compressors=CODECS, dimension_names=dims)
-    for name, spec in specs(group).items():
-        folder.create_array(
-            name,
-            shape=spec.shape,
-            chunks=spec.chunk,
-            shards=spec.file if spec.sharded else None,
-            dtype=spec.dtype,
-            fill_value=math.nan if spec.dtype == "float64" else 0,
-            compressors=CODECS,
-            dimension_names=spec.dims,
-        )
+        if name in used:
+            axis = folder.create_array(
+                name, shape=(len(words),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
+            )
+            axis[:] = np.array(words, object)
 
 
-def _true_sizes(group: Group) -> np.ndarray:
-    """Rows and columns of each slot's matrix, int64 (layer, expert, 2); 0 where there is none."""
-    sizes = np.zeros((len(group.layers), len(group.experts), 2), np.int64)
-    for p, slot in group.members:
-        if p.matrix:
-            sizes[slot] = p.matrix.rows, p.matrix.cols
+def _create_array(folder: zarr.Group, name: str, spec: Spec) -> None:
+    folder.create_array(
+        name,
+        shape=spec.shape,
+        chunks=spec.chunk,
+        shards=spec.file if spec.sharded else None,
+        dtype=spec.dtype,
+        fill_value=math.nan if spec.dtype == "float64" else 0,
+        compressors=CODECS,
+        dimension_names=spec.dims,
+    )
+
+
+def _true_sizes(group: Group) -> dict[str, np.ndarray]:
+    """Rows and columns of each slot's matrix by folder, int64 (layer, expert, 2); 0 where there is none."""
+    shape = (len(group.layers), len(group.experts), 2)
+    sizes = {folder: np.zeros(shape, np.int64) for folder in group.stacks}
+    for folder, found in group.stacks.items():
+        for _, matrix, slot in found:
+            sizes[folder][slot] = matrix.rows, matrix.cols
     for index, circuit in enumerate(group.circuits):
-        sizes[index, 0] = circuit.rows, circuit.cols
+        sizes.setdefault(group.folder, np.zeros(shape, np.int64))[index, 0] = circuit.rows, circuit.cols
     return sizes
+
+
+def _member_facts(p: Placed, slot: Slot) -> dict[str, Any]:
+    """What the catalog needs of a tensor: its place, the slots of its tasks, and its matrices."""
+    tensor = {name: getattr(p.tensor, name) for name in ("name", "dtype", "shape", "file", "nbytes")}
+    found: list[dict[str, Any]] = []
+    for at, numbers in runs(p, slot):
+        for matrix in p.matrices[numbers.start : numbers.stop]:
+            beside = matrix.expert % EXPERTS_PER_TASK if p.is_stack and matrix.expert is not None else 0
+            facts = {name: getattr(matrix, name) for name in ("id", "kind", "role", "expert", "rows", "cols")}
+            heads = matrix.heads and asdict(matrix.heads)
+            found.append({**facts, "heads": heads, "slot": (at[0], at[1] + beside)})
+    slots = [at for at, _ in runs(p, slot)]
+    facts_of_tensor = {"canonical_name": p.canonical_name, "place": asdict(p.place), "reason": p.reason}
+    return {"tensor": tensor, **facts_of_tensor, "slots": slots, "matrices": found}
 
 
 def _circuit_facts(circuit: Circuit) -> dict[str, Any]:
     facts = {name: getattr(circuit, name) for name in ("id", "layer", "heads", "rows", "cols", "rank")}
-    return facts | {"left": circuit.left.tensor.name, "right": circuit.right.tensor.name}
+    return facts | {"left": circuit.left.matrix.id, "right": circuit.right.matrix.id}
 
 
-def _slot_arrays(unit: Unit, result: Result) -> Iterator[tuple[str, str, np.ndarray | None]]:
-    part = unit.placed.place.part
-    yield STATS, f"statistics_{part}", result.tensor
-    yield STATS, f"distribution_{part}", result.counts
-    for side in ("out", "in"):
-        yield STATS, f"channels_{side}", getattr(result, f"channels_{side}")
-        yield STATS, f"fingerprints_{side}", getattr(result, f"fingerprints_{side}")
-    if result.heads:
-        yield HEADS, "heads", result.heads.sigma
-        yield HEADS, "heads_facts", result.heads.facts
-    if result.full:
-        yield FULL, "full", result.full.sigma[0]
-        yield FULL, "full_facts", result.full.facts[0]
+def _arrays(task: Task, unit: Unit, result: Result) -> Iterator[tuple[str, str, Slot, np.ndarray | None]]:
+    """Product, path, slot and values of everything that one unit leaves."""
+    place = unit.placed.place
+    yield STATS, f"{task.folder}/moments_{place.part}", unit.slot, result.tensor
+    yield STATS, f"{task.folder}/distribution_{place.part}", unit.slot, result.counts
+    for matrix, found in zip(unit.matrices, result.matrices, strict=False):  # a failed unit has none
+        folder, slot = stack_folder(task.folder, place.role, matrix.role), unit.slot_of(matrix)
+        for side in ("out", "in"):
+            yield STATS, f"{folder}/channels_{side}", slot, getattr(found, f"channels_{side}")
+            yield STATS, f"{folder}/fingerprints_{side}", slot, getattr(found, f"fingerprints_{side}")
+        if found.heads:
+            yield HEADS, f"{folder}/heads", slot, found.heads.sigma
+            yield HEADS, f"{folder}/heads_facts", slot, found.heads.facts
+        if found.full:
+            yield FULL, f"{folder}/full", slot, found.full.sigma[0]
+            yield FULL, f"{folder}/full_facts", slot, found.full.facts[0]
 
 
-def _write_slot(scan: Scan, path: str, slot: tuple[int, int], values: np.ndarray) -> dict[str, tuple[int, str]]:
-    """Write one slot whole, padded to the stack's width; the written file with its size and hash."""
+def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) -> dict[str, tuple[int, str]]:
+    """Write the slots of one file whole, padded to the stack's width; the file with its size and hash."""
     array = _open_for_writing(str(scan.arrays / path))
     if 0 in array.shape:
         return {}
+    (layer, first), values = next(iter(values_of.items()))
     stacked = array.ndim - values.ndim
-    padded = np.full(array.shape[stacked:], array.fill_value, array.dtype)
-    padded[tuple(slice(n) for n in values.shape)] = values
-    array[slot[:stacked]] = padded
-    file = array.metadata.encode_chunk_key((*slot[:stacked], *(0,) * values.ndim))
+    run = array.chunks[1] if stacked > 1 else 1
+    start = first // run * run
+    stop = min(start + run, array.shape[1]) if stacked > 1 else 1
+    padded = np.full((stop - start, *array.shape[stacked:]), array.fill_value, array.dtype)
+    for (_, expert), values in values_of.items():
+        padded[expert - start if stacked > 1 else 0][tuple(slice(n) for n in values.shape)] = values
+    array[(layer, slice(start, stop)) if stacked > 1 else layer] = padded if stacked > 1 else padded[0]
+    key = (layer, start // run) if stacked > 1 else (layer,)
+    file = array.metadata.encode_chunk_key((*key, *(0,) * values.ndim))
     written = (scan.arrays / path / file).read_bytes()
     return {f"{path}/{file}": (len(written), xxhash.xxh3_64_hexdigest(written))}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from reference import channel_statistics, tensor_statistics
 from shardscan import anatomy, plan
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import TENSOR_STATISTICS, Result
+from shardscan.reduce.result import Result, Spectra
+from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
 from shardscan.shards import open as open_checkpoint
 
 EXACT = {"count", "zeros", "min", "max", "absmax", "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs"}
@@ -77,12 +79,39 @@ def units(folder: Path, spectra: str = "heads") -> dict[str, plan.Unit]:
     return {unit.placed.tensor.name: unit for task in tasks for unit in task.units}
 
 
-def result_of(unit: plan.Unit) -> Result:
+@dataclass(frozen=True)
+class Found:
+    """The results of a tensor that is one matrix, or none; `tensor` has its TENSOR_STATISTICS."""
+
+    tensor: np.ndarray | None
+    counts: np.ndarray | None
+    digest: str | None
+    failure: str | None
+    channels_out: np.ndarray | None = None
+    channels_in: np.ndarray | None = None
+    fingerprints_out: np.ndarray | None = None
+    fingerprints_in: np.ndarray | None = None
+    heads: Spectra | None = None
+    full: Spectra | None = None
+
+
+def the_only(result: Result, unit: plan.Unit) -> Found:
+    """The results of a unit with at most one matrix, side by side."""
+    assert len(result.matrices) < 2
+    matrices = [{f: getattr(m, f) for f in m.__slots__} for m in result.matrices]
+    tensor = None
+    if result.tensor is not None and result.counts is not None:
+        tensor = statistics([result.tensor], unit.placed.tensor.dtype, result.counts)
+    return Found(tensor, result.counts, result.digest, result.failure, **(matrices[0] if matrices else {}))
+
+
+def result_of(unit: plan.Unit) -> Found:
     """A tensor's results: its blocks reduced one after the other and folded from the left, as a run does it."""
-    return finish(unit, reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()]))
+    partial = reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()])
+    return the_only(finish(unit, partial), unit)
 
 
-def results(folder: Path, spectra: str = "heads") -> dict[str, Result]:
+def results(folder: Path, spectra: str = "heads") -> dict[str, Found]:
     """The results of every tensor of a checkpoint."""
     return {name: result_of(unit) for name, unit in units(folder, spectra).items()}
 

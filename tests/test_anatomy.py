@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from shardscan.anatomy import Anatomy, Heads, Place, Placed, place
+from shardscan.anatomy import Anatomy, Place, Placed, place
+from shardscan.axes import Heads
 from shardscan.dtypes import DTYPES
+from shardscan.matrices import Matrix
 from shardscan.shards.address import Checkpoint, Tensor
 
 Facts = tuple[str, tuple[int, ...]]
@@ -33,6 +35,11 @@ def checkpoint(tensors: Mapping[str, Facts], config: dict[str, Any] | None) -> C
 
 def placed(tensors: Mapping[str, Facts], config: dict[str, Any] | None = CONFIG) -> dict[str, Placed]:
     return {p.tensor.name: p for p in place(checkpoint(tensors, config)).placed}
+
+
+def the_only(p: Placed) -> Matrix | None:
+    assert len(p.matrices) < 2
+    return p.matrices[0] if p.matrices else None
 
 
 def weights(**shapes: tuple[int, ...]) -> dict[str, Facts]:
@@ -77,7 +84,7 @@ def test_biases_and_buffers_are_parts_of_their_module() -> None:
         "model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", (4,)),
     })  # fmt: skip
     assert found[f"{Q}.bias"].place == Place("text", 0, "q_proj", None, "bias")
-    assert found[f"{Q}.bias"].matrix is None
+    assert the_only(found[f"{Q}.bias"]) is None
     assert found["model.layers.0.self_attn.rotary_emb.inv_freq"].place == Place("text", 0, "rotary", None, "buffer")
 
 
@@ -114,7 +121,7 @@ def test_without_a_config_the_names_choose_the_family() -> None:
 
 def test_kv_heads_count_once_and_know_how_many_queries_they_serve() -> None:
     found = placed(weights(q_proj=(32, 32), k_proj=(16, 32), v_proj=(16, 32), o_proj=(32, 32)))
-    heads = {p.place.role: p.matrix.heads for p in found.values() if p.matrix}
+    heads = {p.place.role: m.heads for p in found.values() if (m := the_only(p))}
     assert heads == {
         "q_proj": Heads("out", 4, 8, 1),
         "k_proj": Heads("out", 2, 8, 2),
@@ -126,7 +133,7 @@ def test_kv_heads_count_once_and_know_how_many_queries_they_serve() -> None:
 
 def test_head_dim_of_the_config_goes_before_hidden_size_by_heads() -> None:
     found = placed(weights(q_proj=(64, 32), o_proj=(32, 64)), CONFIG | {"head_dim": 16})
-    assert [p.matrix and p.matrix.heads for p in found.values()] == [Heads("out", 4, 16, 1), Heads("in", 4, 16, 1)]
+    assert [(m := the_only(p)) and m.heads for p in found.values()] == [Heads("out", 4, 16, 1), Heads("in", 4, 16, 1)]
 
 
 def test_sizes_are_read_from_a_nested_text_config() -> None:
@@ -149,14 +156,15 @@ def test_architectures_of_another_kind_are_as_good_as_none(architectures: object
 def test_without_a_config_heads_are_unknown_and_the_reason_says_why() -> None:
     p = placed(weights(q_proj=(32, 32)), None)[f"{Q}.weight"]
     assert p.place.role == "q_proj"
-    assert p.matrix
-    assert p.matrix.heads is None
+    matrix = the_only(p)
+    assert matrix
+    assert matrix.heads is None
     assert p.reason == "heads unknown: no config.json says how large they are"
 
 
 def test_a_pruned_layer_has_the_heads_of_its_shape() -> None:
     found = placed(weights(q_proj=(24, 32), k_proj=(8, 32), o_proj=(32, 24)))
-    assert {p.place.role: (p.matrix and p.matrix.heads, p.reason) for p in found.values()} == {
+    assert {p.place.role: ((m := the_only(p)) and m.heads, p.reason) for p in found.values()} == {
         "q_proj": (Heads("out", 3, 8, 1), "3 heads where config.json says 4"),
         "k_proj": (Heads("out", 1, 8, 3), "1 head where config.json says 2"),
         "o_proj": (Heads("in", 3, 8, 1), "3 heads where config.json says 4"),
@@ -165,17 +173,17 @@ def test_a_pruned_layer_has_the_heads_of_its_shape() -> None:
 
 def test_a_weight_without_values_is_no_matrix() -> None:
     p = placed(weights(q_proj=(0, 32)))[f"{Q}.weight"]
-    assert (p.place.role, p.matrix) == ("q_proj", None)
+    assert (p.place.role, the_only(p)) == ("q_proj", None)
 
 
 def test_a_shape_that_heads_do_not_divide_has_no_heads_and_the_reason_says_why() -> None:
     found = placed(weights(q_proj=(30, 32), k_proj=(16, 32), o_proj=(32, 30)))
-    assert {p.place.role: (p.matrix and p.matrix.heads, p.reason) for p in found.values()} == {
+    assert {p.place.role: ((m := the_only(p)) and m.heads, p.reason) for p in found.values()} == {
         "q_proj": (None, "30 rows, which family llama cannot split into heads of 8"),
         "k_proj": (Heads("out", 2, 8, None), None),
         "o_proj": (None, "30 columns, which family llama cannot split into heads of 8"),
     }
-    assert all(p.matrix for p in found.values())
+    assert all(the_only(p) for p in found.values())
 
 
 RIVAL: dict[str, Facts] = {f"language_model.{Q}.weight": ("BF16", (32, 32))}
@@ -201,8 +209,9 @@ def test_a_layer_without_its_q_proj_takes_the_queries_of_a_kv_head_from_the_conf
     kv_heads = 4 if "num_key_value_heads" in config else 2
     name = "model.layers.0.self_attn.k_proj.weight"
     p = placed(queries | weights(k_proj=(kv_heads * DIM, 32)), CONFIG | config)[name]
-    assert p.matrix
-    assert p.matrix.heads == Heads("out", kv_heads, DIM, expected)
+    matrix = the_only(p)
+    assert matrix
+    assert matrix.heads == Heads("out", kv_heads, DIM, expected)
 
 
 def test_complex_values_say_that_statistics_are_of_their_moduli() -> None:
@@ -229,7 +238,7 @@ def test_lora_factors_are_parts_of_the_module_they_adapt() -> None:
     assert [p.place for p in found.values()] == [
         Place("text", 0, "q_proj", None, part) for part in ("weight", "lora_a", "lora_b")
     ]
-    assert [p.matrix is not None for p in found.values()] == [True, False, False]
+    assert [the_only(p) is not None for p in found.values()] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -247,8 +256,9 @@ def test_lora_factors_are_parts_of_the_module_they_adapt() -> None:
 def test_what_nobody_names_is_other_and_keeps_its_layer(name: str, layer: int | None) -> None:
     p = placed({name: ("F32", (32, 32))})[name]
     assert p.place == Place("other", layer, "other", None, "weight")
-    assert p.matrix
-    assert (p.matrix.kind, p.matrix.heads) == ("whole", None)
+    matrix = the_only(p)
+    assert matrix
+    assert (matrix.kind, matrix.heads) == ("whole", None)
 
 
 def test_two_tensors_that_claim_one_place_are_both_other() -> None:
@@ -270,8 +280,9 @@ def test_two_tensors_that_claim_one_place_are_both_other() -> None:
 
 def test_a_tensor_of_more_than_two_dimensions_is_folded_and_has_no_heads() -> None:
     p = placed({f"{Q}.weight": ("F32", (32, 8, 4))})[f"{Q}.weight"]
-    assert p.matrix
-    assert (p.matrix.kind, p.matrix.rows, p.matrix.cols, p.matrix.heads) == ("folded", 32, 32, None)
+    matrix = the_only(p)
+    assert matrix
+    assert (matrix.kind, matrix.rows, matrix.cols, matrix.heads) == ("folded", 32, 32, None)
 
 
 CODES: dict[str, tuple[dict[str, Facts], dict[str, tuple[str, bool]]]] = {
@@ -346,7 +357,7 @@ def test_quantised_codes_are_marked_and_their_scales_are_not(method: str) -> Non
     found = placed(tensors)
     assert {name.rpartition(".")[2]: (p.place.part, p.codes is not None) for name, p in found.items()} == expected
     assert {(p.place.role, p.place.layer) for p in found.values()} == {("q_proj", 0)}
-    assert all(p.matrix is None for p in found.values())
+    assert all(the_only(p) is None for p in found.values())
 
 
 def test_mxfp4_blocks_are_codes_and_the_scales_beside_them_are_not() -> None:

@@ -203,7 +203,7 @@ def test_what_does_not_fit_has_no_circuit(tmp_path: Path) -> None:
 
 
 def test_no_role_is_named_like_a_circuit() -> None:
-    roles = {rule.role for f in families.families().values() for rule in (*f.outside.values(), *f.inside.values())}
+    roles = {rule.role for f in families.families().values() for rules in f.rules.values() for rule in rules}
     assert roles & circuits.KINDS.keys() == set()
 
 
@@ -249,7 +249,7 @@ def test_a_factor_that_cannot_be_read_fails_its_circuits_alone_and_is_tried_agai
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny.llama(tmp_path / "tiny")
-    wrong = found(model)["ov"].left.tensor  # of the last layer
+    wrong = found(model)["ov"].left.placed.tensor  # of the last layer
     unseen = keep._is_as_seen
     monkeypatch.setattr(keep, "_is_as_seen", lambda tensor, seen: tensor != wrong and unseen(tensor, seen))
     shardscan.ingest(model, tmp_path / "scans", spectra="heads")

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 import numpy_gpu
 import shardscan
 import tiny
-from exactness import tensors_of, units
+from exactness import Found, tensors_of, the_only, units
 from shardscan import commits, plan
 from shardscan.cli import main
 from shardscan.errors import OptionError
@@ -32,7 +32,7 @@ from shardscan.kernels.gpu import spectra
 from shardscan.reduce import devices, matrices
 from shardscan.reduce.blocks import finish, merge, reduce_block
 from shardscan.reduce.devices import CPU, Cuda, chosen
-from shardscan.reduce.result import METHODS, Result, Solver, spectrum_floor
+from shardscan.reduce.result import METHODS, Solver, spectrum_floor
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = {
@@ -249,9 +249,9 @@ def heads_of(folder: Path, role: str = "q") -> plan.Unit:
     return units(tensors_of(folder, {name: w}, config=tiny.CONFIG))[name]
 
 
-def heads_on(device: devices.Device, unit: plan.Unit) -> tuple[Result, list[str]]:
+def heads_on(device: devices.Device, unit: plan.Unit) -> tuple[Found, list[str]]:
     """The results of a tensor's blocks, and the method of each head."""
-    result = finish(unit, reduce(merge, [reduce_block(block, device) for block in unit.blocks]))
+    result = the_only(finish(unit, reduce(merge, [reduce_block(block, device) for block in unit.blocks])), unit)
     assert result.heads
     return result, [METHODS[m] for m in result.heads.methods]
 
@@ -259,7 +259,7 @@ def heads_on(device: devices.Device, unit: plan.Unit) -> tuple[Result, list[str]
 def solved_on(device: devices.Device, folder: Path, w: np.ndarray, code: str = "F32", exact: bool = False) -> Any:
     """σ and method of one matrix."""
     (unit,) = units(tensors_of(folder, {"w.weight": w}, code), "full").values()
-    full = matrices.reduce_matrix(unit, Solver(exact, device)).full
+    full = the_only(matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver(exact, device)), unit).full
     assert full
     return full.sigma[0], METHODS[int(full.methods[0])]
 

@@ -5,8 +5,9 @@ from importlib import resources
 import pytest
 
 from shardscan.anatomy import canonical
+from shardscan.axes import Axes
 from shardscan.errors import FamilyError
-from shardscan.families import CONFIG_WORDS, HEAD_PLACES, LAYER, WORD, Family, families, parse
+from shardscan.families import EXPERT, LAYER, WORD, Family, families, parse
 
 FILES = sorted(f.name for f in resources.files("shardscan.families").iterdir() if f.name.endswith(".toml"))
 MINIMAL = """
@@ -21,7 +22,7 @@ layer = "h.{layer}."
 [component.outside]
 "wte" = "embed_tokens"
 [component.inside]
-"attn.q" = { role = "q_proj", heads = "(heads d) m" }
+"attn.q" = { role = "q_proj", axes = "(heads d) m" }
 """
 
 
@@ -41,31 +42,30 @@ def test_no_two_families_claim_one_architecture() -> None:
 
 
 def test_every_component_and_role_is_a_word(family: Family) -> None:
-    rules = [*family.outside.values(), *family.inside.values()]
+    rules = [rule for rules in family.rules.values() for rule in rules]
     assert rules
     assert all(WORD.fullmatch(rule.component) and WORD.fullmatch(rule.role) for rule in rules)
 
 
 def test_every_rule_is_reached_by_the_name_that_it_is_for(family: Family) -> None:
-    for module, rule in family.outside.items():
-        assert family.match(canonical(module)) == (rule, None)
-    for module, rule in family.inside.items():
-        assert family.match(canonical(module.replace(LAYER, "0"))) == (rule, 0)
-        assert family.match(canonical(module.replace(LAYER, "17"))) == (rule, 17)
-
-
-def test_every_head_count_is_in_the_config(family: Family) -> None:
-    counts = {rule.count for rule in family.inside.values() if rule.count}
-    assert all(family.config[count] for count in counts)
+    for module, rules in family.rules.items():
+        for layer, expert in ((0, 1), (17, 0)):
+            name = canonical(module.replace(LAYER, str(layer)).replace(EXPERT, str(expert)))
+            found = family.match(name)
+            assert found is not None, name
+            assert found.rules == rules
+            assert found.layer == (layer if LAYER in module else None)
+            assert found.expert == (expert if EXPERT in module else None)
 
 
 def test_a_family_is_what_its_file_says() -> None:
     tiny = parse(MINIMAL, "tiny.toml")
     assert (tiny.name, tiny.architectures) == ("tiny", ("TinyModel",))
-    assert tiny.config == dict.fromkeys(CONFIG_WORDS, ()) | {"heads": ("n_head",)}
+    assert tiny.config == {"heads": ("n_head",)}
     found = tiny.match("model.h.3.attn.q")
     assert found is not None
-    assert (found[0].role, found[0].axis, found[0].count, found[1]) == ("q_proj", *HEAD_PLACES["(heads d) m"], 3)
+    (rule,) = found.rules
+    assert (rule.component, rule.role, rule.axes, found.layer) == ("text", "q_proj", Axes.parse("(heads d) m"), 3)
     assert tiny.match("model.h.attn.q") is None
     assert tiny.match("model.h.x3.attn.q") is None
 
@@ -82,7 +82,7 @@ def test_a_family_is_what_its_file_says() -> None:
         ('"embed_tokens"', '"../../etc"', "is not a name of a component or role"),
         ('"embed_tokens"', f'"{"x" * 41}"', "is not a name of a component or role"),
         ('name = "text"', 'name = "Text"', "'Text' is not a name of a component or role"),
-        ('"(heads d) m"', '"heads m"', r"'heads m' is not a place of heads; use one of \(heads d\) m"),
+        ('"(heads d) m"', '"heads"', "'heads' are no axes: write rows and columns"),
         ('layer = "h.{layer}."', "", "'model.attn.q' can match no tensor"),
         ('"wte"', '"wte.{layer}"', "'model.wte.{layer}' can match no tensor"),
         ('prefixes = ["model."]', 'prefixes = ["model.", "model."]', "two rules are for 'model.wte'"),

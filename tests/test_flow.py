@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import shardscan
 import tiny
-from shardscan import budget, commits, flow, plan
+from shardscan import budget, commits, flow
 
 ATTENTION_BYTES = 2 * 2 * tiny.HIDDEN * tiny.HEAD_DIM * (2 * tiny.HEADS + 2 * tiny.KV_HEADS)
 
@@ -77,15 +76,18 @@ def test_a_tensor_that_cannot_be_read_costs_only_itself_and_is_tried_again(tmp_p
     assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(16,)]
 
 
-def test_many_experts_of_a_layer_are_committed_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experts = {f"layers.0.experts.{i}.w.weight": np.full((2, 3), float(i), np.float32) for i in range(10)}
+def test_many_experts_of_a_layer_are_committed_in_runs(tmp_path: Path) -> None:
+    experts = {f"layers.0.experts.{i}.w.weight": np.full((2, 3), float(i), np.float32) for i in range(20)}
     model = tiny.write(tmp_path / "experts", experts)
-    assert shardscan.ingest(model, tmp_path / "whole").tasks == 1
-    monkeypatch.setattr(plan, "EXPERTS_PER_TASK", 4)
-    assert shardscan.ingest(model, tmp_path / "runs").tasks == 3
-    for table in ("tensors", "channels"):
-        sql = f"select * from {table} order by all"
-        assert query(tmp_path / "runs", sql) == query(tmp_path / "whole", sql)
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == 3
+    before = query(tmp_path / "scans", "select tensor, mean from tensors order by mean")
+    assert before == [(f"layers.0.experts.{i}.w.weight", float(i)) for i in range(20)]
+    channels = "select matrix, axis, channel, min, max from channels order by all"
+    held = query(tmp_path / "scans", channels)
+    assert {row[3] for row in held} == {float(i) for i in range(20)}
+    next((tmp_path / "scans" / "commits").glob("*/*.1.stats-1.json")).unlink()
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == 1
+    assert query(tmp_path / "scans", channels) == held
 
 
 def test_progress_counts_up_to_all_bytes(tmp_path: Path) -> None:

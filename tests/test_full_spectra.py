@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 import shardscan
 import tiny
-from exactness import tensors_of, units
+from exactness import tensors_of, the_only, units
 from shardscan.kernels import cpu
 from shardscan.kernels.cpu import lapack
 from shardscan.reduce import matrices, selfcheck
@@ -24,10 +24,9 @@ SHAPES = [(1, 1), (1, 9), (9, 1), (3, 3), (8, 5), (5, 8), (40, 40), (300, 33), (
 def solved(folder: Path, w: np.ndarray, code: str = "F32", exact: bool = False) -> tuple[np.ndarray, str]:
     """σ and method of one matrix, through a checkpoint."""
     (unit,) = units(tensors_of(folder, {"w.weight": w}, code), "full").values()
-    result = matrices.reduce_matrix(unit, Solver(exact))
-    assert result.failure is None
-    assert result.full is not None
-    return result.full.sigma[0], METHODS[int(result.full.methods[0])]
+    full = the_only(matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver(exact)), unit).full
+    assert full is not None
+    return full.sigma[0], METHODS[int(full.methods[0])]
 
 
 def query(store: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -129,16 +128,16 @@ def test_every_spectrum_has_the_norm_that_the_statistics_have(tmp_path: Path) ->
 def test_singular_values_that_miss_the_norm_are_a_failure(tmp_path: Path, product: str) -> None:
     model = tiny.llama(tmp_path / "tiny")
     unit = next(unit for name, unit in units(model, product).items() if "q_proj" in name)
-    matrix = unit.placed.matrix
-    assert matrix
+    (matrix,) = unit.matrices
     w = shardscan.open(model)[unit.placed.tensor.name].compute().astype(np.float64)
     channels = np.full((len(CHANNEL_STATISTICS), matrix.rows), np.nan)
     channels[selfcheck.RMS] = np.sqrt((w**2).mean(axis=1))
-    result = matrices.reduce_matrix(unit, Solver())
-    assert selfcheck.checked(unit, result, lambda _: channels).failure is None
-    assert result.full
-    result.full.sigma[0, 0] *= 1 + 1e-6
-    failure = selfcheck.checked(unit, result, lambda _: channels).failure
+    result = matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver())
+    assert selfcheck.checked(unit, result, lambda *_: channels).failure is None
+    full = result.matrices[0].full
+    assert full
+    full.sigma[0, 0] *= 1 + 1e-6
+    failure = selfcheck.checked(unit, result, lambda *_: channels).failure
     assert failure is not None
     assert "miss the norm of the weights by" in failure
 
@@ -167,7 +166,7 @@ def test_a_file_that_ends_early_fails_its_tensor_alone(tmp_path: Path) -> None:
     (unit,) = units(tensors_of(tmp_path, {"w.weight": w}), "full").values()
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(200)
-    result = matrices.reduce_matrix(unit, Solver())
+    result = matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver())
     assert result == Result(failure=result.failure)
     assert "shorter than its header says" in str(result.failure)
 
@@ -208,8 +207,9 @@ def test_a_large_matrix_has_the_blas_threads_that_were_asked_for_and_a_small_one
 def test_smollm2_agrees_with_the_svd(smollm2: Path) -> None:
     for name, unit in units(smollm2, "full").items():
         if ".7." in name or "embed" in name:
-            result = matrices.reduce_matrix(unit, Solver())
+            result = matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver())
             w = shardscan.open(smollm2)[name].compute().astype(np.float64)
             expected = np.linalg.svd(w if len(w) < 10_000 else np.linalg.qr(w, mode="r"), compute_uv=False)
-            assert result.full is not None
-            np.testing.assert_allclose(result.full.sigma[0], expected, atol=1e-9 * expected[0], rtol=0)
+            full = result.matrices[0].full
+            assert full is not None
+            np.testing.assert_allclose(full.sigma[0], expected, atol=1e-9 * expected[0], rtol=0)

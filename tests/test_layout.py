@@ -30,7 +30,7 @@ DOORS = {
 # left to right; a folder stands for all its modules, which may import each other
 FLOW = (
     *("errors", "dtypes", "shards"),
-    *("families", "anatomy", "circuits"),
+    *("axes", "families", "matrices", "anatomy", "circuits"),
     *("plan", "budget"),
     *("kernels", "reduce"),
     *("commits", "layout", "store"),

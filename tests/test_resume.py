@@ -174,7 +174,7 @@ def test_a_file_that_a_commit_vouches_for_and_is_gone_is_made_again(tmp_path: Pa
     shardscan.ingest(model, tmp_path / "scans")
     before = query(tmp_path / "scans", "select * from tensors order by tensor")
     (scan,) = store.current(tmp_path / "scans")
-    (scan.arrays / "text/up_proj/statistics_weight/c/1/0/0").unlink()
+    (scan.arrays / "text/up_proj/moments_weight/c/1/0/0").unlink()
     catalog.build(tmp_path / "scans", rebuild=True)
     assert query(tmp_path / "scans", "select tensor, mean from tensors where status = 'pending'") == [
         ("model.layers.1.mlp.up_proj.weight", None)

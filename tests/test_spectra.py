@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import shardscan
-from exactness import packed, result_of, results, shard, tensors_of, units
+from exactness import Found, packed, result_of, results, shard, tensors_of, units
 from reference import head_singular_values
 from shardscan.kernels import cpu
-from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result
+from shardscan.reduce.result import GRAM_FLOOR, METHODS
 from shardscan.shards import open as open_checkpoint
 
 LAYOUTS = {"q": "(heads d) m", "k": "(heads d) m", "v": "(heads d) m", "o": "m (heads d)"}
@@ -33,7 +33,7 @@ def config(heads: int, dim: int, kv_heads: int | None = None) -> dict[str, objec
     }
 
 
-def scanned(folder: Path, role: str, w: np.ndarray, dim: int, code: str = "F32") -> Result:
+def scanned(folder: Path, role: str, w: np.ndarray, dim: int, code: str = "F32") -> Found:
     count = w.shape[0 if role != "o" else 1] // dim
     tensors_of(folder, {name_of(role): w}, code, config(count, dim))
     result = results(folder)[name_of(role)]
@@ -41,7 +41,7 @@ def scanned(folder: Path, role: str, w: np.ndarray, dim: int, code: str = "F32")
     return result
 
 
-def check(result: Result, w: np.ndarray, dim: int, role: str) -> float:
+def check(result: Found, w: np.ndarray, dim: int, role: str) -> float:
     """σ within 1e-9·σ₁ of the SVD of each head, and within 1e-6 of itself down to 1e-5·σ₁; the worst of the former."""
     layout = LAYOUTS[role]
     heads = w.shape[0 if role != "o" else 1] // dim
@@ -97,7 +97,7 @@ def test_key_and_value_heads_are_computed_once(tmp_path: Path) -> None:
     found = results(folder)
     for role in shapes:
         check(found[name_of(role)], tensors[name_of(role)], 8, role)
-    heads = {role: units(folder)[name_of(role)].placed.matrix.heads for role in shapes}  # type: ignore[union-attr]
+    heads = {role: units(folder)[name_of(role)].matrices[0].heads for role in shapes}
     assert {role: (h.count, h.queries) for role, h in heads.items() if h} == {
         "q": (6, 1), "k": (2, 3), "v": (2, 3), "o": (6, 1),
     }  # fmt: skip
@@ -212,7 +212,7 @@ def test_an_empty_matrix_has_no_singular_values_and_does_not_fail(tmp_path: Path
 @pytest.mark.real
 def test_smollm2_has_720_heads_and_they_agree_with_svd(smollm2: Path) -> None:
     known, checkpoint = units(smollm2), open_checkpoint(smollm2)
-    matrices = [unit.placed.matrix for unit in known.values() if unit.placed.matrix]
+    matrices = [matrix for unit in known.values() for matrix in unit.matrices]
     assert sum(matrix.heads.count for matrix in matrices if matrix.heads) == 30 * (9 + 3 + 3 + 9)
     for role, layer in (("q", 0), ("k", 29), ("o", 14)):
         name = name_of(role, layer)

@@ -21,6 +21,7 @@ import tiny
 from exactness import (
     NUMPY,
     SUB_BYTE,
+    Found,
     channel_errors,
     packed,
     result_of,
@@ -35,8 +36,8 @@ from shardscan.dtypes import DTYPES
 from shardscan.kernels import cpu
 from shardscan.plan import in_flight
 from shardscan.reduce.distribution import bin_edges, magnitude_quantile
-from shardscan.reduce.result import TENSOR_STATISTICS, Result
 from shardscan.reduce.scan import limit_blas
+from shardscan.reduce.tensors import TENSOR_STATISTICS
 from shardscan.shards import open as open_checkpoint
 from shardscan.shards.address import Window
 from shardscan.shards.ahead import Ahead
@@ -135,7 +136,7 @@ def test_any_grid_of_blocks_gives_what_one_block_gives(
             assert b.channels_in is None
 
 
-def same(a: Result, b: Result) -> None:
+def same(a: Found, b: Found) -> None:
     """What does not depend on any order of addition is equal to the bit."""
     for field in ("counts", "fingerprints_out", "fingerprints_in"):
         np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
@@ -166,9 +167,9 @@ def test_blocks_of_heads_that_are_rows_hold_whole_heads(tmp_path: Path, monkeypa
     for unit in units(tiny.llama(tmp_path)).values():
         rows = [block.first_row for block in unit.blocks]
         assert all(row % 8 == 0 for row in rows)
-        heads = unit.placed.matrix and unit.placed.matrix.heads
-        if heads and heads.axis == "out":
-            assert all(row % heads.dim == 0 for row in rows)
+        for matrix in unit.matrices:
+            if matrix.heads and matrix.heads.axis == "out":
+                assert all(row % matrix.heads.dim == 0 for row in rows)
         assert sum(block.window.nbytes for block in unit.blocks) == unit.placed.tensor.nbytes
 
 

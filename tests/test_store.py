@@ -93,7 +93,7 @@ def test_a_commit_holds_the_hash_of_each_file_and_of_each_tensors_content(scan: 
     assert len(stats["tensors"]["model.layers.0.self_attn.q_proj.weight"]["digest"]) == 32
     arrays = {"channels", "fingerprints"}
     assert {name.split("/")[2] for name in stats["files"]} == (
-        {f"{array}_{side}" for array in arrays for side in ("in", "out")} | {"distribution_weight", "statistics_weight"}
+        {f"{array}_{side}" for array in arrays for side in ("in", "out")} | {"distribution_weight", "moments_weight"}
     )
     for record in done.values():
         for name, (size, digest) in record["files"].items():
@@ -107,7 +107,7 @@ def test_every_file_of_the_arrays_is_vouched_for_by_one_commit(scan: commits.Sca
         str(f.relative_to(scan.arrays))
         for f in scan.arrays.rglob("c/**/*")
         if f.is_file() and f.relative_to(scan.arrays).parts[2] not in ("layer", "expert", "sizes")
-        and not f.relative_to(scan.arrays).parts[2].endswith(("_statistic", "spectrum_fact"))
+        and not f.relative_to(scan.arrays).parts[2].endswith(("_statistic", "_moment", "spectrum_fact"))
     }  # fmt: skip
     assert len(vouched) == len(set(vouched))
     assert set(vouched) == written

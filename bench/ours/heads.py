@@ -14,7 +14,8 @@ from statistics import median
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from shardscan.anatomy import Heads, Placed
+from shardscan.anatomy import Placed
+from shardscan.axes import Heads
 from shardscan.flow import prepare
 from shardscan.plan import SPECTRA, Block, plan
 from shardscan.reduce.blocks import finish, merge, reduce_block
@@ -52,8 +53,8 @@ def _fold(blocks: tuple[Block, ...]):  # type: ignore[no-untyped-def]
 
 def _slices(placed: Placed) -> list[np.ndarray]:
     """Each head's slice as the usual script cuts it, decoded beforehand."""
-    assert placed.matrix
-    heads = placed.matrix.heads
+    (matrix,) = placed.matrices
+    heads = matrix.heads
     assert isinstance(heads, Heads)
     weight = placed.tensor.window().read()
     return np.split(weight, heads.count, axis=0 if heads.axis == "out" else 1)

@@ -34,7 +34,7 @@ def main(device: str, path: str) -> None:
     started = time.perf_counter()
     scan.run_matrices(tasks, prepared.solver, keep, workers=1, blas_threads=processors())
     seconds = time.perf_counter() - started
-    spectra = [result.full for result in kept if result.full]
+    spectra = [matrix.full for result in kept for matrix in result.matrices if matrix.full]
     found = {
         "seconds": seconds,
         "methods": sorted({METHODS[int(s.methods[0])] for s in spectra}),

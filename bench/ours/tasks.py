@@ -18,7 +18,9 @@ from shardscan.environment import processors
 from shardscan.flow import prepare
 from shardscan.plan import HEADS, SPECTRA, STATS, Task, plan
 from shardscan.reduce import scan
-from shardscan.reduce.result import TENSOR_STATISTICS, Result
+from shardscan.reduce.moments import CHANNEL_STATISTICS
+from shardscan.reduce.result import Result
+from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
 
 
 def main(product: str, path: str) -> None:
@@ -27,6 +29,7 @@ def main(product: str, path: str) -> None:
     done = {(task.name, other) for task in prepared.plan.tasks}
     tasks = plan(prepared.anatomy, SPECTRA["heads"], done).tasks
     kept: list[Result] = []
+    dtype = next(iter(prepared.checkpoint.values())).dtype
 
     def keep(_: Task, results: Sequence[Result]) -> Mapping[str, str]:
         kept.extend(results)
@@ -38,26 +41,27 @@ def main(product: str, path: str) -> None:
         started = time.perf_counter()
         scan.run(tasks, keep, workers=workers)
         seconds = time.perf_counter() - started
-    print(
-        json.dumps({"seconds": seconds, "workers": workers, **(_check_stats if product == "stats" else _check)(kept)})
-    )
+    checks = _check_stats(kept, dtype) if product == "stats" else _check(kept)
+    print(json.dumps({"seconds": seconds, "workers": workers, **checks}))
 
 
-def _check_stats(kept: list[Result]) -> dict[str, float]:
+def _check_stats(kept: list[Result], dtype: str) -> dict[str, float]:
     """Numbers that a peer must have too: of the one tensor that there is."""
     (result,) = kept
-    assert result.tensor is not None and result.channels_in is not None and result.channels_out is not None
-    at = TENSOR_STATISTICS.index
+    (matrix,) = result.matrices
+    assert result.tensor is not None and result.counts is not None
+    assert matrix.channels_in is not None and matrix.channels_out is not None
+    tensor = statistics([result.tensor], dtype, result.counts)
     return {
-        "p99": float(result.tensor[at("p99_abs")]),
-        "p999": float(result.tensor[at("p999_abs")]),
-        "std_out": float(result.channels_out[at("std")].sum()),
-        "kurtosis_in": float(result.channels_in[at("kurtosis")].sum()),
+        "p99": float(tensor[TENSOR_STATISTICS.index("p99_abs")]),
+        "p999": float(tensor[TENSOR_STATISTICS.index("p999_abs")]),
+        "std_out": float(matrix.channels_out[CHANNEL_STATISTICS.index("std")].sum()),
+        "kurtosis_in": float(matrix.channels_in[CHANNEL_STATISTICS.index("kurtosis")].sum()),
     }
 
 
 def _check(kept: list[Result]) -> dict[str, float]:
-    spectra = [result.heads.sigma for result in kept if result.heads]
+    spectra = [matrix.heads.sigma for result in kept for matrix in result.matrices if matrix.heads]
     return {"heads": sum(len(s) for s in spectra), "nuclear": float(sum(np.nansum(s) for s in spectra))}
 
 

@@ -1,91 +1,200 @@
 """NAME, its data: naming families, read from TOML files and checked when they load.
 
-A family says which architectures it covers, which config keys hold its sizes, and which module names have which role.
+A family says which architectures it covers, which config keys hold its sizes, and which module names have which role,
+with the axes of their weights. llama.toml explains the form by example.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from shardscan.errors import FamilyError
+from shardscan.axes import COUNTS, FREE, ONE, PARTS, Axes
+from shardscan.errors import FamilyError, shown
 
 WORD = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # ASCII and short: a stranger's name may hold any digits, and a layer is an int32
 NUMBER = re.compile(r"(?<![^.])[0-9]{1,6}(?![^.])")
-LAYER = "{layer}"
-HEAD_PLACES = {"(heads d) m": ("out", "heads"), "(kv_heads d) m": ("out", "kv_heads"), "m (heads d)": ("in", "heads")}
-CONFIG_WORDS = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size")
+LAYER, EXPERT = "{layer}", "{expert}"
+CONFIG_WORDS = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
+DERIVED = frozenset({"d", "queries"})  # head_dim, and the query heads of one KV head
+RULE_KEYS = frozenset({"role", "axes", "parts", "transposed", "part", "when"})
+LARGEST = 1_000_000  # bytes of a family file
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one module name means: its role and, for attention, which axis its heads divide and their count."""
+    """What one module name means, under the `when` of a config: its role and how its weight is divided.
+
+    `parts` are roles with the words that say how long each is; `part` is that of a tensor whose name does not say.
+    `source` is where the rule stands, for people.
+    """
 
     component: str
     role: str
-    axis: str | None = None
-    count: str | None = None
+    axes: Axes | None = None
+    parts: tuple[tuple[str, str], ...] = ()
+    transposed: bool = False
+    part: str | None = None
+    when: tuple[tuple[str, Any], ...] = ()
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The rules that a module name has, of which the first whose `when` holds counts, and its numbers."""
+
+    rules: tuple[Rule, ...]
+    layer: int | None
+    expert: int | None
 
 
 @dataclass(frozen=True)
 class Family:
-    """Rules by module name; a layer's number is written `{layer}` in the names of `inside`."""
+    """Rules by module name, in which numbers are written `{layer}` and `{expert}`.
+
+    `config` has the keys of our words, `sections` where in the config they may lie. A `tower` stands beside other
+    families, in models of several.
+    """
 
     name: str
     architectures: tuple[str, ...]
     config: Mapping[str, tuple[str, ...]]
-    outside: Mapping[str, Rule]
-    inside: Mapping[str, Rule]
+    sections: tuple[str, ...]
+    tower: bool
+    rules: Mapping[str, tuple[Rule, ...]]
 
-    def match(self, module: str) -> tuple[Rule, int | None] | None:
-        """The rule of a module and the layer it is in, or None."""
-        if module in self.outside:
-            return self.outside[module], None
-        for number in NUMBER.finditer(module):
-            rule = self.inside.get(module[: number.start()] + LAYER + module[number.end() :])
-            if rule:
-                return rule, int(number[0])
+    def match(self, module: str) -> Match | None:
+        """The rules of a module, and the layer and expert that it is in; None where there are none."""
+        if module in self.rules:
+            return Match(self.rules[module], None, None)
+        numbers = list(NUMBER.finditer(module))
+        for i, layer in enumerate(numbers):
+            name = module[: layer.start()] + LAYER + module[layer.end() :]
+            if name in self.rules:
+                return Match(self.rules[name], int(layer[0]), None)
+            for expert in numbers[i + 1 :]:
+                between = module[layer.end() : expert.start()]
+                name = module[: layer.start()] + LAYER + between + EXPERT + module[expert.end() :]
+                if name in self.rules:
+                    return Match(self.rules[name], int(layer[0]), int(expert[0]))
         return None
 
 
-@cache
-def families() -> Mapping[str, Family]:
-    """The families that ship with shardscan, by name."""
-    folder = resources.files(__name__)
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
-    return {family.name: family for family in (parse(f.read_text("utf-8"), f.name) for f in files)}
+def families(paths: Iterable[str | os.PathLike[str]] = ()) -> Mapping[str, Family]:
+    """The families in the TOML files at `paths`, then those that ship with shardscan, by name.
+
+    A file that has the name of a family of ours takes its place. FamilyError where one cannot be read or is wrong.
+    """
+    given = {str(path): _text(path) for path in paths}
+    if not given:
+        return _shipped()
+    texts = {**{_name(text, source): (text, source) for source, text in given.items()}}
+    ours = {name: found for name, found in _texts().items() if name not in texts}
+    return _parsed({**texts, **ours})
 
 
-def parse(text: str, source: str) -> Family:
-    """A family from the text of its TOML file; FamilyError names `source` and what is wrong."""
+def parse(text: str, source: str, bases: Mapping[str, Any] | None = None) -> Family:
+    """A family from the text of its TOML file; FamilyError names `source` and what is wrong.
+
+    `bases` are the tables of families that it may extend.
+    """
+    data = _extended(_table(text, source), bases or {}, source)
     try:
-        data = tomllib.loads(text)
-        outside: dict[str, Rule] = {}
-        inside: dict[str, Rule] = {}
+        rules: dict[str, tuple[Rule, ...]] = {}
         for component in data["component"]:
             for prefix in component["prefixes"]:
-                _add(outside, _rules(component, "outside", prefix, source), source)
-                _add(inside, _rules(component, "inside", prefix + component.get("layer", ""), source), source)
-        return Family(
+                _add(rules, _rules(component, "outside", prefix, source), source)
+                _add(rules, _rules(component, "inside", prefix + component.get("layer", ""), source), source)
+        family = Family(
             name=data["name"],
             architectures=tuple(data["architectures"]),
-            config={word: tuple(data["config"].get(word, ())) for word in CONFIG_WORDS},
-            outside=outside,
-            inside=inside,
+            config={word: tuple(keys) for word, keys in data["config"].items()},
+            sections=tuple(data.get("sections", ())),
+            tower=bool(data.get("tower", False)),
+            rules=rules,
         )
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise FamilyError(
-            f"{source} is not a family file ({error!r}); shardscan/families/llama.toml is an example."
-        ) from error
+        _check_words(family, source)
+        return family
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FamilyError(_not_a_family(source, error)) from error
 
 
-def _add(rules: dict[str, Rule], more: Mapping[str, Rule], source: str) -> None:
+@cache
+def _shipped() -> Mapping[str, Family]:
+    return _parsed(_texts())
+
+
+@cache
+def _texts() -> Mapping[str, tuple[str, str]]:
+    """Text and file name of every family that ships, by its name."""
+    files = sorted((f for f in resources.files(__name__).iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return {file.name.removesuffix(".toml"): (file.read_text("utf-8"), file.name) for file in files}
+
+
+def _parsed(texts: Mapping[str, tuple[str, str]]) -> dict[str, Family]:
+    tables = {name: _table(text, source) for name, (text, source) in texts.items()}
+    return {name: parse(text, source, tables) for name, (text, source) in texts.items()}
+
+
+def _text(path: str | os.PathLike[str]) -> str:
+    try:
+        if Path(path).stat().st_size > LARGEST:
+            raise FamilyError(f"{shown(str(path), 400)} is too large for a family file.")
+        return Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise FamilyError(f"{shown(str(path), 400)} cannot be read ({why}): give the TOML file of a family.") from error
+
+
+def _name(text: str, source: str) -> str:
+    name = _table(text, source).get("name")
+    if not isinstance(name, str) or not WORD.fullmatch(name):
+        raise FamilyError(f"{source}: a family needs a name of lower-case letters, digits and _.")
+    return name
+
+
+def _table(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FamilyError(_not_a_family(source, error)) from error
+
+
+def _not_a_family(source: str, error: Exception) -> str:
+    return f"{source} is not a family file ({error!r}); shardscan/families/llama.toml is an example."
+
+
+def _extended(data: dict[str, Any], bases: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A family's table with what it does not say itself taken from the one that it extends."""
+    if "extends" not in data:
+        return data
+    if data["extends"] not in bases or "extends" in bases[data["extends"]]:
+        raise FamilyError(f"{source}: there is no family {data['extends']!r} to extend that stands by itself.")
+    base = bases[data["extends"]]
+    own = {component["name"]: component for component in data.get("component", ())}
+    joined = [_joined(component, own.pop(component["name"], {})) for component in base["component"]]
+    return {
+        **{key: base[key] for key in ("sections",) if key in base},
+        **data,
+        "config": {**base["config"], **data.get("config", {})},
+        "component": [*joined, *own.values()],
+    }
+
+
+def _joined(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    tables = {key: {**base.get(key, {}), **own.get(key, {})} for key in ("outside", "inside")}
+    return {**base, **own, **tables}
+
+
+def _add(rules: dict[str, tuple[Rule, ...]], more: Mapping[str, tuple[Rule, ...]], source: str) -> None:
     """Put `more` into `rules`; a name that is there already would silently win or lose."""
     twice = next((name for name in more if name in rules), None)
     if twice is not None:
@@ -93,26 +202,65 @@ def _add(rules: dict[str, Rule], more: Mapping[str, Rule], source: str) -> None:
     rules |= more
 
 
-def _rules(component: Mapping[str, Any], table: str, prefix: str, source: str) -> dict[str, Rule]:
-    rules = {prefix + module: _rule(component["name"], v, source) for module, v in component.get(table, {}).items()}
-    misplaced = next((name for name in rules if (table == "inside") is not (name.count(LAYER) == 1)), None)
-    if misplaced is not None:
-        raise FamilyError(
-            f"{source}: {misplaced!r} can match no tensor; a name inside a layer holds {LAYER} once, one outside never."
-        )
+def _rules(component: Mapping[str, Any], table: str, prefix: str, source: str) -> dict[str, tuple[Rule, ...]]:
+    rules = {}
+    for module, value in component.get(table, {}).items():
+        name, alternatives = prefix + module, value if isinstance(value, list) else [value]
+        numbers = (name.count(LAYER), name.count(EXPERT))
+        if numbers not in ([(1, 0), (1, 1)] if table == "inside" else [(0, 0)]):
+            raise FamilyError(
+                f"{source}: {name!r} can match no tensor; a name inside a layer holds {LAYER} once, one outside never."
+            )
+        rules[name] = tuple(_rule(component["name"], a, f"{source}: {name}", source) for a in alternatives)
     return rules
 
 
-def _rule(component: str, value: str | Mapping[str, str], source: str) -> Rule:
-    fields = {"role": value} if isinstance(value, str) else value
-    for word in (component, fields["role"]):
+def _rule(component: str, value: str | Mapping[str, Any], where: str, source: str) -> Rule:
+    fields: Mapping[str, Any] = {"role": value} if isinstance(value, str) else value
+    unknown = next((key for key in fields if key not in RULE_KEYS), None)
+    if unknown is not None:
+        raise FamilyError(f"{where}: {unknown!r} is none of {', '.join(sorted(RULE_KEYS))}.")
+    lengths = fields.get("parts", {})
+    parts = tuple((dict.fromkeys(lengths, "") if isinstance(lengths, list) else lengths).items())
+    for word in (component, fields["role"], *(role for role, _ in parts)):
         if not WORD.fullmatch(word):
             raise FamilyError(
                 f"{source}: {word!r} is not a name of a component or role; write a letter, then up to 39 lower-case "
                 "letters, digits or _."
             )
-    heads = fields.get("heads")
-    if heads is not None and heads not in HEAD_PLACES:
-        raise FamilyError(f"{source}: {heads!r} is not a place of heads; use one of {', '.join(HEAD_PLACES)}.")
-    axis, count = HEAD_PLACES[heads] if heads else (None, None)
-    return Rule(component, fields["role"], axis, count)
+    axes = _axes(fields, where)
+    if (PARTS in axes.rows if axes else False) is not bool(parts):
+        raise FamilyError(f"{where}: parts and the word parts in axes go together.")
+    return Rule(
+        component,
+        fields["role"],
+        axes,
+        parts,
+        bool(fields.get("transposed", False)),
+        fields.get("part"),
+        tuple(fields.get("when", {}).items()),
+        where,
+    )
+
+
+def _axes(fields: Mapping[str, Any], where: str) -> Axes | None:
+    if "axes" not in fields:
+        return None
+    try:
+        return Axes.parse(fields["axes"])
+    except ValueError as error:
+        raise FamilyError(f"{where}: {fields['axes']!r} are no axes: {error}.") from error
+
+
+def _check_words(family: Family, source: str) -> None:
+    """Every size that axes or parts speak of has keys in the config."""
+    known = {*family.config, *DERIVED, *COUNTS, *FREE, ONE}
+    for rule in (rule for rules in family.rules.values() for rule in rules):
+        words = {word for _, length in rule.parts for word in length.split()} | (
+            rule.axes.words if rule.axes else set()
+        )
+        missing = next((word for word in sorted(words) if word not in known), None)
+        if missing is not None:
+            raise FamilyError(f"{rule.source}: {missing!r} is no size; say under [config] which keys hold it.")
+    if not WORD.fullmatch(family.name):
+        raise FamilyError(f"{source}: {family.name!r} is not a name of a family.")

@@ -6,9 +6,10 @@ Everything here is a plain function of picklable values, so that any thread, pro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import xxhash
@@ -16,27 +17,40 @@ import xxhash
 from shardscan.dtypes import DTYPES
 from shardscan.errors import CheckpointError
 from shardscan.kernels import Sums, cpu
-from shardscan.plan import Block, Unit
+from shardscan.matrices import Matrix
+from shardscan.plan import Block, Piece, Unit
+from shardscan.reduce import tensors
 from shardscan.reduce.devices import CPU, Device
-from shardscan.reduce.distribution import Tails, magnitude_quantile, tails_of_exact
+from shardscan.reduce.distribution import Tails
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
-from shardscan.reduce.result import GRAM_FLOOR, METHODS, Result, Spectra
-from shardscan.reduce.values import head_slice, kernel_values
+from shardscan.reduce.result import GRAM_FLOOR, METHODS, MatrixResult, Result, Spectra
+from shardscan.reduce.values import head_slice, kernel_values, selected
 from shardscan.shards.ahead import Ahead
 
 
 @dataclass(frozen=True, slots=True)
+class Values:
+    """Of a run of whole rows: counts of bit patterns, and content digests."""
+
+    counts: np.ndarray
+    tails: Tails | None
+    digests: bytes
+
+    def merge(self, other: Values) -> Values:
+        """Join two runs: `other` comes after."""
+        tails = self.tails.merge(other.tails) if self.tails and other.tails else None
+        return Values(self.counts + other.counts, tails, self.digests + other.digests)
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of a run of whole rows: moments and fingerprints of rows and columns, counts of bit patterns, content digests."""
+    """Of a run of a matrix's stored rows: moments and fingerprints of rows and columns."""
 
     rows: Moments
     row_fingerprints: np.ndarray
     columns: Moments | None
     column_fingerprints: np.ndarray
-    counts: np.ndarray
-    tails: Tails | None
-    digests: bytes
 
     def merge(self, other: Statistics) -> Statistics:
         """Join two runs of rows: `other` comes after."""
@@ -45,15 +59,12 @@ class Statistics:
             np.concatenate([self.row_fingerprints, other.row_fingerprints]),
             self.columns.merge(other.columns) if self.columns and other.columns else None,
             self.column_fingerprints + other.column_fingerprints,
-            self.counts + other.counts,
-            self.tails.merge(other.tails) if self.tails and other.tails else None,
-            self.digests + other.digests,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Grams:
-    """Gram matrices (heads, d, d) of a run of rows: whole heads where heads are rows, a share of each where columns.
+    """Gram matrices (heads, d, d) of a run of stored rows: whole heads where heads are rows, else a share of each.
 
     `device` made all of them, and is to solve them; the CPU where several did.
     """
@@ -70,11 +81,24 @@ class Grams:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """What a run of blocks is reduced to, or why it could not be read."""
+class Part:
+    """What a run of blocks is reduced to of one matrix."""
 
-    statistics: Statistics | None = None
-    grams: Grams | None = None
+    statistics: Statistics | None
+    grams: Grams | None
+
+    def merge(self, other: Part) -> Part:
+        """Join two runs of rows: `other` comes after."""
+        statistics = self.statistics.merge(other.statistics) if self.statistics and other.statistics else None
+        return Part(statistics, self.grams.merge(other.grams) if self.grams and other.grams else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a run of blocks is reduced to, matrix by matrix, or why it could not be read."""
+
+    values: Values | None = None
+    parts: Mapping[int, Part] = field(default_factory=dict)
     failure: str | None = None
 
 
@@ -94,37 +118,60 @@ def reduce_block(block: Block, device: Device = CPU, ahead: Ahead | None = None)
             values, table = kernel_values(raw, block.window.dtype, (block.rows, block.cols))
             # hashed first: on a GPU blocks wait for their turn, and should not wait for the disk within it
             digest = xxhash.xxh3_128_digest(raw.data) if block.statistics else b""
-            sums, grams, by = device.reduce(values, table, block)
-            statistics = _statistics(sums, block.columns, digest) if sums else None
-            solvable = Grams(block.heads.axis, grams, by) if block.heads and grams is not None else None
-            return Partial(statistics, solvable)
+            found = [_reduce_piece(piece, _values_of(piece, block, values), table, device) for piece in block.pieces]
+            sums = [each for _, each in found if each]
+            whole = reduce(Values.merge, sums) if sums else None
+            parts = {piece.index: part for piece, (part, _) in zip(block.pieces, found, strict=True)}
+            return Partial(whole and dataclasses.replace(whole, digests=digest), parts)
     except (OSError, CheckpointError) as error:  # one unreadable tensor costs only itself
         return Partial(failure=str(error))
+
+
+def _values_of(piece: Piece, block: Block, values: np.ndarray) -> np.ndarray:
+    if piece.matrix is None:
+        return values
+    rows = piece.matrix.stored_rows.indices(piece.first, piece.first + piece.count) - block.first_row
+    return selected(values, rows, piece.matrix.stored_cols)
+
+
+def _reduce_piece(
+    piece: Piece, values: np.ndarray, table: np.ndarray | None, device: Device
+) -> tuple[Part, Values | None]:
+    sums, grams, by = device.reduce(values, table, piece)
+    solvable = Grams(piece.divided[0], grams, by) if piece.divided and grams is not None else None
+    if sums is None:
+        return Part(None, solvable), None
+    of_values = Values(sums.counts, Tails(*sums.tails) if sums.tails else None, b"")
+    return Part(_statistics(sums, piece.columns), solvable), of_values
 
 
 def merge(a: Partial, b: Partial) -> Partial:
     """Two neighbouring runs of blocks as one; the left fold over a tensor's blocks is the one order there is."""
     if a.failure or b.failure:
         return Partial(failure=a.failure or b.failure)
-    if a == Partial():
-        return b
-    statistics = a.statistics.merge(b.statistics) if a.statistics and b.statistics else None
-    grams = a.grams.merge(b.grams) if a.grams and b.grams else None
-    return Partial(statistics, grams)
+    parts = {**a.parts}
+    for index, part in b.parts.items():
+        parts[index] = parts[index].merge(part) if index in parts else part
+    return Partial(a.values.merge(b.values) if a.values and b.values else b.values, parts)
 
 
 def finish(unit: Unit, partial: Partial) -> Result:
-    """The results of one tensor from the partial of all its blocks."""
+    """The results of one unit from the partial of all its blocks."""
     if partial.failure:
         return Result(failure=partial.failure)
-    result = _finish_statistics(unit, partial.statistics) if partial.statistics else Result()
-    if partial.grams is None:
-        return result
     try:
-        heads = _head_spectra(unit, partial.grams)
+        found = [
+            _finish_matrix(unit, matrix, partial.parts[number])
+            for number, matrix in zip(unit.numbers, unit.matrices, strict=True)
+        ]
     except (OSError, CheckpointError, np.linalg.LinAlgError) as error:
         return Result(failure=str(error))
-    return dataclasses.replace(result, heads=heads)
+    values, tensor = partial.values, unit.placed.tensor
+    if values is None:
+        return Result(matrices=tuple(found))
+    rows = reduce(Moments.concatenate, (part.statistics.rows for part in partial.parts.values() if part.statistics))
+    moments = tensors.stored(rows, values.tails, tensor.dtype, values.counts)
+    return Result(moments, values.counts, _digest(unit, values.digests), tuple(found))
 
 
 def content_digest(unit: Unit) -> str:
@@ -137,50 +184,36 @@ def _digest(unit: Unit, of_blocks: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(f"{tensor.dtype} {list(tensor.shape)} ".encode() + of_blocks)
 
 
-def _statistics(sums: Sums, columns: bool, digest: bytes) -> Statistics:
-    """The statistics of one block from what kernels made of it."""
+def _statistics(sums: Sums, columns: bool) -> Statistics:
+    """The statistics of one piece from what kernels made of it."""
     return Statistics(
         Moments.from_shifted_sums(sums.row_shifts, sums.row_sums),
         sums.row_prints,
         Moments.from_shifted_sums(sums.column_shifts, sums.column_sums) if columns else None,
         sums.column_prints,
-        sums.counts,
-        Tails(*sums.tails) if sums.tails else None,
-        digest,
     )
 
 
-def _finish_statistics(unit: Unit, s: Statistics) -> Result:
-    matrix = unit.placed.matrix
-    return Result(
-        tensor=_tensor_statistics(s, unit.placed.tensor.dtype),
-        channels_out=s.rows.statistics() if matrix else None,
-        channels_in=s.columns.statistics() if matrix and s.columns else None,
-        fingerprints_out=s.row_fingerprints if matrix else None,
-        fingerprints_in=s.column_fingerprints if matrix and s.columns else None,
-        counts=s.counts,
-        digest=_digest(unit, s.digests),
-    )
+def _finish_matrix(unit: Unit, matrix: Matrix, part: Part) -> MatrixResult:
+    """The results of one matrix, its axes as they are after turning."""
+    heads = _head_spectra(unit, matrix, part.grams) if part.grams else None
+    s = part.statistics
+    if s is None:
+        return MatrixResult(heads=heads)
+    down = s.rows.statistics(), s.row_fingerprints
+    across = (s.columns.statistics(), s.column_fingerprints) if s.columns else (None, None)
+    (out, out_prints), (into, in_prints) = (across, down) if matrix.turned else (down, across)
+    return MatrixResult(out, into, out_prints, in_prints, heads)
 
 
-def _tensor_statistics(s: Statistics, dtype: str) -> np.ndarray:
-    """TENSOR_STATISTICS: float64 (15,), NaN where one does not exist."""
-    tails = s.tails or tails_of_exact(dtype, s.counts)
-    p99, p999 = (magnitude_quantile(dtype, s.counts, per_mille) for per_mille in (990, 999))
-    absmin = tails.absmin if np.isfinite(tails.absmin) else np.nan
-    moments = s.rows.total().statistics()[:, 0]
-    return np.array([*moments, absmin, tails.near_zeros, tails.nans, tails.infs, p99, p999])
-
-
-def _head_spectra(unit: Unit, grams: Grams) -> Spectra:
-    matrix = unit.placed.matrix
-    assert matrix and matrix.heads
+def _head_spectra(unit: Unit, matrix: Matrix, grams: Grams) -> Spectra:
     heads = matrix.heads
+    assert heads
     rank = heads.rank(matrix.rows, matrix.cols)
     sigma, holds, by = grams.device.gram_spectra(grams.matrices, rank, GRAM_FLOOR)
     methods = np.where(holds, METHODS.index(by.gram), METHODS.index("none")).astype(np.uint8)
     for head in np.flatnonzero(~holds):
-        exact = cpu.exact_spectrum(head_slice(unit.placed.tensor, heads, int(head)))
+        exact = cpu.exact_spectrum(head_slice(unit.placed, matrix, int(head)))
         sigma[head] = np.nan if exact is None else exact
         methods[head] = METHODS.index("none" if exact is None else "qr_svd")
     rows, cols = heads.slice_shape(matrix.rows, matrix.cols)

@@ -47,5 +47,5 @@ def reduce_circuit(circuit: Circuit) -> Result:
 
 
 def _core(factor: Factor, head: int) -> cpu.Core | None:
-    w = head_slice(factor.tensor, factor.heads, head)
+    w = head_slice(factor.placed, factor.matrix, head)
     return cpu.core(w.T if factor.heads.axis == "out" else w)

@@ -18,9 +18,8 @@ import numpy as np
 from shardscan.errors import OptionError, shown
 
 if TYPE_CHECKING:
-    from shardscan.anatomy import Heads
     from shardscan.kernels import Sums
-    from shardscan.plan import Block
+    from shardscan.plan import Piece
     from shardscan.reduce.matrices import Panel
 
 Found = TypeVar("Found")
@@ -31,7 +30,7 @@ TURNS = threading.BoundedSemaphore(2)
 
 
 class Reduced(NamedTuple):
-    """Statistics and Gram matrices (heads, d, d) of a block, None where not asked for, and the device they are from."""
+    """Statistics and Gram matrices (heads, d, d) of a piece, None where not asked for, and the device they are from."""
 
     sums: Sums | None
     grams: np.ndarray | None
@@ -45,12 +44,12 @@ class Cpu:
     name: ClassVar[str] = "cpu"
     gram: ClassVar[str] = "gram"  # its spectra from Gram matrices, in METHODS
 
-    def reduce(self, values: np.ndarray, table: np.ndarray | None, block: Block) -> Reduced:
-        """What is wanted of a block, from its values (rows, cols) and their table as kernels take them."""
+    def reduce(self, values: np.ndarray, table: np.ndarray | None, piece: Piece) -> Reduced:
+        """What is wanted of a piece, from its values (rows, cols) and their table as kernels take them."""
         from shardscan.kernels import cpu
 
-        sums = cpu.statistics(values, table, block.first_row, block.columns) if block.statistics else None
-        return Reduced(sums, _grams(cpu, block.heads, values, table), self)
+        sums = cpu.statistics(values, table, piece.first, piece.columns) if piece.statistics else None
+        return Reduced(sums, _grams(cpu, piece, values, table), self)
 
     def gram_spectra(self, grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray, Device]:
         """σ (n, rank) of Gram matrices (n, d, d), and which of the n rows hold: see the kernels."""
@@ -76,15 +75,15 @@ class Cuda:
     def name(self) -> str:
         return f"cuda:{self.index}"
 
-    def reduce(self, values: np.ndarray, table: np.ndarray | None, block: Block) -> Reduced:
+    def reduce(self, values: np.ndarray, table: np.ndarray | None, piece: Piece) -> Reduced:
         """As the CPU's."""
 
         def here(gpu: Any) -> Reduced:
             placed = gpu.load(values, table)
-            sums = gpu.statistics(placed, block.first_row, block.columns) if block.statistics else None
-            return Reduced(sums, _grams(gpu, block.heads, placed), self)
+            sums = gpu.statistics(placed, piece.first, piece.columns) if piece.statistics else None
+            return Reduced(sums, _grams(gpu, piece, placed), self)
 
-        return self._tried(here) or CPU.reduce(values, table, block)
+        return self._tried(here) or CPU.reduce(values, table, piece)
 
     def gram_spectra(self, grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray, Device]:
         """As the CPU's; a row whose eigenvalues fail a check does not hold."""
@@ -161,10 +160,10 @@ def _automatic() -> Device:
     return Cuda(0)
 
 
-def _grams(kernels: Any, heads: Heads | None, *values: Any) -> np.ndarray | None:
-    """The Gram matrices of a block's heads, by the CPU's kernels or the GPU's from their own form of its values."""
-    if heads is None:
+def _grams(kernels: Any, piece: Piece, *values: Any) -> np.ndarray | None:
+    """The Gram matrices of a piece's heads, by the CPU's kernels or the GPU's from their own form of its values."""
+    if piece.divided is None:
         return None
-    function = kernels.row_grams if heads.axis == "out" else kernels.column_grams
-    grams: np.ndarray = function(*values, heads.dim)
+    axis, dim = piece.divided
+    grams: np.ndarray = (kernels.row_grams if axis == "out" else kernels.column_grams)(*values, dim)
     return grams

@@ -6,17 +6,19 @@ have one in every worker, and the time is the eigensolver's, beside which a seco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from shardscan.anatomy import Placed
 from shardscan.errors import CheckpointError
 from shardscan.kernels import cpu
-from shardscan.plan import PANEL_BYTES, ROW_MULTIPLE, Unit
+from shardscan.matrices import Matrix
+from shardscan.plan import PANEL_BYTES, ROW_MULTIPLE
 from shardscan.reduce.fits import fitted
-from shardscan.reduce.result import METHODS, Result, Solver, spectrum_floor
-from shardscan.reduce.values import kernel_values
+from shardscan.reduce.result import METHODS, MatrixResult, Result, Solver, spectrum_floor
+from shardscan.reduce.values import matrix_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +45,28 @@ class Panel:
         return out.T if self.turned else out
 
 
-def reduce_matrix(unit: Unit, solver: Solver) -> Result:
-    """The singular values of one tensor's matrix."""
-    matrix = unit.placed.matrix
-    assert matrix
+def reduce_matrix(placed: Placed, matrix: Matrix, solver: Solver) -> Result:
+    """The singular values of one matrix, as the result of a unit that has no other."""
     n = min(matrix.rows, matrix.cols)
     try:
-        sigma, by = solver.device.full_spectrum(lambda: _panels(unit), n)
+        sigma, by = solver.device.full_spectrum(lambda: _panels(placed, matrix), n)
         method = by.gram
-        if sigma[0] <= cpu.LEAST_SIGMA and any(panel.decoded().any() for panel in _panels(unit)):
+        if sigma[0] <= cpu.LEAST_SIGMA and any(panel.decoded().any() for panel in _panels(placed, matrix)):
             sigma[:] = np.nan  # the squares vanished, the weights did not
         if solver.exact and _is_unsure(sigma, matrix.rows, matrix.cols):
-            sigma, method = cpu.exact_full_spectrum((panel.decoded() for panel in _panels(unit)), n), "qr_svd"
+            panels = (panel.decoded() for panel in _panels(placed, matrix))
+            sigma, method = cpu.exact_full_spectrum(panels, n), "qr_svd"
     except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only itself
         return Result(failure=str(error))
     known = "none" if np.isnan(sigma).any() else method
     methods = np.array([METHODS.index(known)])
-    return Result(full=fitted(sigma[None], methods, matrix.rows, matrix.cols))
+    return Result(matrices=(MatrixResult(full=fitted(sigma[None], methods, matrix.rows, matrix.cols)),))
+
+
+def join(results: Sequence[Result]) -> Result:
+    """The results of all matrices of a unit as one; a failure of one is the tensor's."""
+    failure = next((result.failure for result in results if result.failure), None)
+    return Result(failure=failure) if failure else Result(matrices=tuple(m for r in results for m in r.matrices))
 
 
 def _is_unsure(sigma: np.ndarray, rows: int, cols: int) -> bool:
@@ -67,19 +74,15 @@ def _is_unsure(sigma: np.ndarray, rows: int, cols: int) -> bool:
     return bool(np.isnan(sigma).any() or sigma[-1] < spectrum_floor("gram", float(sigma[0]), rows, cols))
 
 
-def _panels(unit: Unit) -> Iterator[Panel]:
-    """The panels of a matrix: runs of rows of a tall one, runs of columns of a wide one."""
-    tensor, matrix = unit.placed.tensor, unit.placed.matrix
-    assert matrix
-    rows, cols = matrix.rows, matrix.cols
+def _panels(placed: Placed, matrix: Matrix) -> Iterator[Panel]:
+    """The panels of a matrix as it is stored, which has the same σ: rows of a tall one, columns of a wide one."""
+    rows, cols = len(matrix.stored_rows), len(matrix.stored_cols)
     step = panel_rows(min(rows, cols))
     if rows >= cols:
         for start in range(0, rows, step):
-            window = tensor.window(start, min(start + step, rows))
-            yield Panel(*kernel_values(window.raw(), window.dtype, (window.shape[0], cols)), 0, cols, False)
+            yield Panel(*matrix_rows(placed, matrix, start, min(start + step, rows)), 0, cols, False)
         return
-    window = tensor.window()
-    values, table = kernel_values(window.raw(), window.dtype, (rows, cols))
+    values, table = matrix_rows(placed, matrix, 0, rows)
     for start in range(0, cols, step):
         yield Panel(values, table, start, min(step, cols - start), True)
 

@@ -8,9 +8,7 @@ import numpy as np
 
 from shardscan.kernels import FITS
 from shardscan.reduce.devices import CPU, Device
-from shardscan.reduce.moments import CHANNEL_STATISTICS
 
-TENSOR_STATISTICS = (*CHANNEL_STATISTICS, "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs")
 METHODS = ("none", "gram", "qr_svd", "qr_cores", "gram_gpu")  # stored by index: new ones come last
 # of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
 SPECTRUM_FACTS = ("method", "self_check", "floor", *FITS)
@@ -59,23 +57,32 @@ class Spectra:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Of one tensor; a field is None where its product was not asked for or does not exist.
+class MatrixResult:
+    """Of one matrix; a field is None where its product was not asked for or does not exist.
 
-    tensor (15,) in the order of TENSOR_STATISTICS; channels_out and _in (9, channels) in that of CHANNEL_STATISTICS;
-    fingerprints (channels,) uint64; counts (65536,) uint64; the spectra of all heads, and that of the whole matrix.
+    channels_out and _in (9, channels) in the order of CHANNEL_STATISTICS; fingerprints (channels,) uint64; the spectra
+    of all heads, and that of the whole matrix.
+    """
+
+    channels_out: np.ndarray | None = None
+    channels_in: np.ndarray | None = None
+    fingerprints_out: np.ndarray | None = None
+    fingerprints_in: np.ndarray | None = None
+    heads: Spectra | None = None
+    full: Spectra | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one unit: tensor (14,) in the order of TENSOR_MOMENTS; counts (65536,) uint64; its matrices in their order.
+
     Of a circuit there is nothing but the spectra of its heads.
     `failure` says why there is nothing at all.
     """
 
     tensor: np.ndarray | None = None
-    channels_out: np.ndarray | None = None
-    channels_in: np.ndarray | None = None
-    fingerprints_out: np.ndarray | None = None
-    fingerprints_in: np.ndarray | None = None
     counts: np.ndarray | None = None
     digest: str | None = None
-    heads: Spectra | None = None
-    full: Spectra | None = None
+    matrices: tuple[MatrixResult, ...] = ()
     circuits: Spectra | None = None
     failure: str | None = None

@@ -18,11 +18,11 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, CircuitTask, Task, in_flight
+from shardscan.plan import Block, CircuitTask, Task, has_full, in_flight
 from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
 from shardscan.reduce.circuits import reduce_circuit
 from shardscan.reduce.devices import CPU, Device
-from shardscan.reduce.matrices import reduce_matrix
+from shardscan.reduce.matrices import join, reduce_matrix
 from shardscan.reduce.result import Result, Solver
 from shardscan.shards.ahead import Ahead
 
@@ -95,11 +95,17 @@ def run_matrices(
 ) -> list[Done]:
     """Solve the whole matrices of every task, each with `blas_threads`, and `keep` them; as `run` otherwise."""
     graph: dict[Any, Any] = {}
+    sizes: dict[Any, int] = {}
     for task in tasks:
         for index, unit in enumerate(task.units):
-            graph["matrix", task.name, index] = (reduce_matrix, unit, solver)
-        graph["keep", task.name] = (_keep, keep, task, [("matrix", task.name, i) for i in range(len(task.units))])
-    sizes = {("matrix", task.name, i): unit.nbytes for task in tasks for i, unit in enumerate(task.units)}
+            solved = []
+            for number, matrix in zip(unit.numbers, unit.matrices, strict=True):
+                if has_full(unit.placed, matrix):
+                    solved.append(("matrix", task.name, index, number))
+                    graph[solved[-1]] = (reduce_matrix, unit.placed, matrix, solver)
+                    sizes[solved[-1]] = unit.nbytes // len(unit.numbers)
+            graph["unit", task.name, index] = (join, solved)
+        graph["keep", task.name] = (_keep, keep, task, [("unit", task.name, i) for i in range(len(task.units))])
     return _on_workers(graph, tasks, workers, _Progress(sizes, progress), blas_threads)
 
 

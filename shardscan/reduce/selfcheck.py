@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from shardscan.matrices import Matrix
 from shardscan.plan import Unit
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result, Spectra
@@ -15,23 +17,25 @@ TOLERANCE = 1e-8  # more than this is not rounding: both sums are good to 1e-9
 RMS = CHANNEL_STATISTICS.index("rms")
 
 
-def checked(unit: Unit, result: Result, channels: Callable[[str], np.ndarray]) -> Result:
+def checked(unit: Unit, result: Result, channels: Callable[[int, str], np.ndarray]) -> Result:
     """The result with the self-check of its spectra, or a failure that says which of them disagrees.
 
-    `channels` gives the channel statistics (9, n) of one side of the unit, 'out' or 'in'.
+    `channels` gives the channel statistics (9, n) of one side of the unit's i-th matrix, 'out' or 'in'.
     """
-    matrix = unit.placed.matrix
-    if matrix is None or result.failure:
+    if result.failure:
         return result
-    if result.heads and matrix.heads:
-        side = matrix.heads.axis
-        result = dataclasses.replace(result, heads=_checked(result.heads, channels(side), _across(unit, side)))
-    if result.full:
-        result = dataclasses.replace(result, full=_checked(result.full, channels("out"), _across(unit, "out")))
-    for spectra in (result.heads, result.full):
-        if failure := spectra and missed(spectra, of_heads=spectra is result.heads):
-            return Result(failure=failure)
-    return result
+    kept = []
+    for i, (matrix, found) in enumerate(zip(unit.matrices, result.matrices, strict=True)):
+        of = partial(channels, i)
+        if found.heads and matrix.heads:
+            found = dataclasses.replace(found, heads=_checked(matrix, found.heads, matrix.heads.axis, of))
+        if found.full:
+            found = dataclasses.replace(found, full=_checked(matrix, found.full, "out", of))
+        for spectra in (found.heads, found.full):
+            if failure := spectra and missed(spectra, of_heads=spectra is found.heads):
+                return Result(failure=failure)
+        kept.append(found)
+    return dataclasses.replace(result, matrices=tuple(kept))
 
 
 def missed(spectra: Spectra, *, of_heads: bool) -> str | None:
@@ -44,14 +48,8 @@ def missed(spectra: Spectra, *, of_heads: bool) -> str | None:
     return f"the squares of the singular values {which}miss the norm of the weights by {error:.1e}"
 
 
-def _across(unit: Unit, side: str) -> int:
-    """Values in one channel of a side."""
-    matrix = unit.placed.matrix
-    assert matrix
-    return matrix.cols if side == "out" else matrix.rows
-
-
-def _checked(spectra: Spectra, channels: np.ndarray, across: int) -> Spectra:
+def _checked(matrix: Matrix, spectra: Spectra, side: str, channels: Callable[[str], np.ndarray]) -> Spectra:
     """Channels are divided among the spectra in order: those of each head, or all."""
-    squares = channels[RMS].reshape(len(spectra.sigma), -1) ** 2 * across
+    across = matrix.cols if side == "out" else matrix.rows
+    squares = channels(side)[RMS].reshape(len(spectra.sigma), -1) ** 2 * across
     return spectra.checked(squares.sum(axis=1))

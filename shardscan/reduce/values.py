@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from shardscan.anatomy import Heads
+from shardscan.anatomy import Placed
+from shardscan.axes import Run
 from shardscan.dtypes import DTYPES, codes, decode, pattern_values
 from shardscan.kernels import cpu
+from shardscan.matrices import Matrix
 from shardscan.plan import ROW_MULTIPLE
-from shardscan.shards.address import Tensor
 
 
 def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -36,14 +37,40 @@ def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[
     return values, table
 
 
-def head_slice(tensor: Tensor, heads: Heads, head: int) -> np.ndarray:
-    """The float64 slice of one head, of `Heads.slice_shape`; nothing else of a tensor whose heads are rows is read."""
-    start, stop = head * heads.dim, (head + 1) * heads.dim
-    first, last = 0, tensor.shape[0]
-    if heads.axis == "out":
-        first, last = start // ROW_MULTIPLE * ROW_MULTIPLE, min(-(-stop // ROW_MULTIPLE) * ROW_MULTIPLE, last)
-    window = tensor.window(first, last)
-    values, table = kernel_values(window.raw(), window.dtype, (last - first, math.prod(tensor.shape[1:])))
-    if heads.axis == "in":
-        return cpu.to_float64(values, table, 0, start, np.empty((last, heads.dim)))
-    return cpu.to_float64(values, table, start - first, 0, np.empty((heads.dim, values.shape[1])))
+def selected(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
+    """Some rows of values (n, cols), by ascending indices, and some of their columns; a view where they are all."""
+    down: slice | np.ndarray = rows
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        down = slice(int(rows[0]), int(rows[-1]) + 1)
+    across: slice | np.ndarray = slice(cols.start, cols.start + cols.length)
+    if cols.groups > 1:
+        across = cols.indices(0, len(cols)) if cols.length > 1 else slice(cols.start, None, cols.stride)
+    found = np.ascontiguousarray(values[down][:, across])
+    found.flags.writeable = False
+    return found
+
+
+def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The `first` to `last` of a matrix's rows as they are stored, and the table, as kernels take them."""
+    rows, cols = placed.stored_shape
+    indices = matrix.stored_rows.indices(first, last)
+    # rows of dtypes under 8 bits begin on a byte
+    start = int(indices[0]) // ROW_MULTIPLE * ROW_MULTIPLE
+    stop = min(-(-(int(indices[-1]) + 1) // ROW_MULTIPLE) * ROW_MULTIPLE, rows)
+    window = placed.tensor.rows(start, stop, cols)
+    values, table = kernel_values(window.raw(), window.dtype, window.shape)
+    return selected(values, indices - start, matrix.stored_cols), table
+
+
+def head_slice(placed: Placed, matrix: Matrix, head: int) -> np.ndarray:
+    """The float64 slice of one head, of `Heads.slice_shape`; of heads that are stored as rows nothing else is read."""
+    assert matrix.heads
+    start, dim = head * matrix.heads.dim, matrix.heads.dim
+    if matrix.stored_axis == "out":
+        values, table = matrix_rows(placed, matrix, start, start + dim)
+        found = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
+    else:
+        values, table = matrix_rows(placed, matrix, 0, len(matrix.stored_rows))
+        found = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
+    turned: np.ndarray = found.T if matrix.turned else found
+    return turned

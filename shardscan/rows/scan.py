@@ -12,17 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan import commits, store
-from shardscan.contents import Circuits, Contents, Member, Region, circuits, members, regions
+from shardscan.contents import Circuits, Contents, HeldMatrix, Member, Region, circuits, members, regions, stacks
+from shardscan.matrices import FOLDED
 from shardscan.plan import FULL, HEADS
+from shardscan.reduce import tensors
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import TENSOR_STATISTICS
+from shardscan.reduce.tensors import TENSOR_STATISTICS
 from shardscan.rows import spectra
 from shardscan.rows.columns import Rows, numbers, repeat
 
 CIRCUIT_ARRAYS = ("circuits", "circuits_facts")
 RUN_FACTS = ("options", "host", "versions")
-SIZES = {"layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size"}
+SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
+PLACE = {"component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32()}
 
 
 def of_scan(held: Contents) -> Iterator[Rows]:
@@ -32,7 +35,10 @@ def of_scan(held: Contents) -> Iterator[Rows]:
     aliases = _aliases(everyone)
     for folder, found in groups.items():
         for region in regions(folder, found):
-            yield from _region(held, region, aliases)
+            yield from _tensors_in(held, region, aliases)
+    for folder, matrices in stacks(groups).items():
+        for piece in regions(folder, matrices):
+            yield from _matrices_in(held, piece)
     for some in circuits(held):
         sigma, facts = (store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in CIRCUIT_ARRAYS)
         yield _matrices_of_circuits(held.model, some)
@@ -49,62 +55,99 @@ def _aliases(members: Sequence[Member]) -> dict[str, str]:
     return {m.name: embeddings[m.digest] for m in heads if m.digest in embeddings}
 
 
-def _region(held: Contents, region: Region, aliases: Mapping[str, str]) -> Iterator[Rows]:
+def _tensors_in(held: Contents, region: Region[Member], aliases: Mapping[str, str]) -> Iterator[Rows]:
+    scanned = [m for m in region.members if m.status == "ok"]
+    values: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
+    for part in sorted({m.place["part"] for m in scanned}):
+        values |= _values(held, region, [m for m in scanned if m.place["part"] == part], part)
+    yield _tensors(held.model, region.members, values, aliases)
+    if scanned:
+        yield _distribution(held.model, scanned, values)
+
+
+def _values(
+    held: Contents, region: Region[Member], members: Sequence[Member], part: str
+) -> dict[str, tuple[list[np.ndarray], np.ndarray]]:
+    """Of each tensor, by name, the moments of its runs and the counts of all its patterns."""
+
+    def stack(name: str, layers: slice, experts: slice) -> np.ndarray:
+        return store.read(held.scan, region.folder, f"{name}_{part}", (layers, experts))
+
+    moments, counts = (stack(name, region.layers, region.experts) for name in ("moments", "distribution"))
+    found = {}
+    for m in members:
+        rows, of_all = [moments[region.slot(m)]], counts[region.slot(m)]
+        for layer, expert in m.slots[1:]:
+            beside = slice(layer, layer + 1), slice(expert, expert + 1)
+            rows.append(stack("moments", *beside)[0, 0])
+            of_all = of_all + stack("distribution", *beside)[0, 0]
+        found[m.name] = (rows, of_all)
+    return found
+
+
+def _matrices_in(held: Contents, region: Region[HeldMatrix]) -> Iterator[Rows]:
     def stack(name: str) -> np.ndarray:
         return store.read(held.scan, region.folder, name, (region.layers, region.experts))
 
-    model = held.model
-    scanned = [m for m in region.members if m.status == "ok"]
-    parts = sorted({m.place["part"] for m in scanned})
-    statistics = {part: stack(f"statistics_{part}") for part in parts}
-    yield _tensors(model, region, statistics, aliases)
-    for part in parts:
-        inside = [m for m in scanned if m.place["part"] == part]
-        yield _distribution(model, region, inside, stack(f"distribution_{part}"))
-    yield _matrices(model, [m for m in region.members if m.matrix])
+    yield _matrices(held.model, region.members)
+    scanned = [m for m in region.members if m.scanned]
     for side in ("out", "in"):
-        inside = [m for m in scanned if m.matrix and (side == "out" or m.matrix["kind"] == "whole")]
+        inside = [m for m in scanned if side == "out" or m.facts["kind"] != FOLDED]
         if inside:
-            yield _channels(model, region, inside, side, (stack(f"channels_{side}"), stack(f"fingerprints_{side}")))
+            yield _channels(
+                held.model, region, inside, side, (stack(f"channels_{side}"), stack(f"fingerprints_{side}"))
+            )
     for product, name in ((HEADS, "heads"), (FULL, "full")):
         inside = [m for m in region.members if product in m.spectra or product in m.failures]
         if inside:
             sigma, facts = stack(name), stack(f"{name}_facts")
             slots = [region.slot(m) if product == FULL else region.slot(m)[:1] for m in inside]
-            found = [spectra.of_member(m, product, sigma[at], facts[at]) for m, at in zip(inside, slots, strict=True)]
-            yield from spectra.tables(model, list(chain.from_iterable(found)))
+            found = [spectra.of_matrix(m, product, sigma[at], facts[at]) for m, at in zip(inside, slots, strict=True)]
+            yield from spectra.tables(held.model, list(chain.from_iterable(found)))
 
 
-def _tensors(model: str, region: Region, statistics: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> Rows:
-    members = region.members
+def _tensors(
+    model: str,
+    members: Sequence[Member],
+    values: Mapping[str, tuple[list[np.ndarray], np.ndarray]],
+    aliases: Mapping[str, str],
+) -> Rows:
     nothing = np.full(len(TENSOR_STATISTICS), np.nan)
-    values = np.array([statistics[m.place["part"]][region.slot(m)] if m.status == "ok" else nothing for m in members])
+    dtypes = [m.facts["tensor"]["dtype"] for m in members]
+    found = np.array([
+        tensors.statistics(values[m.name][0], dtype, values[m.name][1]) if m.name in values else nothing
+        for m, dtype in zip(members, dtypes, strict=True)
+    ])  # fmt: skip
+    places = {name: pa.array([m.place[name] for m in members], kind) for name, kind in PLACE.items()}
     columns: dict[str, Any] = {
         "model": [model] * len(members),
         "tensor": [m.name for m in members],
         "file": [m.facts["tensor"]["file"] for m in members],
-        "dtype": [m.facts["tensor"]["dtype"] for m in members],
+        "dtype": dtypes,
         "shape": pa.array([m.facts["tensor"]["shape"] for m in members], pa.list_(pa.uint64())),
         "parameters": [int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members],
         "bytes": [m.facts["tensor"]["nbytes"] for m in members],
         "canonical_name": [m.facts["canonical_name"] for m in members],
-        **_places(members),
+        **places,
         "part": [m.place["part"] for m in members],
         "alias_of": pa.array([aliases.get(m.name) for m in members], pa.string()),
         "status": [m.status for m in members],
         "reason": pa.array([m.reason for m in members], pa.string()),
-        **{name: numbers(values[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
+        **{name: numbers(found[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
         "quantiles_exact": pa.array(
-            [is_exact(m.facts["tensor"]["dtype"]) if m.status == "ok" else None for m in members], pa.bool_()
+            [is_exact(dtype) if m.status == "ok" else None for m, dtype in zip(members, dtypes, strict=True)],
+            pa.bool_(),
         ),
     }
     return "tensors", pa.table(columns)
 
 
-def _distribution(model: str, region: Region, members: Sequence[Member], stack: np.ndarray) -> Rows:
+def _distribution(
+    model: str, members: Sequence[Member], values: Mapping[str, tuple[list[np.ndarray], np.ndarray]]
+) -> Rows:
     pieces = []
     for m in members:
-        counts = stack[region.slot(m)]
+        counts = values[m.name][1]
         bins = np.flatnonzero(counts)
         lo, hi = bin_edges(m.facts["tensor"]["dtype"], bins)
         finite = np.isfinite(lo)
@@ -120,17 +163,20 @@ def _distribution(model: str, region: Region, members: Sequence[Member], stack: 
     })  # fmt: skip
 
 
-def _matrices(model: str, members: Sequence[Member]) -> Rows:
-    matrices = [m.matrix or {} for m in members]
-    heads = [matrix["heads"] or {"count": None, "queries": None} for matrix in matrices]
+def _matrices(model: str, found: Sequence[HeldMatrix]) -> Rows:
+    facts = [m.facts for m in found]
+    heads = [f["heads"] or {"count": None, "queries": None} for f in facts]
     return "matrices", pa.table({
-        "model": repeat([model], [len(members)]),
-        "matrix": pa.array([matrix["id"] for matrix in matrices], pa.string()),
-        "kind": pa.array([matrix["kind"] for matrix in matrices], pa.string()),
-        "tensor": pa.array([m.name for m in members], pa.string()),
-        **_places(members),
-        "rows": pa.array([matrix["rows"] for matrix in matrices], pa.int64()),
-        "cols": pa.array([matrix["cols"] for matrix in matrices], pa.int64()),
+        "model": repeat([model], [len(found)]),
+        "matrix": pa.array([f["id"] for f in facts], pa.string()),
+        "kind": pa.array([f["kind"] for f in facts], pa.string()),
+        "tensor": pa.array([m.tensor for m in found], pa.string()),
+        "component": pa.array([m.component for m in found], pa.string()),
+        "layer": pa.array([m.layer for m in found], pa.int32()),
+        "role": pa.array([f["role"] for f in facts], pa.string()),
+        "expert": pa.array([f["expert"] for f in facts], pa.int32()),
+        "rows": pa.array([f["rows"] for f in facts], pa.int64()),
+        "cols": pa.array([f["cols"] for f in facts], pa.int64()),
         "heads": pa.array([h["count"] for h in heads], pa.int32()),
         "queries_per_head": pa.array([h["queries"] for h in heads], pa.int32()),
     })  # fmt: skip
@@ -152,30 +198,34 @@ def _matrices_of_circuits(model: str, some: Circuits) -> Rows:
 
 
 def _channels(
-    model: str, region: Region, members: Sequence[Member], side: str, stacks: tuple[np.ndarray, np.ndarray]
+    model: str,
+    region: Region[HeldMatrix],
+    found: Sequence[HeldMatrix],
+    side: str,
+    stacked: tuple[np.ndarray, np.ndarray],
 ) -> Rows:
-    values, fingerprints = stacks
-    lengths = [(m.matrix or {})["rows" if side == "out" else "cols"] for m in members]
+    values, fingerprints = stacked
+    lengths = [m.facts["rows" if side == "out" else "cols"] for m in found]
     indices = [np.arange(n, dtype=np.int32) for n in lengths]
-    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(members, indices, strict=True)]
-    pieces = [values[region.slot(m)][:, :n] for m, n in zip(members, lengths, strict=True)]
-    prints = [fingerprints[region.slot(m)][:n] for m, n in zip(members, lengths, strict=True)]
-    stacked = np.concatenate(pieces, axis=1)
+    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(found, indices, strict=True)]
+    pieces = [values[region.slot(m)][:, :n] for m, n in zip(found, lengths, strict=True)]
+    prints = [fingerprints[region.slot(m)][:n] for m, n in zip(found, lengths, strict=True)]
+    joined = np.concatenate(pieces, axis=1)
     return "channels", pa.table({
         "model": repeat([model], [sum(lengths)]),
-        "matrix": repeat([(m.matrix or {})["id"] for m in members], lengths),
+        "matrix": repeat([m.facts["id"] for m in found], lengths),
         "axis": repeat([side], [sum(lengths)]),
         "channel": np.concatenate(indices),
-        "layer": repeat([m.place["layer"] for m in members], lengths, pa.int32()),
-        "role": repeat([m.place["role"] for m in members], lengths),
+        "layer": repeat([m.layer for m in found], lengths, pa.int32()),
+        "role": repeat([m.facts["role"] for m in found], lengths),
         "head": pa.concat_arrays(heads),
-        **{name: numbers(stacked[i], name) for i, name in enumerate(CHANNEL_STATISTICS)},
+        **{name: numbers(joined[i], name) for i, name in enumerate(CHANNEL_STATISTICS)},
         "fingerprint": np.concatenate(prints),
     })  # fmt: skip
 
 
-def _heads_of_channels(member: Member, side: str, channel: np.ndarray) -> pa.Array:
-    heads = (member.matrix or {})["heads"]
+def _heads_of_channels(m: HeldMatrix, side: str, channel: np.ndarray) -> pa.Array:
+    heads = m.facts["heads"]
     if heads and heads["axis"] == side:
         return pa.array(channel // heads["dim"], pa.int32())
     return pa.nulls(len(channel), pa.int32())
@@ -228,8 +278,3 @@ def _runs(model: str, records: Sequence[Mapping[str, Any]]) -> Rows:
         "peak_memory": pa.array([r["peak_memory"] for r in records], pa.int64()),
         **{name: pa.array([json.dumps(r[name]) for r in records], pa.string()) for name in RUN_FACTS},
     })  # fmt: skip
-
-
-def _places(members: Sequence[Member]) -> dict[str, pa.Array]:
-    types = {"component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32()}
-    return {name: pa.array([m.place[name] for m in members], kind) for name, kind in types.items()}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from shardscan.anatomy import Heads
-from shardscan.contents import Circuits, Member
+from shardscan.axes import Heads
+from shardscan.contents import Circuits, HeldMatrix
 from shardscan.kernels import FITS
 from shardscan.plan import HEADS
 from shardscan.reduce.result import FLOOR, METHOD, METHODS, SELF_CHECK
@@ -93,23 +93,23 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
     }
 
 
-def of_member(member: Member, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
-    """The spectra of a member's heads, or of its whole matrix: σ (…, rank) and their facts (…, 16)."""
-    matrix, place = member.matrix or {}, member.place
+def of_matrix(m: HeldMatrix, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of a matrix's heads, or of all of it: σ (…, rank) and their facts (…, 16)."""
+    matrix = m.facts
     rows, cols = matrix["rows"], matrix["cols"]
     heads: Sequence[int | None] = (None,)
     if product == HEADS:
         division = Heads(**matrix["heads"])
         rows, cols = division.slice_shape(rows, cols)
         heads = range(division.count)
-    failure = member.failures.get(product)
+    failure = m.failures.get(product)
     sigma, facts, rank = np.atleast_2d(sigma), np.atleast_2d(facts), min(rows, cols)
     for i, head in enumerate(heads):
         yield Spectrum(
             id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
             matrix=matrix["id"],
-            layer=place["layer"],
-            role=place["role"],
+            layer=m.layer,
+            role=matrix["role"],
             head=head,
             rows=rows,
             cols=cols,

@@ -88,6 +88,11 @@ class Tensor:
         before = DTYPES[self.dtype].nbytes(start * math.prod(self.shape[1:])) if start else 0
         return Window(self.path, self.offset + before, self.dtype, (stop - start, *self.shape[1:]))
 
+    def rows(self, first: int, last: int, cols: int) -> Window:
+        """Rows `first` to `last` where it is seen as rows of `cols` values; see `window` for dtypes under 8 bits."""
+        before = DTYPES[self.dtype].nbytes(first * cols) if first else 0
+        return Window(self.path, self.offset + before, self.dtype, (last - first, cols))
+
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:

@@ -12,6 +12,7 @@ CREATE TABLE models (
     kv_heads        INTEGER,
     head_dim        INTEGER,
     vocab_size      INTEGER,
+    experts         INTEGER,
     tied_embeddings BOOLEAN,
     config          JSON,
     identity        VARCHAR NOT NULL,
@@ -24,7 +25,8 @@ COMMENT ON COLUMN models.model IS 'Name of the model in this store; the key.';
 COMMENT ON COLUMN models.source IS 'Path the checkpoint was read from; it need not exist any more.';
 COMMENT ON COLUMN models.format IS 'Container format of the shards: safetensors.';
 COMMENT ON COLUMN models.architecture IS 'First entry of architectures in config.json.';
-COMMENT ON COLUMN models.family IS 'Naming family whose rules gave the tensors their places; NULL when none fits.';
+COMMENT ON COLUMN models.family IS
+    'Naming families whose rules gave the tensors their places, joined by +; NULL when none fits.';
 COMMENT ON COLUMN models.parameters IS 'Elements in all tensors of the headers.';
 COMMENT ON COLUMN models.bytes IS 'Bytes of tensor data in all shards, headers not counted.';
 COMMENT ON COLUMN models.layers IS 'Number of layers, from config.json.';
@@ -33,6 +35,7 @@ COMMENT ON COLUMN models.heads IS 'Query heads per layer, from config.json.';
 COMMENT ON COLUMN models.kv_heads IS 'Key and value heads per layer, from config.json.';
 COMMENT ON COLUMN models.head_dim IS 'Width of one head, from config.json, never guessed from a shape.';
 COMMENT ON COLUMN models.vocab_size IS 'Rows of the token embedding, from config.json.';
+COMMENT ON COLUMN models.experts IS 'Routed experts of each layer that has any, by the config.';
 COMMENT ON COLUMN models.tied_embeddings IS 'Whether config.json says that lm_head is embed_tokens.';
 COMMENT ON COLUMN models.config IS 'The whole config.json.';
 COMMENT ON COLUMN models.identity IS 'Hash of headers, file sizes and scanned content: equal for equal checkpoints.';

@@ -44,7 +44,8 @@ COMMENT ON COLUMN tensors.bytes IS 'Bytes of data in the shard.';
 COMMENT ON COLUMN tensors.canonical_name IS 'Name without wrapper prefixes such as module. and _orig_mod.';
 COMMENT ON COLUMN tensors.component IS 'Part of the model it belongs to: text, vision, encoder, ...; never NULL.';
 COMMENT ON COLUMN tensors.layer IS 'Layer number from 0; NULL only where there is none.';
-COMMENT ON COLUMN tensors.role IS 'What it does: q_proj, down_proj, embed_tokens, ...; other when no rule names it.';
+COMMENT ON COLUMN tensors.role IS
+    'What it does: q_proj, qkv_proj (fused: see matrices), embed_tokens, ...; other when no rule names it.';
 COMMENT ON COLUMN tensors.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
 COMMENT ON COLUMN tensors.part IS 'Which part of the module: weight, bias, scale, zero, index, buffer, lora_a, lora_b.';
 COMMENT ON COLUMN tensors.alias_of IS 'Token embedding that this lm_head is a stored copy of (tied); else NULL.';

@@ -1,0 +1,64 @@
+"""NAME, by what real implementations create: every tensor of each architecture has the place that a person has read."""
+
+from __future__ import annotations
+
+import pytest
+
+import golden
+from shardscan.anatomy import Anatomy, place
+from shardscan.families import families
+
+ARCHITECTURES = {golden.read(name).cls.removesuffix(" saved") for name in golden.NAMES}
+
+
+@pytest.fixture(params=golden.NAMES, name="file")
+def _file(request: pytest.FixtureRequest) -> golden.Golden:
+    return golden.read(request.param)
+
+
+@pytest.fixture(name="anatomy")
+def _anatomy(file: golden.Golden) -> Anatomy:
+    return place(golden.checkpoint(file.shapes, file.config))
+
+
+def test_every_tensor_has_its_place(file: golden.Golden, anatomy: Anatomy) -> None:
+    assert list(golden.lines(anatomy)) == list(file.lines)
+
+
+def test_nearly_every_parameter_has_a_role(anatomy: Anatomy) -> None:
+    assert golden.share(anatomy) >= 0.99
+
+
+def test_nothing_is_odd_about_what_an_implementation_creates(anatomy: Anatomy) -> None:
+    assert [(p.tensor.name, p.reason) for p in anatomy.placed if p.reason] == []
+
+
+def test_the_matrices_of_a_tensor_hold_each_of_its_values_once(anatomy: Anatomy) -> None:
+    for p in anatomy.placed:
+        if p.matrices:
+            rows, cols = p.stored_shape
+            held = [0] * rows
+            for matrix in p.matrices:
+                for row in matrix.stored_rows.indices(0, len(matrix.stored_rows)):
+                    held[row] += len(matrix.stored_cols)
+            assert set(held) == {cols}, p.tensor.name
+            columns = {c for m in p.matrices for c in m.stored_cols.indices(0, len(m.stored_cols)).tolist()}
+            assert columns == set(range(cols)), p.tensor.name
+
+
+def test_the_families_that_ship_are_all_among_them() -> None:
+    used = {word for name in golden.NAMES for word in _family(name).split("+")}
+    assert families().keys() - used == set()
+    assert len(ARCHITECTURES) >= 35
+
+
+def _family(name: str) -> str:
+    file = golden.read(name)
+    return place(golden.checkpoint(file.shapes, file.config)).family or ""
+
+
+def test_names_and_shapes_are_those_that_transformers_creates(file: golden.Golden) -> None:
+    pytest.importorskip("transformers", reason="transformers comes with the extra `oracle`")
+    shapes, config = golden.made(file)
+    assert shapes == file.shapes
+    assert config == file.config
