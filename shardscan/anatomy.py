@@ -23,6 +23,9 @@ from shardscan.shards.address import Checkpoint, Tensor
 
 OTHER, WEIGHT = "other", "weight"
 KV_ROLES = frozenset({"k_proj", "v_proj"})
+# what reads the residual stream has as many columns as it is wide, what writes to it as many rows
+READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
+WRITES = frozenset({"o_proj", "down_proj"})
 WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 # input_scale scales activations: as a second scale of one module it would be a rival of weight_scale
 PARTS = {
@@ -53,7 +56,8 @@ class Place:
 class Placed:
     """A tensor with its place and its matrices.
 
-    `codes` is why its values are codes and not weights, `reason` what is odd about it, `rule` which one named it.
+    `codes` is why its values are codes and not weights, `reason` what is odd about it, `rule` which one of `family`
+    named it.
     """
 
     tensor: Tensor
@@ -62,7 +66,8 @@ class Placed:
     matrices: tuple[Matrix, ...]
     codes: str | None = None
     reason: str | None = None
-    rule: str | None = None
+    rule: Rule | None = None
+    family: str | None = None
 
     @property
     def stored_shape(self) -> tuple[int, int]:
@@ -133,22 +138,46 @@ def canonical(name: str) -> str:
 
 
 def _choose(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[str, Family]) -> Family | None:
-    """By the architecture in the config; else the family whose rules name most tensors, if they name half of them.
-
-    Of two that name as many, the one with fewer rules: the other was made for more than there is.
-    """
+    """By the architecture in the config; else by names, if they name half of the tensors."""
     architectures = config.get("architectures")
     wanted = {a for a in architectures if isinstance(a, str)} if isinstance(architectures, list) else set()
     for family in known.values():
         if wanted & set(family.architectures):
             return family
-    modules = [(_split(tensor)[0], canonical(tensor.name)) for tensor in checkpoint.tensors.values()]
-    named = {
-        family.name: sum((family.match(module) or family.match(name)) is not None for module, name in modules)
-        for family in known.values()
-    }
-    best = max(named, key=lambda name: (named[name], -len(known[name].rules)))
-    return known[best] if named[best] * 2 >= max(1, len(checkpoint)) else None
+    # layers are alike: one tensor stands for all whose names differ in numbers
+    alike: dict[str, list[Tensor]] = {}
+    for tensor in checkpoint.tensors.values():
+        alike.setdefault(NUMBER.sub("*", tensor.name), []).append(tensor)
+    towers = [family for family in known.values() if family.tower]
+    scores = {name: _score(family, towers, alike, checkpoint, config) for name, family in known.items()}
+    best = max(scores, key=lambda name: scores[name])
+    return known[best] if scores[best][0] * 2 >= max(1, len(checkpoint)) else None
+
+
+def _score(
+    family: Family,
+    towers: Sequence[Family],
+    alike: Mapping[str, Sequence[Tensor]],
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+) -> tuple[int, int, float]:
+    """How well a family's names fit, the best first.
+
+    The tensors that it or a tower names, the weights whose axes are as it says, and how much of the family there is.
+    """
+    others = [tower for tower in towers if tower is not family]
+    named = [(_name(some[0], checkpoint, [family, *others], config), len(some)) for some in alike.values()]
+    own = [n for n, _ in named if n.family is family]
+    if not own:
+        return 0, 0, 0.0
+    total = sum(number for n, number in named if n.rule)
+    placed = [_placed(n, _sizes(family, config)) for n in own]
+    matrices = [matrix for p in placed for matrix in p.matrices]
+    width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
+    reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
+    writes = sum(matrix.role in WRITES and matrix.rows == width for matrix in matrices)
+    every = {rule for rules in family.rules.values() for rule in rules}
+    return total, reads + writes, len({n.rule for n in own}) / len(every)
 
 
 def _sizes(family: Family, config: Mapping[str, Any]) -> dict[str, int | None]:
@@ -257,7 +286,7 @@ def _claims(n: _Named) -> set[Place]:
 def _demoted(n: _Named, rivals: int) -> _Named:
     layer = "" if n.place.layer is None else f" of layer {n.place.layer}"
     reason = f"{rivals} tensors claim to be the {n.place.part} of {n.place.role}{layer}"
-    return dataclasses.replace(n, place=dataclasses.replace(n.place, role=OTHER), rule=None, reason=reason)
+    return dataclasses.replace(n, place=dataclasses.replace(n.place, role=OTHER), rule=None, family=None, reason=reason)
 
 
 def _with_matrices(named: Sequence[_Named], sizes: Mapping[str, Mapping[str, int | None]]) -> tuple[Placed, ...]:
@@ -272,11 +301,11 @@ def _with_matrices(named: Sequence[_Named], sizes: Mapping[str, Mapping[str, int
 
 
 def _placed(n: _Named, sizes: Mapping[str, int | None]) -> Placed:
-    family, rule = (n.family.name, n.rule.source) if n.family and n.rule else ("", None)
+    family = n.family.name if n.family else ""
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     found, reason = matrices(n.tensor, n.place.role, n.place.expert, n.rule, family, sizes) if is_matrix else ((), None)
-    return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, rule)
+    return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family or None)
 
 
 def _with_queries(p: Placed, query_heads: int | None) -> Placed:

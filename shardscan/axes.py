@@ -41,6 +41,7 @@ class Indivisible(ValueError):
 class Axes:
     """One line, parsed: the words of rows and columns, and whether a stack of experts comes before them."""
 
+    text: str
     stacked: bool
     rows: tuple[str, ...]
     cols: tuple[str, ...]
@@ -56,7 +57,7 @@ class Axes:
             raise ValueError("parts divide the rows, once")
         if COUNTS & set(rows) and COUNTS & set(cols):
             raise ValueError("heads divide the rows or the columns")
-        return cls(found[1] is not None, rows, cols)
+        return cls(text, found[1] is not None, rows, cols)
 
     @property
     def words(self) -> frozenset[str]:

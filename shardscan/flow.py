@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardscan import anatomy, budget, commits, environment, memory, plan, shards
+from shardscan import anatomy, budget, commits, environment, families, memory, plan, shards
 from shardscan.budget import Budget
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
@@ -78,6 +78,7 @@ def prepare(
     path: str | os.PathLike[str],
     *,
     name: str | None = None,
+    family_files: Sequence[str | os.PathLike[str]] = (),
     spectra: str = "heads",
     workers: int | None = None,
     exact: bool = False,
@@ -91,7 +92,7 @@ def prepare(
     room = _room(memory_limit)
     solver = Solver(exact, devices.chosen(device))
     checkpoint = shards.open(path, name=name)
-    placed = anatomy.place(checkpoint)
+    placed = anatomy.place(checkpoint, families.families(family_files))
     products, processors = _products(spectra), environment.processors()
     planned = plan.plan(placed, products)
     return Prepared(
@@ -129,6 +130,7 @@ def ingest(
     store: str | os.PathLike[str] = "scans",
     *,
     name: str | None = None,
+    family_files: Sequence[str | os.PathLike[str]] = (),
     spectra: str = "heads",
     workers: int | None = None,
     exact: bool = False,
@@ -140,6 +142,7 @@ def ingest(
 ) -> Summary:
     """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
 
+    `family_files` are naming families in TOML, which go before those that ship.
     `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
     with commas. `workers` threads reduce blocks and `blas_threads` solve one large matrix, by default one for each
     processor there is; `exact` solves those by QR and SVD of which a Gram matrix loses the smallest values.
@@ -152,6 +155,7 @@ def ingest(
     prepared = prepare(
         path,
         name=name,
+        family_files=family_files,
         spectra=spectra,
         workers=workers,
         exact=exact,

@@ -13,6 +13,7 @@ where they divide the columns and a T before it where it is stored inputs × out
 
     python tests/golden.py phi3 …                make the files again, from transformers and from our own placement,
                                                  after which a person reads what changed
+    python tests/golden.py table                 the table of the README
 """
 
 from __future__ import annotations
@@ -119,8 +120,24 @@ def made(golden: Golden) -> tuple[Shapes, dict[str, Any]]:
     return {name: tuple(t.shape) for name, t in model.state_dict().items() if name not in tied}, facts
 
 
+def table() -> str:
+    """By family, the architectures that have a file, and the least share of parameters that have a role."""
+    found: dict[str, dict[str, float]] = {}
+    for name in NAMES:
+        file = read(name)
+        anatomy = place(checkpoint(file.shapes, file.config))
+        of_family = found.setdefault((anatomy.family or "").partition("+")[0], {})
+        cls = file.cls.removesuffix(" saved").removesuffix("ForCausalLM")
+        of_family[cls] = min(share(anatomy), of_family.get(cls, 1.0))
+    rows = [f"| `{family}` | {', '.join(a)} | {100 * min(a.values()):g} % |" for family, a in sorted(found.items())]
+    return "\n".join(["| family | architectures (…ForCausalLM unless named whole) | placed |", "|---|---|---|", *rows])
+
+
 def main(names: list[str]) -> None:
-    """Write the files of these architectures again."""
+    """Write the files of these architectures again, or print the table."""
+    if names == ["table"]:
+        print(table())
+        return
     for name in names:
         golden = read(name)
         shapes, config = made(golden)

@@ -25,7 +25,7 @@ from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, INTERRUPTED
 from shardscan.output import ENDINGS, FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
-ROW_PRINTING = ["demo", "ls", "ingest", "sql", "ask", "questions", "catalog", "info"]
+ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "info"]
 USES_STORE = ["ingest", "sql", "ask", "catalog"]
 Run = Callable[..., Result]
 
@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(name="run")
 def _run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in `home`, with nothing of ours in the environment."""
-    for name in ("SHARDSCAN_STORE", "SHARDSCAN_WORKERS", "SHARDSCAN_FORMAT"):
+    for name in ("SHARDSCAN_STORE", "SHARDSCAN_WORKERS", "SHARDSCAN_FORMAT", "SHARDSCAN_FAMILIES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(home)
 
@@ -111,6 +111,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
     [
         ("ls", "model"),
         ("ls", "model", "--long"),
+        ("anatomy", "model"),
         ("ingest", "model", "--dry-run"),
         ("ingest", "model"),
         ("sql", "select role, count(*) as n from tensors group by role"),

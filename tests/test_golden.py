@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import golden
@@ -62,3 +64,23 @@ def test_names_and_shapes_are_those_that_transformers_creates(file: golden.Golde
     shapes, config = golden.made(file)
     assert shapes == file.shapes
     assert config == file.config
+
+
+# which of two norms comes first is in the config alone
+BY_CONFIG_ALONE = {"opt-350m"}
+
+
+@pytest.mark.parametrize("name", [name for name in golden.NAMES if name not in BY_CONFIG_ALONE])
+def test_without_a_config_names_and_shapes_give_the_same_places_and_no_heads(name: str) -> None:
+    file = golden.read(name)
+    with_config, without = (place(golden.checkpoint(file.shapes, config)) for config in (file.config, None))
+    for a, b in zip(with_config.placed, without.placed, strict=True):
+        assert (a.place, {m.turned for m in a.matrices}) == (b.place, {m.turned for m in b.matrices}), a.tensor.name
+        assert [m for m in b.matrices if m.heads] == []
+        if any(m.heads for m in a.matrices):
+            assert b.reason is not None
+            assert "no config.json says how large" in b.reason
+
+
+def test_the_readme_has_the_table() -> None:
+    assert golden.table() in (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")

@@ -38,7 +38,7 @@ FLOW = (
     *("memory", "environment", "resume", "keep", "flow"),
     "ask",
     *("cells", "output"),
-    *("progress", "listing", "demo", "cli", "__main__"),
+    *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )
 
 HEAVY = ("numpy", "numba", "dask", "zarr", "duckdb", "pyarrow", "rich", "scipy", "safetensors", "ml_dtypes")

@@ -28,7 +28,7 @@ def main() -> None:
 
 # in the order of a first session
 for command in (
-    *(scanning.demo, scanning.ls, scanning.ingest),
+    *(scanning.demo, scanning.ls, scanning.anatomy, scanning.ingest),
     *(asking.sql, asking.ask, asking.questions),
     *(scanning.catalog, asking.info),
 ):

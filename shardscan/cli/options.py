@@ -54,6 +54,14 @@ def has_store(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def has_families(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option of every command that places tensors."""
+    return click.option(
+        "--family", "family_files", type=click.Path(), multiple=True, metavar="FILE", envvar="SHARDSCAN_FAMILIES",
+        show_envvar=True, help="A naming family in TOML, or a folder of them, that goes before ours; repeatable.",
+    )(command)  # fmt: skip
+
+
 def has_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
     """-p name=value."""
     return click.option(

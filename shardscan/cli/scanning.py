@@ -1,4 +1,4 @@
-"""The command line, what reads checkpoints and writes stores: demo, ls, ingest, catalog."""
+"""The command line, what reads checkpoints and writes stores: demo, ls, anatomy, ingest, catalog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from shardscan.cli.frame import INCOMPLETE
-from shardscan.cli.options import Size, has_store, prints_rows, write_rows
+from shardscan.cli.options import Size, has_families, has_store, prints_rows, write_rows
 from shardscan.errors import ShardscanError, StoreError, shown
 
 
@@ -47,8 +47,9 @@ def demo(folder: str, seed: int, format_: str | None, output: str | None) -> Non
 @click.command()
 @click.argument("path", type=click.Path())
 @click.option("-l", "--long", is_flag=True, help="Also component, parameters, file, and why a tensor is odd.")
+@has_families
 @prints_rows
-def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
+def ls(path: str, long: bool, family_files: tuple[str, ...], format_: str | None, output: str | None) -> None:
     """List the tensors of a checkpoint; reads headers only.
 
     PATH is a .safetensors file, a model's folder, or a model's folder in a Hugging Face cache.
@@ -60,9 +61,40 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
     from shardscan import listing
     from shardscan.flow import prepare
 
-    prepared = prepare(path, device="cpu")  # nothing is computed: no GPU is looked for
+    prepared = prepare(path, family_files=family_files)
     write_rows(listing.tensors(prepared, long=long), format_, output)
     click.echo(listing.headline(prepared), err=True)
+    _note(prepared.checkpoint.notes)
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("--explain", metavar="NAME", help="Say of this tensor which rule named it and what follows.")
+@has_families
+@prints_rows
+def anatomy(
+    path: str, explain: str | None, family_files: tuple[str, ...], format_: str | None, output: str | None
+) -> None:
+    """Show where every tensor belongs, those without a place first.
+
+    PATH is as for `ls`; only headers are read. A naming family is a TOML file; shardscan/families/llama.toml explains
+    the form by example.
+
+    \b
+    shardscan anatomy ./Phi-3-mini
+    shardscan anatomy ./Phi-3-mini --explain model.layers.0.self_attn.qkv_proj.weight
+    shardscan anatomy ./ours --family ours.toml
+    """
+    from shardscan import explaining, listing
+    from shardscan.flow import prepare
+
+    prepared = prepare(path, family_files=family_files)
+    if explain is not None:
+        write_rows(explaining.tensor(prepared, explain), format_, output)
+        return
+    write_rows(explaining.every(prepared), format_, output)
+    click.echo(listing.headline(prepared), err=True)
+    click.echo(explaining.share(prepared), err=True)
     _note(prepared.checkpoint.notes)
 
 
@@ -72,6 +104,7 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 @click.option(
     "--name", help="Name of the model in the store; default: org/model of a hub cache, else the folder's name."
 )
+@has_families
 @click.option(
     "--spectra",
     metavar="none|heads,full,circuits",
@@ -118,8 +151,9 @@ def ls(path: str, long: bool, format_: str | None, output: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
 @prints_rows
 def ingest(
-    path: str, store: str, name: str | None, spectra: str, exact: bool, workers: int | None, memory: int | None,
-    device: str, blas_threads: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
+    path: str, store: str, name: str | None, family_files: tuple[str, ...], spectra: str, exact: bool,
+    workers: int | None, memory: int | None, device: str, blas_threads: int | None, replace: bool, dry_run: bool,
+    format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -138,6 +172,7 @@ def ingest(
     prepared = flow.prepare(
         path,
         name=name,
+        family_files=family_files,
         spectra=spectra,
         workers=workers,
         exact=exact,

@@ -6,6 +6,7 @@ with the axes of their weights. llama.toml explains the form by example.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tomllib
@@ -89,16 +90,16 @@ class Family:
 
 
 def families(paths: Iterable[str | os.PathLike[str]] = ()) -> Mapping[str, Family]:
-    """The families in the TOML files at `paths`, then those that ship with shardscan, by name.
+    """The families in the TOML files, or folders of them, at `paths`, then those that ship with shardscan, by name.
 
     A file that has the name of a family of ours takes its place. FamilyError where one cannot be read or is wrong.
     """
-    given = {str(path): _text(path) for path in paths}
+    given = {str(file): _text(file) for path in paths for file in _files(Path(path))}
     if not given:
         return _shipped()
-    texts = {**{_name(text, source): (text, source) for source, text in given.items()}}
-    ours = {name: found for name, found in _texts().items() if name not in texts}
-    return _parsed({**texts, **ours})
+    texts = {_name(text, source): (text, source) for source, text in given.items()}
+    theirs = _parsed(texts, {**_tables(_texts()), **_tables(texts)})
+    return {**theirs, **{name: family for name, family in _shipped().items() if name not in theirs}}
 
 
 def parse(text: str, source: str, bases: Mapping[str, Any] | None = None) -> Family:
@@ -129,7 +130,7 @@ def parse(text: str, source: str, bases: Mapping[str, Any] | None = None) -> Fam
 
 @cache
 def _shipped() -> Mapping[str, Family]:
-    return _parsed(_texts())
+    return _parsed(_texts(), _tables(_texts()))
 
 
 @cache
@@ -139,16 +140,29 @@ def _texts() -> Mapping[str, tuple[str, str]]:
     return {file.name.removesuffix(".toml"): (file.read_text("utf-8"), file.name) for file in files}
 
 
-def _parsed(texts: Mapping[str, tuple[str, str]]) -> dict[str, Family]:
-    tables = {name: _table(text, source) for name, (text, source) in texts.items()}
-    return {name: parse(text, source, tables) for name, (text, source) in texts.items()}
+def _parsed(texts: Mapping[str, tuple[str, str]], bases: Mapping[str, Any]) -> dict[str, Family]:
+    return {name: parse(text, source, bases) for name, (text, source) in texts.items()}
 
 
-def _text(path: str | os.PathLike[str]) -> str:
+def _tables(texts: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    return {name: _table(text, source) for name, (text, source) in texts.items()}
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or the TOML files of a folder."""
+    found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    if not found:
+        raise FamilyError(f"{shown(str(path), 400)} holds no .toml file: give the files of families.")
+    return found
+
+
+def _text(path: Path) -> str:
     try:
-        if Path(path).stat().st_size > LARGEST:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        if path.stat().st_size > LARGEST:
             raise FamilyError(f"{shown(str(path), 400)} is too large for a family file.")
-        return Path(path).read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise FamilyError(f"{shown(str(path), 400)} cannot be read ({why}): give the TOML file of a family.") from error
@@ -176,9 +190,11 @@ def _extended(data: dict[str, Any], bases: Mapping[str, Any], source: str) -> di
     """A family's table with what it does not say itself taken from the one that it extends."""
     if "extends" not in data:
         return data
-    if data["extends"] not in bases or "extends" in bases[data["extends"]]:
-        raise FamilyError(f"{source}: there is no family {data['extends']!r} to extend that stands by itself.")
-    base = bases[data["extends"]]
+    name = data["extends"]
+    if name not in bases:
+        raise FamilyError(f"{source}: there is no family {name!r} to extend.")
+    # without itself: a family of ours may be extended by one that takes its place, and no circle closes
+    base = _extended(bases[name], {other: table for other, table in bases.items() if other != name}, source)
     own = {component["name"]: component for component in data.get("component", ())}
     joined = [_joined(component, own.pop(component["name"], {})) for component in base["component"]]
     return {
