@@ -9,36 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardscan.adapters import pairs
+from shardscan.codes import codes_of
 from shardscan.dtypes import DTYPES
-from shardscan.errors import shown
 from shardscan.families import CONFIG_WORDS, NUMBER, Family, Rule, families
 from shardscan.matrices import Matrix, matrices
+from shardscan.names import canonical, split
 from shardscan.shards.address import Checkpoint, Tensor
+from shardscan.sizes import holds, sizes_of
 
 OTHER, WEIGHT = "other", "weight"
 KV_ROLES = frozenset({"k_proj", "v_proj"})
 # what reads the residual stream has as many columns as it is wide, what writes to it as many rows
 READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
 WRITES = frozenset({"o_proj", "down_proj"})
-WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
-# input_scale scales activations: as a second scale of one module it would be a rival of weight_scale
-PARTS = {
-    "weight": "weight", "bias": "bias", "qweight": "weight", "weight_packed": "weight",
-    "weight_scale": "scale", "weight_scale_inv": "scale", "scales": "scale", "SCB": "scale",
-    "qzeros": "zero", "weight_zero_point": "zero", "biases": "zero", "g_idx": "index", "weight_g_idx": "index",
-    "inv_freq": "buffer", "position_ids": "buffer", "masked_bias": "buffer", "input_scale": "buffer",
-    "weight_shape": "buffer",
-}  # fmt: skip
-LORA = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.[^.]+)?\.weight")
-CODE_ENDINGS = ("qweight", "qzeros", "weight_packed", "weight_zero_point")
-BLOCKS, BLOCK_SCALES = "_blocks", "_scales"
-SCALES_OF_WEIGHT = ("weight_scale", "weight_scale_inv", "SCB", "scales")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +107,10 @@ def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> 
     config, known = checkpoint.config or {}, families() if known is None else known
     main = _choose(checkpoint, config, known)
     candidates = [*([main] if main else []), *(f for f in known.values() if f.tower and f is not main)]
-    sizes = {family.name: _sizes(family, config) for family in candidates}
+    sizes = {family.name: sizes_of(family, config) for family in candidates}
     named = [_name(tensor, checkpoint, candidates, config) for tensor in checkpoint.tensors.values()]
     named = _without_rivals(named)
-    placed = _with_matrices(named, sizes)
+    placed = _with_reasons(_with_matrices(named, sizes))
     used = dict.fromkeys(n.family.name for n in named if n.family and n.family is not main)
     return Anatomy(
         "+".join([*([main.name] if main else []), *used]) or None,
@@ -130,16 +119,10 @@ def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> 
     )
 
 
-def canonical(name: str) -> str:
-    """The name without the prefixes that wrappers (DataParallel, torch.compile, PEFT) put before it."""
-    while wrapper := next((w for w in WRAPPERS if name.startswith(w)), None):
-        name = name.removeprefix(wrapper)
-    return name
-
-
 def _choose(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[str, Family]) -> Family | None:
     """By the architecture in the config; else by names, if they name half of the tensors."""
-    architectures = config.get("architectures")
+    adapted = config.get("auto_mapping")  # of an adapter's config
+    architectures = [adapted.get("base_model_class")] if isinstance(adapted, dict) else config.get("architectures")
     wanted = {a for a in architectures if isinstance(a, str)} if isinstance(architectures, list) else set()
     for family in known.values():
         if wanted & set(family.architectures):
@@ -171,7 +154,7 @@ def _score(
     if not own:
         return 0, 0, 0.0
     total = sum(number for n, number in named if n.rule)
-    placed = [_placed(n, _sizes(family, config)) for n in own]
+    placed = [_placed(n, sizes_of(family, config)) for n in own]
     matrices = [matrix for p in placed for matrix in p.matrices]
     width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
     reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
@@ -180,92 +163,22 @@ def _score(
     return total, reads + writes, len({n.rule for n in own}) / len(every)
 
 
-def _sizes(family: Family, config: Mapping[str, Any]) -> dict[str, int | None]:
-    """The config's numbers by the family's words; a missing head_dim is hidden_size / heads, as models have it."""
-    sections = [found for name in family.sections if isinstance(found := _at(config, name), dict)]
-    places = [*sections, config]
-    sizes: dict[str, int | None] = dict.fromkeys(CONFIG_WORDS)
-    for word, keys in family.config.items():
-        found = (_sum(where, key) for key in keys for where in places)
-        sizes[word] = next((n for n in found if n is not None and 0 < n < 2**31), None)
-    hidden, heads, kv_heads = sizes["hidden_size"], sizes["heads"], sizes["kv_heads"]
-    if sizes["head_dim"] is None and hidden and heads and hidden % heads == 0:
-        sizes["head_dim"] = hidden // heads
-    sizes["d"] = sizes["head_dim"]
-    sizes["queries"] = heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None
-    return sizes
-
-
-def _sum(config: Mapping[str, Any], key: str) -> int | None:
-    """The number under a key, or the sum under "a + b"."""
-    numbers = [_at(config, word.strip()) for word in key.split("+")]
-    return sum(numbers) if all(type(number) is int for number in numbers) else None
-
-
-def _at(config: Any, path: str) -> Any:
-    """What is under "a.b"; None where nothing is."""
-    for key in path.split("."):
-        config = config.get(key) if isinstance(config, dict) else None
-    return config
-
-
-def _split(tensor: Tensor) -> tuple[str, str]:
-    """Module name and part: the last word of the name if it is a part's, else what the values look like."""
-    name = canonical(tensor.name)
-    if lora := LORA.fullmatch(name):
-        return lora["module"], f"lora_{lora['factor'].lower()}"
-    module, _, last = name.rpartition(".")
-    if module and last in PARTS:
-        return module.removesuffix(".base_layer"), PARTS[last]
-    for ending, part in ((BLOCKS, "weight"), (BLOCK_SCALES, "scale")):
-        if name.endswith(ending):
-            return name.removesuffix(ending), part
-    return name, "weight" if DTYPES[tensor.dtype].kind in ("float", "complex") else "buffer"
-
-
 def _name(tensor: Tensor, checkpoint: Checkpoint, candidates: Sequence[Family], config: Mapping[str, Any]) -> _Named:
-    module, part = _split(tensor)
+    module, part = split(tensor)
     name = canonical(tensor.name)
     number = NUMBER.search(name)
     found: tuple[Family, Rule] | None = None
     where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
     for family in candidates:
         match = family.match(module) or family.match(name)
-        first = next((rule for rule in match.rules if _holds(rule, family, config)), None) if match else None
+        first = next((rule for rule in match.rules if holds(rule, family, config)), None) if match else None
         if match and first:
             found = family, first
             where = Place(first.component, match.layer, first.role, match.expert, first.part or part)
             break
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else None
-    codes = _codes(tensor, checkpoint, where.part, config)
+    codes = codes_of(tensor, checkpoint, where.part, config)
     return _Named(tensor, name, where, found[0] if found else None, found[1] if found else None, codes, reason)
-
-
-def _holds(rule: Rule, family: Family, config: Mapping[str, Any]) -> bool:
-    """Whether a config says what a rule is for."""
-    sections = [found for name in family.sections if isinstance(found := _at(config, name), dict)]
-    return all(any(_at(where, key) == value for where in (*sections, config)) for key, value in rule.when)
-
-
-def _codes(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[str, Any]) -> str | None:
-    """Why the values are quantised codes, or None; by the names beside it, by the config, by an integer dtype."""
-    module, _, last = tensor.name.rpartition(".")
-    dtype = DTYPES[tensor.dtype]
-    if last in CODE_ENDINGS:
-        return f"codes ({last}) until they can be dequantised"
-    if tensor.name.endswith(BLOCKS) and tensor.name.removesuffix(BLOCKS) + BLOCK_SCALES in checkpoint:
-        return "MXFP4 blocks with scales beside them"
-    # a float of 16 bits or more is a weight; an integer of any width may be several codes in one
-    if part != "weight" or dtype.kind == "bool" or (dtype.kind != "int" and dtype.bits > 8):
-        return None
-    scale = next((s for s in SCALES_OF_WEIGHT if f"{module}.{s}" in checkpoint), None)
-    if scale:
-        return f"{tensor.dtype} codes with {scale} beside them"
-    quantisation = config.get("quantization_config")
-    if isinstance(quantisation, dict):
-        method = shown(str(quantisation.get("quant_method")))
-        return f"{tensor.dtype} codes: config.json has a quantization_config, method {method}"
-    return f"{tensor.dtype} integers in the place of a weight" if dtype.kind == "int" else None
 
 
 def _without_rivals(named: list[_Named]) -> list[_Named]:
@@ -306,6 +219,14 @@ def _placed(n: _Named, sizes: Mapping[str, int | None]) -> Placed:
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     found, reason = matrices(n.tensor, n.place.role, n.place.expert, n.rule, family, sizes) if is_matrix else ((), None)
     return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family or None)
+
+
+def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
+    """With what is odd about LoRA factors that have no product."""
+    odd = {p.tensor.name: pair.reason for pair in pairs(placed) if pair.reason for p in (pair.a, pair.b) if p}
+    if not odd:
+        return placed
+    return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)
 
 
 def _with_queries(p: Placed, query_heads: int | None) -> Placed:

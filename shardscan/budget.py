@@ -1,8 +1,8 @@
 """PLAN, its memory: what a plan takes at its peak, and how many workers a given memory has room for. Pure.
 
-Bytes of anonymous memory, by the largest of four phases: blocks in every worker, then circuits, then whole matrices, of
-which large ones come one at a time, then the catalog. The constants are measured: within 1.5 times of what SmolLM2, the
-demo and an 8B took, and not below.
+Bytes of anonymous memory, by the largest of four phases: blocks in every worker, then composites, then whole matrices,
+of which large ones come one at a time, then the catalog. The constants are measured: within 1.5 times of what SmolLM2,
+the demo and an 8B took, and not below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
 from shardscan.matrices import Matrix
-from shardscan.plan import PANEL_BYTES, Block, CircuitTask, Plan, Task, Unit, channels, in_flight
+from shardscan.plan import PANEL_BYTES, Block, CompositeTask, Plan, Task, Unit, channels, in_flight
 from shardscan.shards.address import Tensor, Window
 from shardscan.shards.ahead import DEPTH
 
@@ -26,7 +26,7 @@ COMPILING = 92 << 20  # LLVM's, where kernels are not in numba's cache yet
 DUCKDB = 80 << 20
 CATALOG_ROW, CATALOG_MOST = 60, 136 << 20  # its buffers and two pieces of rows: no more, however many there are
 EXACT = 8  # matrices of n² that QR and SVD hold at once
-SLICES, CORES = 3, 12  # of one head and of d² values, that a circuit holds at once
+SLICES, CORES = 3, 12  # of one head and of d² values, that a composite holds at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Budget:
 
     workers: int
     blocks: int
-    circuits: int
+    composites: int
     matrices: int
     catalog: int
 
     @property
     def peak(self) -> int:
-        return max(self.blocks, self.circuits, self.matrices, self.catalog)
+        return max(self.blocks, self.composites, self.matrices, self.catalog)
 
 
 def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bool) -> Budget:
@@ -58,7 +58,7 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     return Budget(
         workers=workers,
         blocks=baseline + (running + WRITING if units else 0),
-        circuits=baseline + (workers * max(map(_circuit, plan.circuits)) + WRITING if plan.circuits else 0),
+        composites=baseline + (workers * max(map(_composite, plan.composites)) + WRITING if plan.composites else 0),
         matrices=baseline + max(workers * _largest(plan.matrices, exact), _largest(plan.large_matrices, exact)),
         catalog=baseline + DUCKDB + min(rows * CATALOG_ROW, CATALOG_MOST),
     )
@@ -116,9 +116,9 @@ def _results(task: Task) -> int:
     return sum(DISTRIBUTION + 2 * CHANNEL * sum(map(channels, unit.matrices)) for unit in task.units)
 
 
-def _circuit(task: CircuitTask) -> int:
+def _composite(task: CompositeTask) -> int:
     """Of one head while it is reduced; where heads are columns it is cut from all values."""
-    factors = (task.circuit.left, task.circuit.right)
+    factors = (task.composite.left, task.composite.right)
     copied = [_cut(f.placed, f.matrix) if f.matrix.stored_axis == "in" else 0 for f in factors]
     dim = factors[0].heads.dim
     return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(copied)

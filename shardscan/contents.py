@@ -14,12 +14,12 @@ import xxhash
 
 from shardscan import commits, store
 from shardscan.commits import Scan
-from shardscan.plan import CIRCUITS, EXPERTS_PER_TASK, FULL, HEADS, STATS, Slot, stack_folder, task_name
+from shardscan.plan import EXPERTS_PER_TASK, FULL, HEADS, PRODUCT_OF, STATS, Slot, stack_folder, task_name
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
-CIRCUITS_AT_ONCE = 16  # layers
+COMPOSITES_AT_ONCE = 16  # layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +123,14 @@ class Region(Generic[Each]):
 
 
 @dataclass(frozen=True, slots=True)
-class Circuits:
-    """Circuits of neighbouring layers of one folder, by their place in its stack: those that are committed.
+class Composites:
+    """Composites of neighbouring layers of one folder, by their place in its stack: those that are committed.
 
     `failures` says why there are no values, by place.
     """
 
     folder: str
     component: str
-    kind: str
     layers: slice
     facts: Mapping[int, Mapping[str, Any]]
     failures: Mapping[int, str]
@@ -151,20 +150,21 @@ def members(held: Contents) -> dict[str, list[Member]]:
     }
 
 
-def circuits(held: Contents) -> Iterator[Circuits]:
-    """Every circuit that is committed, a few layers at a time."""
+def composites(held: Contents) -> Iterator[Composites]:
+    """Every composite that is committed, a few layers at a time."""
     for folder, group in store.groups(held.scan):
-        found = group["circuits"]
+        found = group["composites"]
         names = [task_name(folder, facts["layer"], (i, 0)) for i, facts in enumerate(found)]
-        done = {i: held.done[name, CIRCUITS] for i, name in enumerate(names) if (name, CIRCUITS) in held.done}
+        keys = [(name, PRODUCT_OF[facts["kind"]]) for name, facts in zip(names, found, strict=True)]
+        done = {i: held.done[key] for i, key in enumerate(keys) if key in held.done}
         verdicts = {i: record["tensors"][found[i]["id"]] for i, record in done.items()}
-        for first in range(0, len(found), CIRCUITS_AT_ONCE):
-            layers = slice(first, first + CIRCUITS_AT_ONCE)
+        for first in range(0, len(found), COMPOSITES_AT_ONCE):
+            layers = slice(first, first + COMPOSITES_AT_ONCE)
             inside = {i: v for i, v in verdicts.items() if layers.start <= i < layers.stop}
             failures = {i: str(v["reason"]) for i, v in inside.items() if v["status"] == "failed"}
             if inside:
                 facts = {i: found[i] for i in inside}
-                yield Circuits(folder, group["component"], group["role"], layers, facts, failures)
+                yield Composites(folder, group["component"], layers, facts, failures)
 
 
 def stacks(groups: Mapping[str, Sequence[Member]]) -> dict[str, list[HeldMatrix]]:

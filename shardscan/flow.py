@@ -144,7 +144,7 @@ def ingest(
 
     `family_files` are naming families in TOML, which go before those that ship.
     `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
-    with commas. `workers` threads reduce blocks and `blas_threads` solve one large matrix, by default one for each
+    with commas; the first two bring the deltas of LoRA pairs. `workers` threads reduce blocks and `blas_threads` solve one large matrix, by default one for each
     processor there is; `exact` solves those by QR and SVD of which a Gram matrix loses the smallest values.
     `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
     OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
@@ -240,9 +240,9 @@ def _reduce(
             options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
             return partial(keep.tensors, scan, seen, options)
 
-        blocks, circuits = partial(keep.tensors, scan, seen, device), partial(keep.circuits, scan, seen)
+        blocks, composites = partial(keep.tensors, scan, seen, device), partial(keep.composites, scan, seen)
         done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
-        done += reducing.run_circuits(todo.circuits, circuits, workers=workers, progress=advance)
+        done += reducing.run_composites(todo.composites, composites, workers=workers, progress=advance)
         for tasks, at_once, each in ((todo.matrices, workers, 1), (todo.large_matrices, 1, threads)):
             done += reducing.run_matrices(
                 tasks, solver, matrices(each), workers=at_once, blas_threads=each, progress=advance

@@ -8,7 +8,7 @@ import numpy as np
 
 from shardscan import store
 from shardscan.commits import Scan
-from shardscan.plan import CircuitTask, Task, Unit
+from shardscan.plan import CompositeTask, Task, Unit
 from shardscan.reduce import selfcheck
 from shardscan.reduce.result import Result
 from shardscan.shards.address import Tensor
@@ -29,11 +29,11 @@ def tensors(
     return store.write(scan, task, kept, options)
 
 
-def circuits(scan: Scan, seen: Mapping[str, list[int]], task: CircuitTask, result: Result) -> Mapping[str, str]:
-    """Write the circuits of a layer, unless a file of their factors is no longer what the scan began with."""
-    factors = (task.circuit.left, task.circuit.right)
+def composites(scan: Scan, seen: Mapping[str, list[int]], task: CompositeTask, result: Result) -> Mapping[str, str]:
+    """Write the composites of a layer, unless a file of their factors is no longer what the scan began with."""
+    factors = (task.composite.left, task.composite.right)
     are_as_seen = all(_is_as_seen(factor.placed.tensor, seen) for factor in factors)
-    return store.write_circuits(scan, task, result if are_as_seen else Result(failure=CHANGED))
+    return store.write_composites(scan, task, result if are_as_seen else Result(failure=CHANGED))
 
 
 def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:

@@ -54,7 +54,7 @@ def specs(group: Group) -> dict[str, dict[str, Spec]]:
         ranks = [min(matrix.rows, matrix.cols) for p, matrix, _ in found if has_full(p, matrix)]
         out.setdefault(folder, {}).update({**_channels(stack, matrices), **_spectra("heads", stack, divided)})
         out[folder] |= _full(stack, ranks)
-    out[group.folder] |= _spectra("circuits", stack, [(c.heads, c.rank) for c in group.circuits])
+    out[group.folder] |= _spectra("composites", stack, [(c.heads, c.rank) for c in group.composites])
     return out
 
 
@@ -71,7 +71,7 @@ def _channels(stack: tuple[int, int], matrices: Sequence[Matrix]) -> dict[str, S
 
 
 def _spectra(name: str, stack: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> dict[str, Spec]:
-    """Of heads or circuits, from the number and the rank of those of each layer."""
+    """Of heads or composites, from the number and the rank of those of each layer."""
     if not sizes:
         return {}
     shape = (stack[0], *(max(each) for each in zip(*sizes, strict=True)))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from shardscan.anatomy import Placed
     from shardscan.flow import Prepared, Summary
-    from shardscan.plan import Plan
+    from shardscan.plan import Group, Plan
 
 
 SHORT = ("tensor", "layer", "role", "part", "heads", "dtype", "shape", "bytes")
@@ -64,9 +64,15 @@ def without_circuits(prepared: Prepared) -> tuple[str, ...]:
     """A sentence where circuits were asked for and no layer has any."""
     from shardscan.plan import CIRCUITS
 
-    if CIRCUITS not in prepared.products or any(group.circuits for group in prepared.plan.groups):
+    if CIRCUITS not in prepared.products or any(_has_circuits(group) for group in prepared.plan.groups):
         return ()
     return ("no circuits: no layer has q_proj and k_proj, or v_proj and o_proj, with heads that fit each other.",)
+
+
+def _has_circuits(group: Group) -> bool:
+    from shardscan.composites import CIRCUIT
+
+    return any(composite.kind == CIRCUIT for composite in group.composites)
 
 
 def size(nbytes: int) -> str:
@@ -96,7 +102,7 @@ def costs(prepared: Prepared, plan: Plan) -> pa.Table:
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],
-        "tasks": [len(plan.tasks) + len(plan.circuits) + len(plan.matrices) + len(plan.large_matrices)],
+        "tasks": [len(plan.tasks) + len(plan.composites) + len(plan.matrices) + len(plan.large_matrices)],
         "bytes_to_read": [plan.bytes_to_read],
         "workers": [budget.workers],
         "peak_memory": [budget.peak],

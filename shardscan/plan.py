@@ -1,8 +1,8 @@
 """PLAN: checkpoint + anatomy + options → tasks, the blocks they read, and what they leave. Pure: nothing is read.
 
-A task is one role of one layer, or a run of its experts, or one kind of circuit of a layer: the unit of commit. The
-blocks of a tensor are runs of whole rows whose grid depends on it alone, never on workers or memory, so that any
-machine adds in the same order.
+A task is one role of one layer, or a run of its experts, or one kind of circuit or one LoRA delta of a layer: the unit
+of commit. The blocks of a tensor are runs of whole rows whose grid depends on it alone, never on workers or memory, so
+that any machine adds in the same order.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from dataclasses import dataclass
 import xxhash
 
 from shardscan.anatomy import OTHER, Anatomy, Placed
-from shardscan.circuits import Circuit, circuits
+from shardscan.composites import CIRCUIT, DELTA, Composite, composites
 from shardscan.dtypes import DTYPES
 from shardscan.matrices import Matrix
 from shardscan.shards.address import Window
 
-STATS, HEADS, FULL, CIRCUITS = "stats/1", "heads/1", "full/1", "circuits/1"
+STATS, HEADS, FULL, CIRCUITS, DELTAS = "stats/1", "heads/1", "full/1", "circuits/1", "deltas/1"
+PRODUCT_OF = {CIRCUIT: CIRCUITS, DELTA: DELTAS}
 SPECTRA = {
     "none": frozenset({STATS}),
-    "heads": frozenset({STATS, HEADS}),
-    "full": frozenset({STATS, FULL}),
+    "heads": frozenset({STATS, HEADS, DELTAS}),
+    "full": frozenset({STATS, FULL, DELTAS}),
     "circuits": frozenset({STATS, CIRCUITS}),
 }
 
@@ -113,7 +114,7 @@ class Group:
     """One folder of the scan: all tensors of one component and role, stacked over `layers` and `experts`.
 
     `experts` has one entry where there are none; for `other` it numbers the tensors that share a layer and a pattern.
-    Experts that are one tensor have the slot of the first. A folder of circuits has no tensors; they are in the order
+    Experts that are one tensor have the slot of the first. A folder of composites has no tensors; they are in the order
     of its layers, and their kind is its role.
     """
 
@@ -123,7 +124,7 @@ class Group:
     layers: tuple[int | None, ...]
     experts: tuple[int | None, ...]
     members: tuple[tuple[Placed, Slot], ...]
-    circuits: tuple[Circuit, ...] = ()
+    composites: tuple[Composite, ...] = ()
 
     @property
     def stacks(self) -> Mapping[str, list[tuple[Placed, Matrix, Slot]]]:
@@ -151,30 +152,30 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitTask:
-    """One kind of circuit of one layer, read, reduced and committed together, and its slot in the stacked arrays."""
+class CompositeTask:
+    """One kind of circuit or one delta of one layer, read, reduced and committed together, and its slot."""
 
     name: str
     folder: str
-    circuit: Circuit
+    composite: Composite
     slot: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
-        return self.circuit.nbytes
+        return self.composite.nbytes
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a run will do, with bytes read and left, and the rows of `channels`, `dense` without those of experts.
 
-    `tasks` in one pass, then `circuits` and `matrices`, as many at once as there are workers, then `large_matrices` one
-    after the other.
+    `tasks` in one pass, then `composites` and `matrices`, as many at once as there are workers, then `large_matrices`
+    one after the other.
     """
 
     groups: tuple[Group, ...]
     tasks: tuple[Task, ...]
-    circuits: tuple[CircuitTask, ...]
+    composites: tuple[CompositeTask, ...]
     matrices: tuple[Task, ...]
     large_matrices: tuple[Task, ...]
     bytes_to_read: int
@@ -185,19 +186,19 @@ class Plan:
 
 def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
-    groups = (*_groups(anatomy), *_circuit_groups(anatomy))
+    groups = (*_groups(anatomy), *_composite_groups(anatomy))
     tasks = tuple(task for group in groups for task in _tasks(group, products & {STATS, HEADS}, done))
-    of_circuits = tuple(task for group in groups for task in _circuit_tasks(group, products, done))
+    of_composites = tuple(task for group in groups for task in _composite_tasks(group, products, done))
     matrices = tuple(task for group in groups for task in _tasks(group, products & {FULL}, done))
     every = [matrix for p in anatomy.placed for matrix in p.matrices]
-    sigmas = sum(c.heads * c.rank for group in groups for c in group.circuits) if CIRCUITS in products else 0
+    sigmas = sum(c.heads * c.rank for group in groups for c in group.composites if PRODUCT_OF[c.kind] in products)
     return Plan(
         groups=groups,
         tasks=tasks,
-        circuits=of_circuits,
+        composites=of_composites,
         matrices=tuple(task for task in matrices if not _is_large(task)),
         large_matrices=tuple(filter(_is_large, matrices)),
-        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_circuits),
+        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_composites),
         store_bytes=EMPTY_STORE + sum(_store_bytes(p, products) for p in anatomy.placed) + STORED_SIGMA * sigmas,
         channel_rows=sum(map(channels, every)),
         dense_channel_rows=sum(channels(matrix) for matrix in every if matrix.expert is None),
@@ -245,14 +246,23 @@ def _experts(members: Sequence[Placed]) -> list[int | None]:
     return sorted({p.place.expert for p in members}, key=lambda n: -1 if n is None else n)
 
 
-def _circuit_groups(anatomy: Anatomy) -> Iterator[Group]:
-    stacks: dict[tuple[str, str], list[Circuit]] = {}
-    for circuit in circuits(anatomy):
-        stacks.setdefault((circuit.component, circuit.kind), []).append(circuit)
-    for (component, kind), found in stacks.items():
+def _composite_groups(anatomy: Anatomy) -> Iterator[Group]:
+    by_folder: dict[str, list[Composite]] = {}
+    for composite in composites(anatomy):
+        by_folder.setdefault(_folder_of_composite(composite), []).append(composite)
+    for folder, found in by_folder.items():
         ordered = sorted(found, key=lambda c: -1 if c.layer is None else c.layer)
         layers = tuple(c.layer for c in ordered)
-        yield Group(component, kind, f"{component}/{kind}", layers, (None,), (), tuple(ordered))
+        yield Group(ordered[0].component, ordered[0].role, folder, layers, (None,), (), tuple(ordered))
+
+
+def _folder_of_composite(composite: Composite) -> str:
+    """One composite of a layer to a folder."""
+    where = f"{composite.component}/{composite.role}"
+    if composite.kind == CIRCUIT:
+        return where
+    is_plain = composite.role != OTHER and composite.expert is None and composite.id.count(".") == 2
+    return f"{where}.{DELTA}" + ("" if is_plain else f".{_hashed(composite.id)}")
 
 
 def _folder(p: Placed) -> str:
@@ -263,7 +273,11 @@ def _folder(p: Placed) -> str:
         return f"{p.place.component}/{p.place.role}{kind}"
     # one shape to a stack, or a single tall tensor would pad all the others
     pattern = re.sub(r"\d+", "*", p.canonical_name) + f" {p.place.part} {list(p.tensor.shape)}"
-    return f"{p.place.component}/{OTHER}/{xxhash.xxh3_64_hexdigest(pattern.encode('utf-8', 'surrogatepass'))}"
+    return f"{p.place.component}/{OTHER}/{_hashed(pattern)}"
+
+
+def _hashed(text: str) -> str:
+    return xxhash.xxh3_64_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
 def _ordinals(members: list[Placed]) -> dict[str, int]:
@@ -301,11 +315,11 @@ def runs(p: Placed, slot: Slot) -> Iterator[tuple[Slot, range]]:
         yield (slot[0], first), range(first * each, last * each)
 
 
-def _circuit_tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[CircuitTask]:
-    for index, circuit in enumerate(group.circuits):
-        name = task_name(group.folder, circuit.layer, (index, 0))
-        if CIRCUITS in products and (name, CIRCUITS) not in done:
-            yield CircuitTask(name, group.folder, circuit, (index, 0))
+def _composite_tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[CompositeTask]:
+    for index, composite in enumerate(group.composites):
+        name, product = task_name(group.folder, composite.layer, (index, 0)), PRODUCT_OF[composite.kind]
+        if product in products and (name, product) not in done:
+            yield CompositeTask(name, group.folder, composite, (index, 0))
 
 
 def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:

@@ -25,18 +25,18 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy, Placed
-from shardscan.circuits import Circuit
 from shardscan.commits import Scan
+from shardscan.composites import Composite
 from shardscan.errors import StoreError
 from shardscan.layout import LABELS, Spec, specs
 from shardscan.matrices import Matrix
 from shardscan.plan import (
-    CIRCUITS,
     EXPERTS_PER_TASK,
     FULL,
     HEADS,
+    PRODUCT_OF,
     STATS,
-    CircuitTask,
+    CompositeTask,
     Group,
     Plan,
     Slot,
@@ -111,16 +111,16 @@ def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[st
     return {unit.placed.tensor.name: r.failure for unit, r in zip(task.units, results, strict=True) if r.failure}
 
 
-def write_circuits(scan: Scan, task: CircuitTask, result: Result) -> dict[str, str]:
-    """Likewise the circuits of a layer; why they failed, by their id."""
-    spectra = result.circuits
-    arrays = {"circuits": spectra.sigma, "circuits_facts": spectra.facts} if spectra else {}
+def write_composites(scan: Scan, task: CompositeTask, result: Result) -> dict[str, str]:
+    """Likewise the composites of a layer; why they failed, by their id."""
+    spectra = result.composites
+    arrays = {"composites": spectra.sigma, "composites_facts": spectra.facts} if spectra else {}
     files: dict[str, tuple[int, str]] = {}
     for name, values in arrays.items():
         files |= _write_slots(scan, f"{task.folder}/{name}", {task.slot: values})
     verdict = {"status": "failed" if result.failure else "ok", "reason": result.failure, "digest": None}
-    _commit(scan, task.name, CIRCUITS, {task.circuit.id: verdict}, files, {})
-    return {task.circuit.id: result.failure} if result.failure else {}
+    _commit(scan, task.name, PRODUCT_OF[task.composite.kind], {task.composite.id: verdict}, files, {})
+    return {task.composite.id: result.failure} if result.failure else {}
 
 
 def channels(scan: Scan, task: Task, unit: Unit, matrix: Matrix, side: str) -> np.ndarray:
@@ -165,8 +165,8 @@ def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan
 
 def _create_group(root: zarr.Group, group: Group) -> None:
     members = [_member_facts(p, slot) for p, slot in group.members]
-    circuits = [_circuit_facts(circuit) for circuit in group.circuits]
-    facts = {"component": group.component, "role": group.role, "tensors": members, "circuits": circuits}
+    composites = [_composite_facts(composite) for composite in group.composites]
+    facts = {"component": group.component, "role": group.role, "tensors": members, "composites": composites}
     sizes = _true_sizes(group)
     for path, arrays in specs(group).items():
         folder = root.create_group(path, attributes={"shardscan": facts} if path == group.folder else {})
@@ -212,8 +212,8 @@ def _true_sizes(group: Group) -> dict[str, np.ndarray]:
     for folder, found in group.stacks.items():
         for _, matrix, slot in found:
             sizes[folder][slot] = matrix.rows, matrix.cols
-    for index, circuit in enumerate(group.circuits):
-        sizes.setdefault(group.folder, np.zeros(shape, np.int64))[index, 0] = circuit.rows, circuit.cols
+    for index, composite in enumerate(group.composites):
+        sizes.setdefault(group.folder, np.zeros(shape, np.int64))[index, 0] = composite.rows, composite.cols
     return sizes
 
 
@@ -232,9 +232,12 @@ def _member_facts(p: Placed, slot: Slot) -> dict[str, Any]:
     return {"tensor": tensor, **facts_of_tensor, "slots": slots, "matrices": found}
 
 
-def _circuit_facts(circuit: Circuit) -> dict[str, Any]:
-    facts = {name: getattr(circuit, name) for name in ("id", "layer", "heads", "rows", "cols", "rank")}
-    return facts | {"left": circuit.left.matrix.id, "right": circuit.right.matrix.id}
+def _composite_facts(composite: Composite) -> dict[str, Any]:
+    facts = {
+        name: getattr(composite, name)
+        for name in ("id", "kind", "layer", "role", "expert", "heads", "rows", "cols", "rank")
+    }
+    return facts | {"left": composite.left.matrix.id, "right": composite.right.matrix.id}
 
 
 def _arrays(task: Task, unit: Unit, result: Result) -> Iterator[tuple[str, str, Slot, np.ndarray | None]]:

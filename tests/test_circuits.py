@@ -16,10 +16,10 @@ import shardscan
 import tiny
 from exactness import tensors_of
 from keys import repeated
-from shardscan import anatomy, budget, catalog, circuits, families, flow, keep, plan
+from shardscan import anatomy, budget, catalog, composites, families, flow, keep, plan
 from shardscan.cli import main
 from shardscan.kernels import cpu
-from shardscan.reduce.circuits import reduce_circuit
+from shardscan.reduce.composites import reduce_composite
 from shardscan.reduce.result import METHODS
 from shardscan.shards import open as open_checkpoint
 from test_memory import ingest as in_a_process
@@ -55,16 +55,16 @@ def llama(folder: Path, w: Mapping[str, np.ndarray], dim: int, code: str = "F64"
     return tensors_of(folder, names, code, config)
 
 
-def found(folder: Path) -> dict[str, circuits.Circuit]:
-    return {c.kind: c for c in circuits.circuits(anatomy.place(open_checkpoint(folder)))}
+def found(folder: Path) -> dict[str, composites.Composite]:
+    return {c.role: c for c in composites.composites(anatomy.place(open_checkpoint(folder)))}
 
 
-def solved(circuit: circuits.Circuit) -> tuple[np.ndarray, list[str], np.ndarray]:
+def solved(circuit: composites.Composite) -> tuple[np.ndarray, list[str], np.ndarray]:
     """σ (heads, rank), methods, and self-checks of one layer's circuits."""
-    result = reduce_circuit(circuit)
+    result = reduce_composite(circuit)
     assert result.failure is None
-    assert result.circuits
-    return result.circuits.sigma, [METHODS[m] for m in result.circuits.methods], result.circuits.self_check
+    assert result.composites
+    return result.composites.sigma, [METHODS[m] for m in result.composites.methods], result.composites.self_check
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_what_does_not_fit_has_no_circuit(tmp_path: Path) -> None:
 
 def test_no_role_is_named_like_a_circuit() -> None:
     roles = {rule.role for f in families.families().values() for rules in f.rules.values() for rule in rules}
-    assert roles & circuits.KINDS.keys() == set()
+    assert roles & composites.CIRCUITS.keys() == set()
 
 
 @pytest.mark.parametrize("role", ["ov", "qk"])
@@ -229,7 +229,7 @@ def test_circuits_asked_for_later_add_only_themselves_and_any_workers_give_the_s
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "later", workers=2)
     before = flow.remaining(flow.prepare(model, spectra="circuits"), tmp_path / "later")
-    assert (before.bytes_to_read, len(before.circuits)) == (CIRCUIT_BYTES, 4)
+    assert (before.bytes_to_read, len(before.composites)) == (CIRCUIT_BYTES, 4)
     seen: list[tuple[int, int]] = []
     added = shardscan.ingest(
         model, tmp_path / "later", spectra="circuits", workers=2, progress=lambda *counts: seen.append(counts)
@@ -269,13 +269,13 @@ def test_a_file_that_ends_early_fails_with_its_reason(tmp_path: Path) -> None:
     circuit = found(model)["ov"]
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(900)
-    assert "shorter than its header says" in str(reduce_circuit(circuit).failure)
+    assert "shorter than its header says" in str(reduce_composite(circuit).failure)
 
 
 def test_singular_values_that_miss_the_norm_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     svd = np.linalg.svd
     monkeypatch.setattr(np.linalg, "svd", lambda *a, **k: np.multiply(svd(*a, **k), 1 + 1e-5))
-    failure = reduce_circuit(found(llama(tmp_path, weights(4, 2, 8, 16), 8))["ov"]).failure
+    failure = reduce_composite(found(llama(tmp_path, weights(4, 2, 8, 16), 8))["ov"]).failure
     assert "of head" in str(failure) and "miss the norm of the weights by" in str(failure)
 
 
@@ -294,7 +294,7 @@ def test_circuits_are_counted_in_the_plan(tmp_path: Path) -> None:
     without, all_of_it = (plan.plan(placed, plan.SPECTRA[spectra]) for spectra in ("none", "circuits"))
     assert all_of_it.bytes_to_read - without.bytes_to_read == CIRCUIT_BYTES
     assert all_of_it.store_bytes - without.store_bytes == plan.STORED_SIGMA * 4 * tiny.HEADS * tiny.HEAD_DIM
-    assert [task.name for task in all_of_it.circuits] == ["text.ov.0", "text.ov.1", "text.qk.0", "text.qk.1"]
+    assert [task.name for task in all_of_it.composites] == ["text.ov.0", "text.ov.1", "text.qk.0", "text.qk.1"]
 
 
 def test_planned_memory_is_enough(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_planned_memory_is_enough(tmp_path: Path) -> None:
     prepared = flow.prepare(model, spectra="circuits", workers=2)
     planned = prepared.budget(prepared.plan)
     found = in_a_process(model, "--store", tmp_path / "scans", "--spectra", "circuits", "--workers", "2")
-    assert planned.circuits == planned.peak
-    assert planned.circuits - budget.BASELINE > 2 * 3 * 8 * 128 * 20_000
+    assert planned.composites == planned.peak
+    assert planned.composites - budget.BASELINE > 2 * 3 * 8 * 128 * 20_000
     assert found["peak_memory"] <= planned.peak <= 1.5 * found["peak_memory"]
 
 
@@ -312,7 +312,7 @@ def test_planned_memory_is_enough(tmp_path: Path) -> None:
 def test_smollm2_agrees_with_the_svd_of_its_products(smollm2: Path) -> None:
     model = shardscan.open(smollm2)
     w = {role: model[f"model.layers.7.self_attn.{role}_proj.weight"].compute().astype(np.float64) for role in "qkvo"}
-    layer = {c.kind: c for c in circuits.circuits(anatomy.place(model.checkpoint)) if c.layer == 7}
+    layer = {c.role: c for c in composites.composites(anatomy.place(model.checkpoint)) if c.layer == 7}
     for kind, circuit in layer.items():
         sigma, methods, _ = solved(circuit)
         assert methods == ["qr_cores"] * 9

@@ -4,10 +4,10 @@ from importlib import resources
 
 import pytest
 
-from shardscan.anatomy import canonical
 from shardscan.axes import Axes
 from shardscan.errors import FamilyError
 from shardscan.families import EXPERT, LAYER, WORD, Family, families, parse
+from shardscan.names import canonical
 
 FILES = sorted(f.name for f in resources.files("shardscan.families").iterdir() if f.name.endswith(".toml"))
 MINIMAL = """

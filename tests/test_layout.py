@@ -30,7 +30,7 @@ DOORS = {
 # left to right; a folder stands for all its modules, which may import each other
 FLOW = (
     *("errors", "dtypes", "shards"),
-    *("axes", "families", "matrices", "anatomy", "circuits"),
+    *("names", "codes", "adapters", "axes", "families", "sizes", "matrices", "anatomy", "composites"),
     *("plan", "budget"),
     *("kernels", "reduce"),
     *("commits", "layout", "store"),

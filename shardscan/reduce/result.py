@@ -76,7 +76,7 @@ class MatrixResult:
 class Result:
     """Of one unit: tensor (14,) in the order of TENSOR_MOMENTS; counts (65536,) uint64; its matrices in their order.
 
-    Of a circuit there is nothing but the spectra of its heads.
+    Of a composite there is nothing but the spectra of its heads.
     `failure` says why there is nothing at all.
     """
 
@@ -84,5 +84,5 @@ class Result:
     counts: np.ndarray | None = None
     digest: str | None = None
     matrices: tuple[MatrixResult, ...] = ()
-    circuits: Spectra | None = None
+    composites: Spectra | None = None
     failure: str | None = None

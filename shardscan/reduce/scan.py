@@ -18,21 +18,21 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, CircuitTask, Task, has_full, in_flight
+from shardscan.plan import Block, CompositeTask, Task, has_full, in_flight
 from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
-from shardscan.reduce.circuits import reduce_circuit
+from shardscan.reduce.composites import reduce_composite
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.matrices import join, reduce_matrix
 from shardscan.reduce.result import Result, Solver
 from shardscan.shards.ahead import Ahead
 
 Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
-KeepCircuits = Callable[[CircuitTask, Result], Mapping[str, str]]
+KeepComposites = Callable[[CompositeTask, Result], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A task that was kept: what it read, and why which of its tensors or circuits failed."""
+    """A task that was kept: what it read, and why which of its tensors or composites failed."""
 
     task: str
     nbytes: int
@@ -68,19 +68,19 @@ def run(
         return _on_workers(graph, tasks, workers, _Progress(sizes, progress))
 
 
-def run_circuits(
-    tasks: tuple[CircuitTask, ...],
-    keep: KeepCircuits,
+def run_composites(
+    tasks: tuple[CompositeTask, ...],
+    keep: KeepComposites,
     *,
     workers: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Done]:
-    """Reduce the circuits of every task, each by one worker, and `keep` them; as `run` otherwise."""
+    """Reduce the composites of every task, each by one worker, and `keep` them; as `run` otherwise."""
     graph: dict[Any, Any] = {}
     for task in tasks:
-        graph["circuits", task.name] = (reduce_circuit, task.circuit)
-        graph["keep", task.name] = (_keep, keep, task, ("circuits", task.name))
-    sizes = {("circuits", task.name): task.nbytes for task in tasks}
+        graph["composites", task.name] = (reduce_composite, task.composite)
+        graph["keep", task.name] = (_keep, keep, task, ("composites", task.name))
+    sizes = {("composites", task.name): task.nbytes for task in tasks}
     return _on_workers(graph, tasks, workers, _Progress(sizes, progress))
 
 
@@ -111,7 +111,7 @@ def run_matrices(
 
 def _on_workers(
     graph: Mapping[Any, Any],
-    tasks: Sequence[Task] | Sequence[CircuitTask],
+    tasks: Sequence[Task] | Sequence[CompositeTask],
     workers: int,
     progress: _Progress,
     blas_threads: int = 1,
@@ -171,7 +171,7 @@ def _reduce(block: Block, _: None, device: Device, ahead: Ahead | None) -> Parti
     return reduce_block(block, device, ahead)
 
 
-def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CircuitTask, results: Any) -> Done:
+def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CompositeTask, results: Any) -> Done:
     return Done(task.name, task.nbytes, keep(task, results))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan import commits, store
-from shardscan.contents import Circuits, Contents, HeldMatrix, Member, Region, circuits, members, regions, stacks
+from shardscan.contents import Composites, Contents, HeldMatrix, Member, Region, composites, members, regions, stacks
 from shardscan.matrices import FOLDED
 from shardscan.plan import FULL, HEADS
 from shardscan.reduce import tensors
@@ -22,7 +22,7 @@ from shardscan.reduce.tensors import TENSOR_STATISTICS
 from shardscan.rows import spectra
 from shardscan.rows.columns import Rows, numbers, repeat
 
-CIRCUIT_ARRAYS = ("circuits", "circuits_facts")
+COMPOSITE_ARRAYS = ("composites", "composites_facts")
 RUN_FACTS = ("options", "host", "versions")
 SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
 PLACE = {"component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32()}
@@ -39,10 +39,12 @@ def of_scan(held: Contents) -> Iterator[Rows]:
     for folder, matrices in stacks(groups).items():
         for piece in regions(folder, matrices):
             yield from _matrices_in(held, piece)
-    for some in circuits(held):
-        sigma, facts = (store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in CIRCUIT_ARRAYS)
-        yield _matrices_of_circuits(held.model, some)
-        yield from spectra.tables(held.model, list(spectra.of_circuits(some, sigma, facts)))
+    for some in composites(held):
+        sigma, facts = (
+            store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in COMPOSITE_ARRAYS
+        )
+        yield _matrices_of_composites(held.model, some)
+        yield from spectra.tables(held.model, list(spectra.of_composites(some, sigma, facts)))
     yield _model(held, everyone)
     yield _files(held.model, held.facts)
     yield _runs(held.model, commits.runs(held.scan))
@@ -182,16 +184,17 @@ def _matrices(model: str, found: Sequence[HeldMatrix]) -> Rows:
     })  # fmt: skip
 
 
-def _matrices_of_circuits(model: str, some: Circuits) -> Rows:
-    every = [(facts, head) for facts in some.facts.values() for head in range(facts["heads"])]
+def _matrices_of_composites(model: str, some: Composites) -> Rows:
+    every = [(facts, id) for facts in some.facts.values() for id in spectra.ids_of(facts)]
     n = len(every)
     return "matrices", pa.table({
         "model": repeat([model], [n]),
-        "matrix": pa.array([f"{facts['id']}.{head}" for facts, head in every], pa.string()),
-        "kind": repeat(["circuit"], [n]),
+        "matrix": pa.array([id for _, id in every], pa.string()),
+        "kind": pa.array([facts["kind"] for facts, _ in every], pa.string()),
         "component": repeat([some.component], [n]),
         "layer": pa.array([facts["layer"] for facts, _ in every], pa.int32()),
-        "role": repeat([some.kind], [n]),
+        "role": pa.array([facts["role"] for facts, _ in every], pa.string()),
+        "expert": pa.array([facts["expert"] for facts, _ in every], pa.int32()),
         "rows": pa.array([facts["rows"] for facts, _ in every], pa.int64()),
         "cols": pa.array([facts["cols"] for facts, _ in every], pa.int64()),
     })  # fmt: skip

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from shardscan.axes import Heads
-from shardscan.contents import Circuits, HeldMatrix
+from shardscan.composites import CIRCUIT
+from shardscan.contents import Composites, HeldMatrix
 from shardscan.kernels import FITS
 from shardscan.plan import HEADS
 from shardscan.reduce.result import FLOOR, METHOD, METHODS, SELF_CHECK
@@ -120,25 +122,31 @@ def of_matrix(m: HeldMatrix, product: str, sigma: np.ndarray, facts: np.ndarray)
         )
 
 
-def of_circuits(some: Circuits, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
-    """The spectra of some layers' circuits: σ (layers, head, rank) and their facts (layers, head, 16)."""
-    for index, circuit in some.facts.items():
-        for head in range(circuit["heads"]):
+def of_composites(some: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of some layers' composites: σ (layers, head, rank) and their facts (layers, head, 16)."""
+    for index, composite in some.facts.items():
+        for head, id in enumerate(ids_of(composite)):
             at, failure = (index - some.layers.start, head), some.failures.get(index)
-            id = f"{circuit['id']}.{head}"
             yield Spectrum(
                 id=id,
                 matrix=id,
-                layer=circuit["layer"],
-                role=some.kind,
-                head=head,
-                rows=circuit["rows"],
-                cols=circuit["cols"],
-                rank=circuit["rank"],
-                sigma=_known(sigma[at][: circuit["rank"]], facts[at], failure),
+                layer=composite["layer"],
+                role=composite["role"],
+                head=head if composite["kind"] == CIRCUIT else None,
+                rows=composite["rows"],
+                cols=composite["cols"],
+                rank=composite["rank"],
+                sigma=_known(sigma[at][: composite["rank"]], facts[at], failure),
                 facts=facts[at],
                 failure=failure,
             )
+
+
+def ids_of(composite: Mapping[str, Any]) -> list[str]:
+    """The ids of the matrices that a composite is: one for each head of a circuit, one of a delta."""
+    if composite["kind"] != CIRCUIT:
+        return [str(composite["id"])]
+    return [f"{composite['id']}.{head}" for head in range(composite["heads"])]
 
 
 def _known(sigma: np.ndarray, facts: np.ndarray, failure: str | None) -> np.ndarray:

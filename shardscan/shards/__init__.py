@@ -38,7 +38,7 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards)
     tensors, unlisted = _tensors(listing, shards)
-    config, config_notes = read_config(listing.folder)
+    config, config_notes = read_config(listing)
     headers = (f"{shown(file.name)}: {note}" for file, header in shards for note in header.notes)
     return Checkpoint(
         path=os.fsencode(listing.path).decode(errors="backslashreplace"),

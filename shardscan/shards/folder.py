@@ -68,9 +68,10 @@ def find(path: str) -> Listing:
     return _from_folder(folder)
 
 
-def read_config(folder: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Read the config.json in a folder, and a note where it is there and cannot be read."""
-    path = Path(folder, "config.json")
+def read_config(listing: Listing) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Read the config.json beside shards, or an adapter's adapter_config.json; a note where it cannot be read."""
+    of_adapter = all(name.startswith("adapter") for name in listing.shards)
+    path = Path(listing.folder, "adapter_config.json" if of_adapter else "config.json")
     if not os.path.lexists(path):
         return None, ()
     try:
@@ -80,7 +81,7 @@ def read_config(folder: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
         if depth(config) > MAX_DEPTH:
             raise ValueError("nests its JSON too deeply")
     except (ValueError, OSError) as error:
-        return None, (f"config.json {error}: the model was read without it",)
+        return None, (f"{path.name} {error}: the model was read without it",)
     return config, ()
 
 

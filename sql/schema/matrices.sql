@@ -13,15 +13,16 @@ CREATE TABLE matrices (
     queries_per_head INTEGER
 );
 
-COMMENT ON TABLE matrices IS 'One row per logical 2-D weight, and per circuit that was scanned.';
+COMMENT ON TABLE matrices IS 'One row per logical 2-D weight, and per circuit and LoRA delta that was scanned.';
 COMMENT ON COLUMN matrices.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN matrices.matrix IS
     'Tensor name, tensor#q_proj for a part, tensor[17] for an expert of a stack, tensor[17]#up_proj for a part of one; '
-    'circuit:text.3.ov.12 for the OV circuit of head 12 in layer 3 of text.';
+    'circuit:text.3.ov.12 for the OV circuit of head 12 in layer 3 of text, delta:text.3.q_proj for a LoRA pair.';
 COMMENT ON COLUMN matrices.kind IS
-    'whole for a 2-D tensor; part of a fused one; expert of a stack, or a part of one; folded for an n-D tensor seen as '
-    'first axis x the rest; circuit for a product of two heads. Rows are outputs, however a tensor is stored.';
-COMMENT ON COLUMN matrices.tensor IS 'Tensor that holds it; NULL for a circuit.';
+    'whole for a 2-D tensor; part of a fused one; expert of a stack, or a part of one; folded for an n-D tensor seen '
+    'as first axis x the rest; circuit for a product of two heads; delta for B A of a LoRA pair, without its scaling '
+    'lora_alpha / r. Rows are outputs, however a tensor is stored.';
+COMMENT ON COLUMN matrices.tensor IS 'Tensor that holds it; NULL for a circuit or delta.';
 COMMENT ON COLUMN matrices.component IS 'Part of the model it belongs to: text, vision, encoder, ...; never NULL.';
 COMMENT ON COLUMN matrices.layer IS 'Layer number from 0; NULL only where there is none.';
 COMMENT ON COLUMN matrices.role IS

@@ -18,7 +18,7 @@ CREATE TABLE spectra (
     reason      VARCHAR
 );
 
-COMMENT ON TABLE spectra IS 'One row per computed spectrum: a head, a whole matrix, or a circuit.';
+COMMENT ON TABLE spectra IS 'One row per computed spectrum: a head, a whole matrix, a circuit, or a LoRA delta.';
 COMMENT ON COLUMN spectra.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN spectra.spectrum IS 'Matrix id for a whole matrix or a circuit, matrix@7 for head 7 of a matrix.';
 COMMENT ON COLUMN spectra.matrix IS 'Matrix id: see matrices.';
@@ -28,7 +28,8 @@ COMMENT ON COLUMN spectra.head IS
     'Head number from 0, of a circuit that of the query head; NULL for the whole matrix. KV heads are stored once.';
 COMMENT ON COLUMN spectra.rows IS 'Rows of the matrix, head slice or circuit.';
 COMMENT ON COLUMN spectra.cols IS 'Columns of the matrix, head slice or circuit.';
-COMMENT ON COLUMN spectra.rank IS 'Number of singular values: min(rows, cols), of a circuit at most head_dim.';
+COMMENT ON COLUMN spectra.rank IS
+    'Number of singular values: min(rows, cols), of a circuit at most head_dim, of a delta r.';
 COMMENT ON COLUMN spectra.sigma_max IS 'Largest singular value.';
 COMMENT ON COLUMN spectra.sigma_min IS 'Smallest singular value.';
 COMMENT ON COLUMN spectra.frobenius IS 'Frobenius norm: root of the sum of squared singular values.';

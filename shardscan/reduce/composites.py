@@ -1,4 +1,4 @@
-"""REDUCE, its circuits: spectra of the products of two heads, from d×d cores and never from the product itself.
+"""REDUCE, its composites: spectra of the products of two heads, from d×d cores and never from the product itself.
 
 With QR of both factors the product is Q₁·R₁·R₂ᵀ·Q₂ᵀ, so its σ are those of R₁·R₂ᵀ. One head is in memory at a time, and
 the core of a KV head serves all its query heads.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shardscan.circuits import Circuit, Factor
+from shardscan.composites import Composite, Factor
 from shardscan.errors import CheckpointError
 from shardscan.kernels import FITS, cpu
 from shardscan.reduce.fits import fitted
@@ -20,30 +20,30 @@ from shardscan.reduce.values import head_slice
 OF_ONE_MATRIX = [SPECTRUM_FACTS.index(name) for name in FITS if name.startswith(("mp_", "snr"))]
 
 
-def reduce_circuit(circuit: Circuit) -> Result:
-    """The singular values of the circuits of all query heads of one layer."""
-    sigma = np.full((circuit.heads, circuit.rank), np.nan)
-    methods = np.full(circuit.heads, METHODS.index("none"))
-    largest, checks = np.full(circuit.heads, np.nan), np.full(circuit.heads, np.nan)
-    queries = circuit.heads // circuit.right.heads.count
+def reduce_composite(composite: Composite) -> Result:
+    """The singular values of the composites of all query heads of one layer."""
+    sigma = np.full((composite.heads, composite.rank), np.nan)
+    methods = np.full(composite.heads, METHODS.index("none"))
+    largest, checks = np.full(composite.heads, np.nan), np.full(composite.heads, np.nan)
+    queries = composite.heads // composite.right.heads.count
     try:
-        for head in range(circuit.heads):
+        for head in range(composite.heads):
             if head % queries == 0:
-                right = _core(circuit.right, head // queries)
-            left = _core(circuit.left, head)
+                right = _core(composite.right, head // queries)
+            left = _core(composite.left, head)
             found = left and right and cpu.product_spectrum(left, right)
             if found:
                 sigma[head], largest[head], checks[head] = found
                 methods[head] = METHODS.index("qr_cores")
-    except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only its circuits
+    except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only its composites
         return Result(failure=str(error))
-    spectra = fitted(sigma, methods, circuit.rows, circuit.cols, largest)
+    spectra = fitted(sigma, methods, composite.rows, composite.cols, largest)
     # QR, Gram and products err by about (rows + cols)·d·eps of ‖A‖_F²·‖B‖_F² at most (Higham 2002, §3.5 and §19.3),
     # 5e-10 for heads of 128 × 8192: what cancels in A·B does not, so TOLERANCE is relative to that
     spectra.facts[:, SELF_CHECK] = checks
     spectra.facts[:, OF_ONE_MATRIX] = np.nan
     failure = missed(spectra, of_heads=True)
-    return Result(failure=failure) if failure else Result(circuits=spectra)
+    return Result(failure=failure) if failure else Result(composites=spectra)
 
 
 def _core(factor: Factor, head: int) -> cpu.Core | None:

@@ -1,0 +1,145 @@
+"""LoRA adapters: A and B found and paired, and the spectrum of ΔW = B·A against the SVD of the product."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import shardscan
+
+RANK, HIDDEN, INNER, VOCAB = 4, 24, 40, 90
+BASE = "base_model.model.model.layers"
+
+
+def factors(module: str, outputs: int, inputs: int, rank: int = RANK, suffix: str = "") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(len(module) + outputs)
+    shapes = {"A": (rank, inputs), "B": (outputs, rank)}
+    return {f"{module}.lora_{f}{suffix}.weight": rng.standard_normal(s).astype(np.float32) for f, s in shapes.items()}
+
+
+def adapter(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 16, "base_model_name_or_path": "somebody/Llama"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def query(store: Path, sql: str) -> list[tuple[Any, ...]]:
+    with shardscan.connect(store) as db:
+        return db.sql(sql).fetchall()
+
+
+def deltas(model: Path, store: Path, **options: Any) -> dict[str, np.ndarray]:
+    """σ of every delta."""
+    assert shardscan.ingest(model, store, **options).failures == {}
+    rows = query(store, "select spectrum, sigma from singular_values where spectrum like 'delta:%' order by all")
+    return {id: np.array(sorted((s for i, s in rows if i == id), reverse=True)) for id in {i for i, _ in rows}}
+
+
+def test_the_singular_values_of_b_a_are_those_of_the_full_product(tmp_path: Path) -> None:
+    pairs = {"q_proj": f"{BASE}.0.self_attn.q_proj", "down_proj": f"{BASE}.3.mlp.down_proj"}
+    tensors = {**factors(pairs["q_proj"], HIDDEN, HIDDEN), **factors(pairs["down_proj"], HIDDEN, INNER)}
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")
+    assert found.keys() == {"delta:text.0.q_proj", "delta:text.3.down_proj"}
+    for layer, role in ((0, "q_proj"), (3, "down_proj")):
+        a, b = (tensors[f"{pairs[role]}.lora_{f}.weight"].astype(np.float64) for f in "AB")
+        expected = np.linalg.svd(b @ a, compute_uv=False)[:RANK]
+        np.testing.assert_allclose(found[f"delta:text.{layer}.{role}"], expected, rtol=1e-9)
+    rows = query(
+        tmp_path / "scans", "select matrix, kind, layer, role, rows, cols, tensor from matrices order by layer"
+    )
+    assert rows == [
+        ("delta:text.0.q_proj", "delta", 0, "q_proj", HIDDEN, HIDDEN, None),
+        ("delta:text.3.down_proj", "delta", 3, "down_proj", HIDDEN, INNER, None),
+    ]
+    facts = query(tmp_path / "scans", "select distinct rank, head, method, self_check < 1e-12 from spectra")
+    assert facts == [(RANK, None, "qr_cores", True)]
+    ((config,),) = query(tmp_path / "scans", "select config ->> 'lora_alpha' from models")
+    assert config == "16"
+
+
+def test_the_rank_of_an_update_is_seen(tmp_path: Path) -> None:
+    module = f"{BASE}.1.mlp.up_proj"
+    tensors = factors(module, INNER, HIDDEN)
+    tensors[f"{module}.lora_A.weight"][2:] = tensors[f"{module}.lora_A.weight"][:2]
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")["delta:text.1.up_proj"]
+    assert (found[:2] > 0.1).all()
+    assert (found[2:] < 1e-12 * found[0]).all()
+
+
+def test_bfloat16_factors_and_names_with_an_adapter(tmp_path: Path) -> None:
+    module = f"{BASE}.0.self_attn.v_proj"
+    tensors = {name: w.astype(ml_dtypes.bfloat16) for name, w in factors(module, 16, HIDDEN, suffix=".default").items()}
+    a, b = (tensors[f"{module}.lora_{f}.default.weight"].astype(np.float64) for f in "AB")
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")
+    np.testing.assert_allclose(found["delta:text.0.v_proj"], np.linalg.svd(b @ a)[1][:RANK], rtol=1e-9)
+
+
+def test_the_delta_of_an_embedding_is_turned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((RANK, VOCAB), (HIDDEN, RANK)))
+    module = "base_model.model.model.embed_tokens.lora_embedding_"
+    found = deltas(adapter(tmp_path / "lora", {f"{module}A": a, f"{module}B": b}), tmp_path / "scans")
+    expected = np.linalg.svd(b.astype(np.float64) @ a.astype(np.float64), compute_uv=False)
+    np.testing.assert_allclose(found["delta:text.-.embed_tokens"], expected[:RANK], rtol=1e-9)
+    assert query(tmp_path / "scans", "select rows, cols from matrices") == [(VOCAB, HIDDEN)]
+
+
+def test_modules_that_no_family_names_and_experts_have_deltas_too(tmp_path: Path) -> None:
+    tensors = factors("base_model.model.tower.block.3.mixer", 8, 12)
+    tensors |= factors(f"{BASE}.0.block_sparse_moe.experts.1.w1", INNER, HIDDEN)
+    tensors |= factors(f"{BASE}.0.block_sparse_moe.experts.2.w1", INNER, HIDDEN)
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")
+    experts = {"delta:text.0.gate_proj[1]", "delta:text.0.gate_proj[2]"}
+    assert found.keys() == {"delta:tower.block.3.mixer", *experts}
+    sql = "select expert from matrices where role = 'gate_proj' order by 1"
+    assert query(tmp_path / "scans", sql) == [(1,), (2,)]
+
+
+def test_two_adapters_of_one_module_are_two_deltas(tmp_path: Path) -> None:
+    module = f"{BASE}.0.self_attn.q_proj"
+    tensors = factors(module, HIDDEN, HIDDEN, suffix=".one") | factors(module, HIDDEN, HIDDEN, 2, suffix=".two")
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")
+    assert sorted(len(sigma) for sigma in found.values()) == [2, RANK]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"B": None}, "no lora_B beside it"),
+        ({"A": None}, "no lora_A beside it"),
+        ({"B": (HIDDEN, 5)}, f"no product: lora_A is [{RANK}, {HIDDEN}], lora_B [{HIDDEN}, 5]"),
+        ({"B": (HIDDEN, RANK, 1, 1)}, "no product: LoRA factors have two axes"),
+        ({"A": (0, HIDDEN), "B": (HIDDEN, 0)}, f"no product: lora_A is [0, {HIDDEN}], lora_B [{HIDDEN}, 0]"),
+    ],
+)
+def test_factors_without_a_product_say_why(
+    tmp_path: Path, change: dict[str, tuple[int, ...] | None], reason: str
+) -> None:
+    module = f"{BASE}.0.self_attn.q_proj"
+    tensors = factors(module, HIDDEN, HIDDEN) | factors(f"{BASE}.1.self_attn.q_proj", HIDDEN, HIDDEN)
+    for factor, shape in change.items():
+        if shape is None:
+            del tensors[f"{module}.lora_{factor}.weight"]
+        else:
+            tensors[f"{module}.lora_{factor}.weight"] = np.ones(shape, np.float32)
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")
+    assert found.keys() == {"delta:text.1.q_proj"}
+    assert query(tmp_path / "scans", "select distinct reason from tensors where layer = 0") == [(reason,)]
+    assert query(tmp_path / "scans", "select distinct status, reason from tensors where layer = 1") == [("ok", None)]
+
+
+def test_deltas_come_with_heads_and_full_and_are_not_done_twice(tmp_path: Path) -> None:
+    model = adapter(tmp_path / "lora", factors(f"{BASE}.0.self_attn.q_proj", HIDDEN, HIDDEN))
+    assert deltas(model, tmp_path / "none", spectra="none") == {}
+    assert deltas(model, tmp_path / "full", spectra="full").keys() == {"delta:text.0.q_proj"}
+    assert shardscan.ingest(model, tmp_path / "none").tasks == 1
+    assert shardscan.ingest(model, tmp_path / "none").tasks == 0
