@@ -54,7 +54,7 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     # beside what is in flight: what is read ahead, the tensors that those blocks are parts of, and one task kept
     running = workers * scratch + in_flight(workers) * (partial + read) + DEPTH * read
     running += 2 * max(map(_results, plan.tasks), default=0)
-    rows = plan.channel_rows + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
+    rows = plan.channels + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
     return Budget(
         workers=workers,
         blocks=baseline + (running + WRITING if units else 0),

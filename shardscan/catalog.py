@@ -59,7 +59,9 @@ def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Pat
     _run(connection, "BEGIN")  # a checkpoint after each of many small insertions would take most of the time
     for scan in scans:
         held = contents(scan)
-        if known.get(held.model) == (scan.id, len(held.done), len(commits.runs(scan)), held.identity):
+        *built_from, channels = known.get(held.model, (None,))
+        is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
+        if built_from == [scan.id, len(held.done), len(commits.runs(scan)), held.identity] and is_as_chosen:
             _copy(connection, held.model)
             continue
         try:
@@ -72,17 +74,17 @@ def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Pat
     _run(connection, "COMMIT")
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, old: Path) -> dict[str, tuple[str, int, int, str]]:
+def _attach(connection: duckdb.DuckDBPyConnection, old: Path) -> dict[str, tuple[Any, ...]]:
     """The old catalog's models with what they were built from; empty where it cannot be used."""
     try:
         _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY)")
         if _columns(connection, "'old'") != _columns(connection, "current_database()"):
             return {}  # another version of shardscan made it
         runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
-        found = _run(connection, f"SELECT model, scan, commits, {runs}, identity FROM old.models m")
+        found = _run(connection, f"SELECT model, scan, commits, {runs}, identity, channels FROM old.models m")
     except duckdb.Error:
         return {}
-    return {model: (scan, products, runs, identity) for model, scan, products, runs, identity in found}
+    return {model: tuple(built_from) for model, *built_from in found}
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:

@@ -3,6 +3,7 @@
 <store>/commits/<scan>/begun                     the scan exists; which scans it is to replace
 <store>/commits/<scan>/<task>.<product>.json     these tensors are done, these files hold them
 <store>/commits/<scan>/runs/<number>.json        what one run took
+<store>/commits/<scan>/channels                  which channels the catalog is to have, where somebody said
 """
 
 from __future__ import annotations
@@ -80,6 +81,17 @@ def witness(scan: Scan) -> Mapping[str, Any] | None:
 def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
     """Keep what the checkpoint's files looked like when their contents were known to be this scan's."""
     _write(scan.commits / "witness", seen)
+
+
+def channels(scan: Scan) -> str | None:
+    """What `record_channels` last kept."""
+    path = scan.commits / "channels"
+    return str(_read(path)["channels"]) if path.exists() else None
+
+
+def record_channels(scan: Scan, choice: str) -> None:
+    """Keep which channels the catalog is to have, also when it is built again."""
+    _write(scan.commits / "channels", {"channels": choice})
 
 
 def supersede(scan: Scan) -> None:

@@ -24,11 +24,12 @@ COMPOSITES_AT_ONCE = 16  # layers
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A scan, what it knows of its checkpoint, and its commits by task and product."""
+    """A scan, what it knows of its checkpoint, its commits by task and product, and which channels were asked for."""
 
     scan: Scan
     facts: Mapping[str, Any]
     done: Mapping[tuple[str, str], Mapping[str, Any]]
+    channels: str | None
 
     @property
     def model(self) -> str:
@@ -138,7 +139,7 @@ class Composites:
 
 def contents(scan: Scan) -> Contents:
     """Read what a scan's tables are made from, less the arrays."""
-    return Contents(scan, store.attributes(scan), commits.committed(scan))
+    return Contents(scan, store.attributes(scan), commits.committed(scan), commits.channels(scan))
 
 
 def members(held: Contents) -> dict[str, list[Member]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from shardscan import anatomy, budget, commits, environment, families, memory, p
 from shardscan.budget import Budget
 from shardscan.commits import Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
-from shardscan.plan import Plan
+from shardscan.plan import CHANNELS, Plan, kept_channels
 from shardscan.reduce import devices
 from shardscan.reduce.result import Solver
 from shardscan.shards.address import Checkpoint
@@ -40,21 +40,31 @@ class Summary:
     failures: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
-    """A checkpoint with every tensor placed, the plan of its full scan, and what it may take.
+    """A checkpoint with every tensor placed, what a scan of it is to produce, and what that may take.
 
-    `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell.
+    `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell;
+    `channels` is what the catalog is to have of them, None for what `contents.kept` decides.
     """
 
     checkpoint: Checkpoint
     anatomy: Anatomy
-    plan: Plan
     products: frozenset[str]
     workers: int
     room: int | None
     solver: Solver
     blas_threads: int
+    channels: str | None
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the full scan."""
+        return plan.plan(self.anatomy, self.products)
+
+    def still(self, done: Set[tuple[str, str]]) -> Plan:
+        """The plan of what is left of the tasks and products."""
+        return plan.plan(self.anatomy, self.products, done) if done else self.plan
 
     @property
     def device(self) -> devices.Device:
@@ -85,8 +95,11 @@ def prepare(
     blas_threads: int | None = None,
     memory_limit: int | None = None,
     device: str = "cpu",
+    channels: str | None = None,
 ) -> Prepared:
-    """Open, place and plan: headers are read, tensors are not. OptionError where an argument is out of its range."""
+    """Open and place: headers are read, tensors are not. OptionError where an argument is out of its range."""
+    if channels is not None and channels not in CHANNELS:
+        raise OptionError(f"{shown(channels)} is no choice of channels: take {', '.join(CHANNELS)}.")
     if workers is not None and workers < 1:
         raise OptionError(f"{workers} workers do no work: take at least 1.")
     room = _room(memory_limit)
@@ -94,10 +107,8 @@ def prepare(
     checkpoint = shards.open(path, name=name)
     placed = anatomy.place(checkpoint, families.families(family_files))
     products, processors = _products(spectra), environment.processors()
-    planned = plan.plan(placed, products)
-    return Prepared(
-        checkpoint, placed, planned, products, workers or processors, room, solver, blas_threads or processors
-    )
+    threads = blas_threads or processors
+    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels)
 
 
 def _room(limit: int | None) -> int | None:
@@ -137,6 +148,7 @@ def ingest(
     blas_threads: int | None = None,
     memory_limit: int | None = None,
     device: str = "cpu",
+    channels: str | None = None,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -144,8 +156,11 @@ def ingest(
 
     `family_files` are naming families in TOML, which go before those that ship.
     `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
-    with commas; the first two bring the deltas of LoRA pairs. `workers` threads reduce blocks and `blas_threads` solve one large matrix, by default one for each
-    processor there is; `exact` solves those by QR and SVD of which a Gram matrix loses the smallest values.
+    with commas; the first two bring the deltas of LoRA pairs. `workers` threads reduce blocks and `blas_threads` solve
+    one large matrix, by default one for each processor there is; `exact` solves those by QR and SVD of which a Gram
+    matrix loses the smallest values. `channels` says which of them become rows of the catalog, whose arrays are stored
+    in any case: 'all', 'dense' (none of experts) or 'none'; by default as an earlier run said, else all, or dense where
+    all were more than 20 million.
     `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
     OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
     that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is called with
@@ -162,6 +177,7 @@ def ingest(
         blas_threads=blas_threads,
         memory_limit=memory_limit,
         device=device,
+        channels=channels,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 
@@ -178,7 +194,9 @@ def execute(
     with memory.watched() as peak, commits.writing(folder):
         scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
         done = resume.done(scan, exact=prepared.solver.exact)
-        finished = _reduce(scan, plan.plan(prepared.anatomy, prepared.products, done), prepared, peak, progress)
+        if prepared.channels is not None:
+            commits.record_channels(scan, prepared.channels)
+        finished = _reduce(scan, prepared.still(done), prepared, peak, progress)
         failures = {name: reason for task in finished for name, reason in task.failures.items()}
         if not failures:
             commits.supersede(scan)
@@ -201,8 +219,16 @@ def remaining(prepared: Prepared, folder: Path) -> Plan:
     """What a scan into this store would still do; nothing is read but headers and commits."""
     from shardscan import resume
 
-    before = resume.done_before(prepared.checkpoint, prepared.anatomy, folder, exact=prepared.solver.exact)
-    return plan.plan(prepared.anatomy, prepared.products, before)
+    scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
+    return prepared.still(resume.done(scan, exact=prepared.solver.exact) if scan else set())
+
+
+def channels(prepared: Prepared, folder: Path) -> str:
+    """Which channels this store's catalog would have: as is asked, as an earlier run said, or by their number."""
+    from shardscan import resume
+
+    scan = resume.before(prepared.checkpoint, prepared.anatomy, folder) if prepared.channels is None else None
+    return kept_channels(prepared.channels or (commits.channels(scan) if scan else None), prepared.plan.channels)
 
 
 def rebuild(folder: Path, *, everything: bool = True) -> Path:

@@ -60,6 +60,16 @@ def headline(prepared: Prepared) -> str:
     return f"{visible(c.name)}: {what}; {'; '.join([family, *odd, *where])}."
 
 
+def without_channels(prepared: Prepared, channels: str) -> tuple[str, ...]:
+    """A sentence where the catalog has not all channels."""
+    from shardscan.plan import catalog_rows
+
+    if channels == "all":
+        return ()
+    rows, total = catalog_rows(prepared.plan, channels), prepared.plan.channels
+    return (f"the catalog has {rows:,} of {total:,} rows of channels ({channels}): --channels all brings the others.",)
+
+
 def without_circuits(prepared: Prepared) -> tuple[str, ...]:
     """A sentence where circuits were asked for and no layer has any."""
     from shardscan.plan import CIRCUITS
@@ -94,19 +104,23 @@ def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
 
 
-def costs(prepared: Prepared, plan: Plan) -> pa.Table:
+def costs(prepared: Prepared, left: Plan, channels: str) -> pa.Table:
     """One row: what a scan would read and need for what is left to do, and what it leaves behind in all."""
     import pyarrow as pa
 
-    budget = prepared.budget(plan)
+    from shardscan.plan import CHANNEL_ROW, catalog_rows
+
+    budget, rows = prepared.budget(left), catalog_rows(left, channels)
     return pa.table({
         "model": [prepared.checkpoint.name],
         "tensors": [len(prepared.checkpoint)],
-        "tasks": [len(plan.tasks) + len(plan.composites) + len(plan.matrices) + len(plan.large_matrices)],
-        "bytes_to_read": [plan.bytes_to_read],
+        "tasks": [len(left.tasks) + len(left.composites) + len(left.matrices) + len(left.large_matrices)],
+        "bytes_to_read": [left.bytes_to_read],
         "workers": [budget.workers],
         "peak_memory": [budget.peak],
-        "store_bytes": [plan.store_bytes],
+        "channels": [channels],
+        "channel_rows": [rows],
+        "store_bytes": [left.store_bytes + CHANNEL_ROW * rows],
     })  # fmt: skip
 
 

@@ -35,10 +35,13 @@ LARGE_ORDER = 2048  # of the shorter side: more is too large to have one in ever
 EXPERTS_PER_TASK = 8  # one file of each array; results wait in memory until their task is written
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
 
-# Bytes on disk, arrays and catalog together: within a tenth of what the same three left.
+CHANNELS = ("all", "dense", "none")  # which become rows of the catalog; dense: those of no expert
+MOST_CHANNELS = 20_000_000  # rows that the catalog takes unasked
+
+# Bytes on disk, of arrays and catalog: together within a tenth of what SmolLM2, the demo and an 8B left.
 EMPTY_STORE = 5_000_000
 TYPICAL_BINS = 2048
-STORED_CHANNEL, STORED_BIN, STORED_SIGMA = 145, 30, 24
+STORED_CHANNEL, CHANNEL_ROW, STORED_BIN, STORED_SIGMA = 85, 60, 30, 24
 
 
 Slot = tuple[int, int]
@@ -167,7 +170,9 @@ class CompositeTask:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run will do, with bytes read and left, and the rows of `channels`, `dense` without those of experts.
+    """Everything a run will do, with bytes read and left, and the channels that there are, `dense` of no expert.
+
+    `store_bytes` are without the rows of channels: see `catalog_rows`.
 
     `tasks` in one pass, then `composites` and `matrices`, as many at once as there are workers, then `large_matrices`
     one after the other.
@@ -180,8 +185,8 @@ class Plan:
     large_matrices: tuple[Task, ...]
     bytes_to_read: int
     store_bytes: int
-    channel_rows: int
-    dense_channel_rows: int
+    channels: int
+    dense_channels: int
 
 
 def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
@@ -200,14 +205,24 @@ def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] 
         large_matrices=tuple(filter(_is_large, matrices)),
         bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_composites),
         store_bytes=EMPTY_STORE + sum(_store_bytes(p, products) for p in anatomy.placed) + STORED_SIGMA * sigmas,
-        channel_rows=sum(map(channels, every)),
-        dense_channel_rows=sum(channels(matrix) for matrix in every if matrix.expert is None),
+        channels=sum(map(channels, every)),
+        dense_channels=sum(channels(matrix) for matrix in every if matrix.expert is None),
     )
+
+
+def kept_channels(choice: str | None, total: int) -> str:
+    """Which of so many channels become rows of the catalog: what was chosen, else all unless they are too many."""
+    return choice or ("all" if total <= MOST_CHANNELS else "dense")
 
 
 def channels(matrix: Matrix) -> int:
     """Rows and columns that have statistics."""
     return matrix.rows + (matrix.cols if matrix.has_columns else 0)
+
+
+def catalog_rows(plan: Plan, channels: str) -> int:
+    """How many channels become rows of the catalog."""
+    return {"all": plan.channels, "dense": plan.dense_channels, "none": 0}[channels]
 
 
 def _is_large(task: Task) -> bool:

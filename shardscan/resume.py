@@ -56,10 +56,10 @@ def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
     }
 
 
-def done_before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path, *, exact: bool) -> set[tuple[str, str]]:
-    """What a scan of this checkpoint would find done in a store; nothing where there is no such store or scan."""
+def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
+    """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
     generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
-    return done(generations[-1], exact=exact) if generations else set()
+    return generations[-1] if generations else None
 
 
 def _generations(found: list[Scan], base: str) -> list[Scan]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,12 @@ def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
 
 
 def _place_of(p: Placed) -> list[Any]:
-    where, matrices = p.place, [(m.id, m.turned, astuple(m.stored_rows), astuple(m.stored_cols)) for m in p.matrices]
-    heads = [(m.heads.axis, m.heads.count, m.heads.dim, m.heads.queries) if m.heads else None for m in p.matrices]
-    return [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices, heads]
+    where, matrices = p.place, []
+    for m in p.matrices:  # not by astuple: a model of many experts has tens of thousands
+        runs_of = [(run.start, run.length, run.stride, run.groups) for run in (m.stored_rows, m.stored_cols)]
+        heads = (m.heads.axis, m.heads.count, m.heads.dim, m.heads.queries) if m.heads else None
+        matrices.append((m.id, m.turned, runs_of, heads))
+    return [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices]
 
 
 def attributes(scan: Scan) -> Mapping[str, Any]:

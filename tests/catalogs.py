@@ -130,6 +130,7 @@ def _model(model: str, catalog: Catalog) -> dict[str, Any]:
         "vocab_size": VOCAB,
         "tied_embeddings": True,
         "config": "{}",
+        "channels": "all",
         "identity": model,
     }
 

@@ -320,3 +320,14 @@ def test_an_index_of_300_000_absent_tensors_is_refused_without_reading_each(fold
     index(folder, {f"t{i}": ONE for i in range(300_000)})
     with pytest.raises(ShardIndexError, match="'t0' and 299,999 more"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_shards_that_are_mostly_a_hole_are_one_note(tmp_path: Path, count: int) -> None:
+    for number in range(1, count + 1):
+        name = f"model-{number:05d}-of-{count:05d}.safetensors" if count > 1 else "model.safetensors"
+        header = b'{"t%d":{"dtype":"U8","shape":[8388608],"data_offsets":[0,8388608]}}' % number
+        (tmp_path / name).write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(tmp_path / name, 8 + len(header) + (8 << 20))
+    (note,) = [note for note in open_checkpoint(tmp_path).notes if "hole" in note]
+    assert note.startswith("3 shards, like 'model-00001-of-00003.safetensors': only" if count > 1 else "'model.s")

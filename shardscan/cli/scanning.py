@@ -146,14 +146,20 @@ def anatomy(
     "last bits.",
 )
 @click.option(
+    "--channels",
+    metavar="all|dense|none",
+    help="Which channels become rows of the catalog, dense being those of no expert; Zarr keeps all. Default: as an "
+    "earlier run said, else all up to 20 million, else dense.",
+)
+@click.option(
     "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
 )
 @click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
 @prints_rows
 def ingest(
     path: str, store: str, name: str | None, family_files: tuple[str, ...], spectra: str, exact: bool,
-    workers: int | None, memory: int | None, device: str, blas_threads: int | None, replace: bool, dry_run: bool,
-    format_: str | None, output: str | None,
+    workers: int | None, memory: int | None, device: str, blas_threads: int | None, channels: str | None, replace: bool,
+    dry_run: bool, format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -179,11 +185,14 @@ def ingest(
         blas_threads=blas_threads,
         memory_limit=memory,
         device=device,
+        channels=channels,
     )
     click.echo(listing.headline(prepared), err=True)
-    _note(prepared.checkpoint.notes + listing.without_circuits(prepared))
+    kept = flow.channels(prepared, Path(store))
+    notes = listing.without_circuits(prepared) + listing.without_channels(prepared, kept)
+    _note(prepared.checkpoint.notes + notes)
     if dry_run:
-        write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store))), format_, output)
+        write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store)), kept), format_, output)
         return
     if prepared.device.name == "cpu":
         _say_if_compiling()

@@ -14,7 +14,7 @@ import pyarrow as pa
 from shardscan import commits, store
 from shardscan.contents import Composites, Contents, HeldMatrix, Member, Region, composites, members, regions, stacks
 from shardscan.matrices import FOLDED
-from shardscan.plan import FULL, HEADS
+from shardscan.plan import FULL, HEADS, kept_channels
 from shardscan.reduce import tensors
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
@@ -36,16 +36,19 @@ def of_scan(held: Contents) -> Iterator[Rows]:
     for folder, found in groups.items():
         for region in regions(folder, found):
             yield from _tensors_in(held, region, aliases)
-    for folder, matrices in stacks(groups).items():
+    stacked = stacks(groups)
+    total = sum(_channels_of(m) for matrices in stacked.values() for m in matrices)
+    kept = kept_channels(held.channels, total)
+    for folder, matrices in stacked.items():
         for piece in regions(folder, matrices):
-            yield from _matrices_in(held, piece)
+            yield from _matrices_in(held, piece, kept)
     for some in composites(held):
         sigma, facts = (
             store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in COMPOSITE_ARRAYS
         )
         yield _matrices_of_composites(held.model, some)
         yield from spectra.tables(held.model, list(spectra.of_composites(some, sigma, facts)))
-    yield _model(held, everyone)
+    yield _model(held, everyone, kept)
     yield _files(held.model, held.facts)
     yield _runs(held.model, commits.runs(held.scan))
 
@@ -87,12 +90,17 @@ def _values(
     return found
 
 
-def _matrices_in(held: Contents, region: Region[HeldMatrix]) -> Iterator[Rows]:
+def _channels_of(m: HeldMatrix) -> int:
+    return int(m.facts["rows"] + (m.facts["cols"] if m.facts["kind"] != FOLDED else 0))
+
+
+def _matrices_in(held: Contents, region: Region[HeldMatrix], kept: str) -> Iterator[Rows]:
     def stack(name: str) -> np.ndarray:
         return store.read(held.scan, region.folder, name, (region.layers, region.experts))
 
     yield _matrices(held.model, region.members)
-    scanned = [m for m in region.members if m.scanned]
+    shown = kept == "all" or (kept == "dense" and region.members[0].facts["expert"] is None)
+    scanned = [m for m in region.members if m.scanned] if shown else []
     for side in ("out", "in"):
         inside = [m for m in scanned if side == "out" or m.facts["kind"] != FOLDED]
         if inside:
@@ -234,7 +242,7 @@ def _heads_of_channels(m: HeldMatrix, side: str, channel: np.ndarray) -> pa.Arra
     return pa.nulls(len(channel), pa.int32())
 
 
-def _model(held: Contents, members: Sequence[Member]) -> Rows:
+def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:
     facts = held.facts
     config = facts["config"] or {}
     tied = config.get("tie_word_embeddings")
@@ -249,6 +257,7 @@ def _model(held: Contents, members: Sequence[Member]) -> Rows:
         **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
         "tied_embeddings": pa.array([tied if isinstance(tied, bool) else None], pa.bool_()),
         "config": pa.array([json.dumps(config) if facts["config"] is not None else None], pa.string()),
+        "channels": [channels],
         "identity": [held.identity],
         "scan": [held.scan.id],
         "commits": pa.array([len(held.done)], pa.int32()),

@@ -47,7 +47,7 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
         files=tuple(file for file, _ in shards),
         tensors=tensors,
         config=config,
-        notes=(*listing.notes, *headers, *unlisted, *_total_size(listing, tensors), *config_notes),
+        notes=(*listing.notes, *headers, *_holes(shards), *unlisted, *_total_size(listing, tensors), *config_notes),
     )
 
 
@@ -111,6 +111,17 @@ def _tensors(
         (copies, "a copy in a second shard, where the index does not want it: that one was left out"),
     )
     return tensors, tuple(f"{these_have(names)} {what}" for names, what in notes if names)
+
+
+def _holes(shards: tuple[tuple[ShardFile, Header], ...]) -> tuple[str, ...]:
+    """A note on shards that are not on disk for the most part: an unfinished download, or a header for tests."""
+    found = [(file, header.on_disk) for file, header in shards if header.on_disk is not None]
+    if not found:
+        return ()
+    first = shown(found[0][0].name)
+    which, its = (first, "its") if len(found) == 1 else (f"{len(found)} shards, like {first}", "their")
+    there, total = sum(n for _, n in found), sum(file.nbytes for file, _ in found)
+    return (f"{which}: only {there:,} of {its} {total:,} bytes are on disk: the rest is a hole that reads as zeros",)
 
 
 def _total_size(listing: Listing, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -54,7 +54,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header that obeys every rule: its tensors in its own order, its size with the 8 bytes before it, its hash."""
+    """A header that obeys every rule: its tensors in its own order, its size with the 8 bytes before it, its hash.
+
+    `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads as zeros.
+    """
 
     tensors: tuple[Entry, ...]
     header_nbytes: int
@@ -62,6 +65,7 @@ class Header:
     digest: str
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
+    on_disk: int | None
 
 
 def read_header(path: str) -> Header:
@@ -93,10 +97,9 @@ def _read(file: BinaryIO) -> Header:
         *_oddities(tensors),
         *_metadata_oddities(claimed),
         *_odd_bools(file, tensors, len(raw)),
-        *_holes(status),
     )
     digest = xxhash.xxh3_128_hexdigest(raw)
-    return Header(tensors, len(raw), status.st_size, digest, metadata, notes)
+    return Header(tensors, len(raw), status.st_size, digest, metadata, notes, _on_disk(status))
 
 
 def _header_bytes(file: BinaryIO, size: int) -> bytes:
@@ -273,7 +276,6 @@ def _odd_bools(file: BinaryIO, tensors: tuple[Entry, ...], start: int) -> Iterat
         yield f"{these_have(names)} BOOL bytes other than 0 and 1, which are read as true"
 
 
-def _holes(status: os.stat_result) -> Iterator[str]:
-    if status.st_size > 1 << 20 and status.st_blocks * 512 < status.st_size // 8:
-        there = status.st_blocks * 512
-        yield f"only {there:,} of its {status.st_size:,} bytes are on disk: the rest is a hole that reads as zeros"
+def _on_disk(status: os.stat_result) -> int | None:
+    there = status.st_blocks * 512
+    return there if status.st_size > 1 << 20 and there < status.st_size // 8 else None

@@ -12,7 +12,8 @@ WITH fitted AS (
     SELECT f.model, m.component, f.role, f.layer, if(f.head IS NULL, 'matrix', 'heads') AS scope,
            f.alpha, f.ks_distance
     FROM spectrum_fits f LEFT JOIN matrices m ON m.model = f.model AND m.matrix = f.matrix
-    WHERE f.alpha IS NOT NULL AND m.kind IS DISTINCT FROM 'circuit' AND f.model LIKE $model AND f.role LIKE $role
+    WHERE f.alpha IS NOT NULL AND coalesce(m.kind, '') NOT IN ('circuit', 'delta')
+      AND f.model LIKE $model AND f.role LIKE $role
 )
 SELECT model, component, role, layer, scope, count(*) AS spectra,
        median(alpha) AS alpha, min(alpha) AS min_alpha, max(alpha) AS max_alpha, median(ks_distance) AS ks_distance,

@@ -15,6 +15,7 @@ CREATE TABLE models (
     experts         INTEGER,
     tied_embeddings BOOLEAN,
     config          JSON,
+    channels        VARCHAR NOT NULL,
     identity        VARCHAR NOT NULL,
     scan            VARCHAR NOT NULL,
     commits         INTEGER NOT NULL
@@ -38,6 +39,8 @@ COMMENT ON COLUMN models.vocab_size IS 'Rows of the token embedding, from config
 COMMENT ON COLUMN models.experts IS 'Routed experts of each layer that has any, by the config.';
 COMMENT ON COLUMN models.tied_embeddings IS 'Whether config.json says that lm_head is embed_tokens.';
 COMMENT ON COLUMN models.config IS 'The whole config.json.';
+COMMENT ON COLUMN models.channels IS
+    'Which channels have rows in the table of that name: all; dense (none of experts); none. Zarr has all.';
 COMMENT ON COLUMN models.identity IS 'Hash of headers, file sizes and scanned content: equal for equal checkpoints.';
 COMMENT ON COLUMN models.scan IS 'Folder of the scan''s arrays under arrays.zarr.';
 COMMENT ON COLUMN models.commits IS 'Committed products that this catalog was built from.';

@@ -71,7 +71,8 @@ COMMENT ON VIEW ranks IS 'Every rank metric of every spectrum: one row per head,
 COMMENT ON COLUMN ranks.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN ranks.spectrum IS 'Spectrum id: see spectra.';
 COMMENT ON COLUMN ranks.matrix IS 'Matrix id: see matrices.';
-COMMENT ON COLUMN ranks.kind IS 'whole for a tensor and its heads, circuit for a product of two heads.';
+COMMENT ON COLUMN ranks.kind IS
+    'Kind of the matrix: see matrices; circuit for a product of two heads, delta for a LoRA pair.';
 COMMENT ON COLUMN ranks.component IS 'Part of the model the matrix belongs to.';
 COMMENT ON COLUMN ranks.layer IS 'Layer number from 0; NULL only where there is none.';
 COMMENT ON COLUMN ranks.role IS 'Role of the matrix; ov or qk for a circuit: see matrices.role.';
