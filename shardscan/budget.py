@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from shardscan.anatomy import Anatomy, Placed
 from shardscan.dtypes import DTYPES
 from shardscan.matrices import Matrix
-from shardscan.plan import PANEL_BYTES, Block, CompositeTask, Plan, Task, Unit, channels, in_flight
+from shardscan.plan import Plan, channels
 from shardscan.shards.address import Tensor, Window
 from shardscan.shards.ahead import DEPTH
+from shardscan.tasks import PANEL_BYTES, Block, CompositeTask, Task, Unit, in_flight
 
 BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
 LEAST = BASELINE + (96 << 20)  # below it nothing is promised

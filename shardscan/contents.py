@@ -14,9 +14,9 @@ import xxhash
 
 from shardscan import commits, store
 from shardscan.commits import Scan
-from shardscan.plan import EXPERTS_PER_TASK, FULL, HEADS, PRODUCT_OF, STATS, Slot, stack_folder, task_name
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
+from shardscan.tasks import EXPERTS_PER_TASK, FULL, HEADS, PRODUCT_OF, STATS, Slot, stack_folder, task_name
 
 REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
 COMPOSITES_AT_ONCE = 16  # layers

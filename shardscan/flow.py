@@ -19,6 +19,7 @@ from shardscan.plan import CHANNELS, Plan, kept_channels
 from shardscan.reduce import devices
 from shardscan.reduce.result import Solver
 from shardscan.shards.address import Checkpoint
+from shardscan.tasks import FULL
 
 if TYPE_CHECKING:
     from shardscan.anatomy import Anatomy
@@ -276,7 +277,7 @@ def _reduce(
         return done
     finally:
         committed = [key for key, _ in commits.stamps(scan).items() - before.items()]
-        names = {(task, product == plan.FULL) for task, product in committed}  # whole matrices have tasks of their own
+        names = {(task, product == FULL) for task, product in committed}  # whole matrices have tasks of their own
         if names:
             seconds = time.monotonic() - clock
             commits.record_run(scan, _run(prepared, planned, started, seconds, len(names), read, peak.bytes))

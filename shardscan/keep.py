@@ -8,11 +8,11 @@ import numpy as np
 
 from shardscan import store
 from shardscan.commits import Scan
-from shardscan.plan import CompositeTask, Task, Unit
 from shardscan.reduce import selfcheck
 from shardscan.reduce.result import Result
 from shardscan.shards.address import Tensor
 from shardscan.shards.probe import look
+from shardscan.tasks import CompositeTask, Task, Unit
 
 CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shardscan.matrices import Matrix
-from shardscan.plan import EXPERTS_PER_TASK, Group, has_full
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import SPECTRUM_FACTS
 from shardscan.reduce.tensors import TENSOR_MOMENTS
+from shardscan.tasks import EXPERTS_PER_TASK, Group, has_full
 
 # what stands along an axis of words
 LABELS = {

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from shardscan.anatomy import Placed
     from shardscan.flow import Prepared, Summary
-    from shardscan.plan import Group, Plan
+    from shardscan.plan import Plan
+    from shardscan.tasks import Group
 
 
 SHORT = ("tensor", "layer", "role", "part", "heads", "dtype", "shape", "bytes")
@@ -72,7 +73,7 @@ def without_channels(prepared: Prepared, channels: str) -> tuple[str, ...]:
 
 def without_circuits(prepared: Prepared) -> tuple[str, ...]:
     """A sentence where circuits were asked for and no layer has any."""
-    from shardscan.plan import CIRCUITS
+    from shardscan.tasks import CIRCUITS
 
     if CIRCUITS not in prepared.products or any(_has_circuits(group) for group in prepared.plan.groups):
         return ()

@@ -30,7 +30,10 @@ from shardscan.composites import Composite
 from shardscan.errors import StoreError
 from shardscan.layout import LABELS, Spec, specs
 from shardscan.matrices import Matrix
-from shardscan.plan import (
+from shardscan.plan import Plan
+from shardscan.reduce.result import Result
+from shardscan.shards.address import Checkpoint
+from shardscan.tasks import (
     EXPERTS_PER_TASK,
     FULL,
     HEADS,
@@ -38,15 +41,12 @@ from shardscan.plan import (
     STATS,
     CompositeTask,
     Group,
-    Plan,
     Slot,
     Task,
     Unit,
     runs,
     stack_folder,
 )
-from shardscan.reduce.result import Result
-from shardscan.shards.address import Checkpoint
 
 LAYOUT = 3
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())

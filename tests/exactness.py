@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from reference import channel_statistics, tensor_statistics
-from shardscan import anatomy, plan
+from shardscan import anatomy, plan, tasks
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result, Spectra
@@ -72,11 +72,11 @@ def tensors_of(folder: Path, tensors: Mapping[str, np.ndarray], code: str = "F32
     return shard(folder, {name: (code, x.shape, packed(x, code)) for name, x in tensors.items()}, config)
 
 
-def units(folder: Path, spectra: str = "heads") -> dict[str, plan.Unit]:
+def units(folder: Path, spectra: str = "heads") -> dict[str, tasks.Unit]:
     """Every tensor of a checkpoint with its blocks."""
     planned = plan.plan(anatomy.place(open_checkpoint(folder)), plan.SPECTRA[spectra])
-    tasks = planned.matrices or planned.large_matrices or planned.tasks
-    return {unit.placed.tensor.name: unit for task in tasks for unit in task.units}
+    found = planned.matrices or planned.large_matrices or planned.tasks
+    return {unit.placed.tensor.name: unit for task in found for unit in task.units}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Found:
     full: Spectra | None = None
 
 
-def the_only(result: Result, unit: plan.Unit) -> Found:
+def the_only(result: Result, unit: tasks.Unit) -> Found:
     """The results of a unit with at most one matrix, side by side."""
     assert len(result.matrices) < 2
     matrices = [{f: getattr(m, f) for f in m.__slots__} for m in result.matrices]
@@ -105,7 +105,7 @@ def the_only(result: Result, unit: plan.Unit) -> Found:
     return Found(tensor, result.counts, result.digest, result.failure, **(matrices[0] if matrices else {}))
 
 
-def result_of(unit: plan.Unit) -> Found:
+def result_of(unit: tasks.Unit) -> Found:
     """A tensor's results: its blocks reduced one after the other and folded from the left, as a run does it."""
     partial = reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()])
     return the_only(finish(unit, partial), unit)

@@ -24,7 +24,7 @@ import numpy_gpu
 import shardscan
 import tiny
 from exactness import Found, tensors_of, the_only, units
-from shardscan import commits, plan
+from shardscan import commits, grid
 from shardscan.cli import main
 from shardscan.errors import OptionError
 from shardscan.kernels import cpu, gpu
@@ -33,6 +33,7 @@ from shardscan.reduce import devices, matrices
 from shardscan.reduce.blocks import finish, merge, reduce_block
 from shardscan.reduce.devices import CPU, Cuda, chosen
 from shardscan.reduce.result import METHODS, Solver, spectrum_floor
+from shardscan.tasks import Unit
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = {
@@ -241,7 +242,7 @@ def test_a_device_that_is_lost_ends_the_run_in_a_sentence_and_another_continues(
 # ---- what does not fit, and what is wrong
 
 
-def heads_of(folder: Path, role: str = "q") -> plan.Unit:
+def heads_of(folder: Path, role: str = "q") -> Unit:
     """A projection of four heads."""
     shape = (4 * tiny.HEAD_DIM, 3 * tiny.HEAD_DIM)
     w = np.random.default_rng(0).standard_normal(shape if role == "q" else shape[::-1])
@@ -249,7 +250,7 @@ def heads_of(folder: Path, role: str = "q") -> plan.Unit:
     return units(tensors_of(folder, {name: w}, config=tiny.CONFIG))[name]
 
 
-def heads_on(device: devices.Device, unit: plan.Unit) -> tuple[Found, list[str]]:
+def heads_on(device: devices.Device, unit: Unit) -> tuple[Found, list[str]]:
     """The results of a tensor's blocks, and the method of each head."""
     result = the_only(finish(unit, reduce(merge, [reduce_block(block, device) for block in unit.blocks])), unit)
     assert result.heads
@@ -284,7 +285,7 @@ def out_of_memory_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) 
 def test_heads_that_do_not_fit_are_the_cpus_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, function: str | None, expected: str
 ) -> None:
-    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(grid, "BLOCK_BYTES", 1)
     unit = heads_of(tmp_path, role)
     assert len(unit.blocks) > 2
     if function:

@@ -17,6 +17,7 @@ import shardscan
 import tiny
 from shardscan import errors, flow, plan
 from shardscan.cli import main
+from shardscan.tasks import EXPERTS_PER_TASK
 
 TABLES = ("models", "tensors", "matrices", "channels", "spectra", "singular_values", "distribution")
 
@@ -56,7 +57,7 @@ def test_a_stack_of_many_experts_is_committed_in_runs_and_its_tensor_is_one_row(
     w = rng.standard_normal((experts, 6, 10)).astype(np.float32)
     config = {"architectures": ["GptOssForCausalLM"], "num_local_experts": experts}
     folder = tiny.write(tmp_path / "moe", {name: w}, config)
-    assert shardscan.ingest(folder, tmp_path / "scans").tasks == -(-experts // plan.EXPERTS_PER_TASK)
+    assert shardscan.ingest(folder, tmp_path / "scans").tasks == -(-experts // EXPERTS_PER_TASK)
     x = w.astype(np.float64).ravel()
     found = query(tmp_path / "scans", "select status, mean, std, min, max, zeros, parameters from tensors")[0]
     np.testing.assert_allclose(found[1:5], [x.mean(), x.std(), x.min(), x.max()], rtol=1e-9)
@@ -83,7 +84,7 @@ def test_a_stack_of_which_a_run_is_not_scanned_is_pending(tmp_path: Path) -> Non
     flow.rebuild(tmp_path / "scans")
     assert query(tmp_path / "scans", "select status, mean from tensors") == [("pending", None)]
     found = query(tmp_path / "scans", "select distinct expert from channels join matrices using (model, matrix)")
-    assert sorted(e for (e,) in found) == [e for e in range(20) if e // plan.EXPERTS_PER_TASK != 1]
+    assert sorted(e for (e,) in found) == [e for e in range(20) if e // EXPERTS_PER_TASK != 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -213,7 +214,7 @@ def test_a_header_of_256_experts_a_layer_is_named_and_planned(tmp_path: Path) ->
     done = CliRunner().invoke(main, ["ingest", str(folder), "--dry-run", "--format", "json"])
     assert done.exit_code == 0, done.stderr
     (costs,) = json.loads(done.stdout)
-    runs = -(-experts // plan.EXPERTS_PER_TASK)
+    runs = -(-experts // EXPERTS_PER_TASK)
     assert costs["tasks"] == 1 + layers * (6 + 3 * runs)
     assert costs["bytes_to_read"] == prepared.checkpoint.nbytes
     assert (costs["channels"], costs["channel_rows"]) == ("dense", prepared.plan.dense_channels)

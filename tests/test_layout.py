@@ -31,7 +31,7 @@ DOORS = {
 FLOW = (
     *("errors", "dtypes", "shards"),
     *("names", "codes", "adapters", "axes", "families", "sizes", "matrices", "anatomy", "composites"),
-    *("plan", "budget"),
+    *("tasks", "groups", "grid", "plan", "budget"),
     *("kernels", "reduce"),
     *("commits", "layout", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),

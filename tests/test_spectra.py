@@ -63,7 +63,7 @@ def check(result: Found, w: np.ndarray, dim: int, role: str) -> float:
 def test_heads_of_any_size_along_rows_and_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, heads: int, dim: int, other: int, block_bytes: int
 ) -> None:
-    monkeypatch.setattr("shardscan.plan.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("shardscan.grid.BLOCK_BYTES", block_bytes)
     shape = (other, heads * dim) if role == "o" else (heads * dim, other)
     w = np.random.default_rng(dim).standard_normal(shape).astype(np.float32)
     check(scanned(tmp_path, role, w, dim), w, dim, role)

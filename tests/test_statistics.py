@@ -34,13 +34,13 @@ from exactness import (
 from shardscan import budget, commits
 from shardscan.dtypes import DTYPES
 from shardscan.kernels import cpu
-from shardscan.plan import in_flight
 from shardscan.reduce.distribution import bin_edges, magnitude_quantile
 from shardscan.reduce.scan import limit_blas
 from shardscan.reduce.tensors import TENSOR_STATISTICS
 from shardscan.shards import open as open_checkpoint
 from shardscan.shards.address import Window
 from shardscan.shards.ahead import Ahead
+from shardscan.tasks import in_flight
 
 TINY_BLOCKS = [64, 1000, 1 << 12]
 TABLES = [
@@ -93,7 +93,7 @@ def test_a_tensor_of_every_dtype_and_shape_agrees_with_the_reference(
 def test_a_packed_tensor_agrees_with_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, shape: tuple[int, ...], block_bytes: int
 ) -> None:
-    monkeypatch.setattr("shardscan.plan.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("shardscan.grid.BLOCK_BYTES", block_bytes)
     values = random_values(code, shape)
     shard(tmp_path, {"w.bias": (code, shape, packed(values, code))})
     tensor_errors(results(tmp_path)["w.bias"].tensor, as_float64(values))
@@ -116,7 +116,7 @@ def test_any_grid_of_blocks_gives_what_one_block_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     whole = results(checkpoint(tmp_path))
-    monkeypatch.setattr("shardscan.plan.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("shardscan.grid.BLOCK_BYTES", block_bytes)
     cut = units(tmp_path)
     assert len(cut["matrix.weight"].blocks) > 3
     assert len(cut["long.weight"].blocks) > 1
@@ -149,7 +149,7 @@ def same(a: Found, b: Found) -> None:
 def test_the_grid_and_so_every_bit_is_the_same_whatever_products_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardscan.plan.BLOCK_BYTES", 8 * 30 * 4)
+    monkeypatch.setattr("shardscan.grid.BLOCK_BYTES", 8 * 30 * 4)
     name, w = "model.layers.0.self_attn.q_proj.weight", np.random.default_rng(3).standard_normal((96, 30))
     config = {"architectures": ["LlamaForCausalLM"], "num_attention_heads": 8, "head_dim": 12}
     folder = tensors_of(tmp_path, {name: w}, config=config)
@@ -163,7 +163,7 @@ def test_the_grid_and_so_every_bit_is_the_same_whatever_products_are_asked_for(
 
 
 def test_blocks_of_heads_that_are_rows_hold_whole_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardscan.plan.BLOCK_BYTES", 1)
+    monkeypatch.setattr("shardscan.grid.BLOCK_BYTES", 1)
     for unit in units(tiny.llama(tmp_path)).values():
         rows = [block.first_row for block in unit.blocks]
         assert all(row % 8 == 0 for row in rows)
@@ -242,7 +242,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         folder / "tiny", folder / "first", spectra="heads,full"
     )  # compiles, for which the least is too little
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shardscan.plan.BLOCK_BYTES", 512)
+        patch.setattr("shardscan.grid.BLOCK_BYTES", 512)
         for name, workers in (("1", 1), ("2", 2), ("4", 4), ("mapped", 2)):
             patch.setattr("shardscan.shards.ahead._is_cached", lambda _, cached=name == "mapped": cached)
             room = budget.LEAST if workers == 1 else None

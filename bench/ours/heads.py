@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 from shardscan.anatomy import Placed
 from shardscan.axes import Heads
 from shardscan.flow import prepare
-from shardscan.plan import SPECTRA, Block, plan
+from shardscan.plan import SPECTRA, plan
 from shardscan.reduce.blocks import finish, merge, reduce_block
+from shardscan.tasks import Block
 
 
 def main(path: str, runs: int) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 
 from shardscan.environment import processors
 from shardscan.flow import prepare
-from shardscan.plan import Task
 from shardscan.reduce import scan
 from shardscan.reduce.result import METHODS, Result
+from shardscan.tasks import Task
 
 
 def main(device: str, path: str) -> None:

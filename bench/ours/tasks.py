@@ -16,11 +16,12 @@ import numpy as np
 
 from shardscan.environment import processors
 from shardscan.flow import prepare
-from shardscan.plan import HEADS, SPECTRA, STATS, Task, plan
+from shardscan.plan import SPECTRA, plan
 from shardscan.reduce import scan
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result
 from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
+from shardscan.tasks import HEADS, STATS, Task
 
 
 def main(product: str, path: str) -> None:

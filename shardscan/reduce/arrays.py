@@ -16,9 +16,9 @@ import numpy as np
 import xxhash
 
 from shardscan.dtypes import decode
-from shardscan.plan import ROW_MULTIPLE
 from shardscan.shards import open as open_checkpoint
 from shardscan.shards.address import Checkpoint, Tensor, Window
+from shardscan.tasks import ROW_MULTIPLE
 
 CHUNK_BYTES = 32 << 20
 

@@ -18,7 +18,6 @@ from shardscan.dtypes import DTYPES
 from shardscan.errors import CheckpointError
 from shardscan.kernels import Sums, cpu
 from shardscan.matrices import Matrix
-from shardscan.plan import Block, Piece, Unit
 from shardscan.reduce import tensors
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.distribution import Tails
@@ -27,6 +26,7 @@ from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, MatrixResult, Result, Spectra
 from shardscan.reduce.values import head_slice, kernel_values, selected
 from shardscan.shards.ahead import Ahead
+from shardscan.tasks import Block, Piece, Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from shardscan.errors import OptionError, shown
 
 if TYPE_CHECKING:
     from shardscan.kernels import Sums
-    from shardscan.plan import Piece
     from shardscan.reduce.matrices import Panel
+    from shardscan.tasks import Piece
 
 Found = TypeVar("Found")
 

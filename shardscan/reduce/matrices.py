@@ -15,10 +15,10 @@ from shardscan.anatomy import Placed
 from shardscan.errors import CheckpointError
 from shardscan.kernels import cpu
 from shardscan.matrices import Matrix
-from shardscan.plan import PANEL_BYTES, ROW_MULTIPLE
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.result import METHODS, MatrixResult, Result, Solver, spectrum_floor
 from shardscan.reduce.values import matrix_rows
+from shardscan.tasks import PANEL_BYTES, ROW_MULTIPLE
 
 
 @dataclass(frozen=True, slots=True)

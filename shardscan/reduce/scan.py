@@ -18,13 +18,13 @@ import dask.threaded
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-from shardscan.plan import Block, CompositeTask, Task, has_full, in_flight
 from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
 from shardscan.reduce.composites import reduce_composite
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.matrices import join, reduce_matrix
 from shardscan.reduce.result import Result, Solver
 from shardscan.shards.ahead import Ahead
+from shardscan.tasks import Block, CompositeTask, Task, has_full, in_flight
 
 Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
 KeepComposites = Callable[[CompositeTask, Result], Mapping[str, str]]

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 
 from shardscan.matrices import Matrix
-from shardscan.plan import Unit
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result, Spectra
+from shardscan.tasks import Unit
 
 TOLERANCE = 1e-8  # more than this is not rounding: both sums are good to 1e-9
 RMS = CHANNEL_STATISTICS.index("rms")

@@ -11,7 +11,7 @@ from shardscan.axes import Run
 from shardscan.dtypes import DTYPES, codes, decode, pattern_values
 from shardscan.kernels import cpu
 from shardscan.matrices import Matrix
-from shardscan.plan import ROW_MULTIPLE
+from shardscan.tasks import ROW_MULTIPLE
 
 
 def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -14,13 +14,14 @@ import pyarrow as pa
 from shardscan import commits, store
 from shardscan.contents import Composites, Contents, HeldMatrix, Member, Region, composites, members, regions, stacks
 from shardscan.matrices import FOLDED
-from shardscan.plan import FULL, HEADS, kept_channels
+from shardscan.plan import kept_channels
 from shardscan.reduce import tensors
 from shardscan.reduce.distribution import bin_edges, is_exact
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.tensors import TENSOR_STATISTICS
 from shardscan.rows import spectra
 from shardscan.rows.columns import Rows, numbers, repeat
+from shardscan.tasks import FULL, HEADS
 
 COMPOSITE_ARRAYS = ("composites", "composites_facts")
 RUN_FACTS = ("options", "host", "versions")

@@ -13,9 +13,9 @@ from shardscan.axes import Heads
 from shardscan.composites import CIRCUIT
 from shardscan.contents import Composites, HeldMatrix
 from shardscan.kernels import FITS
-from shardscan.plan import HEADS
 from shardscan.reduce.result import FLOOR, METHOD, METHODS, SELF_CHECK
 from shardscan.rows.columns import Rows, numbers, repeat
+from shardscan.tasks import HEADS
 
 UNKNOWN = "NaN or infinite values, or squares beyond float64"
 
