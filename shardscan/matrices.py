@@ -16,6 +16,7 @@ from shardscan.families import Rule
 from shardscan.shards.address import Tensor
 
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"
+MOST_EXPERTS = 1 << 13  # of one layer; a header that claims more has something else in mind
 Sizes = Mapping[str, int | None]
 
 
@@ -58,7 +59,7 @@ def matrices(
     shape, axes = tensor.shape, rule.axes if rule else None
     experts = _experts(shape, sizes) if axes and axes.stacked else None
     if axes and axes.stacked and experts is None:
-        return (_all_of(tensor, role, expert, False),), f"no stack of experts, as family {family} has it"
+        return (_all_of(tensor, role, expert, False),), f"no stack of experts, which family {family} takes it for"
     if len(shape) > 2 and experts is None:
         return (_all_of(tensor, role, expert, False),), None
     if rule is None or axes is None:
@@ -78,10 +79,10 @@ def matrices(
 
 def _experts(shape: tuple[int, ...], sizes: Sizes) -> int | None:
     """How many experts a stack has: its first axis, or, where they lie one below the other, the config's number."""
-    if len(shape) == 3:
-        return shape[0]
-    experts = sizes.get("experts")
-    return experts if len(shape) == 2 and experts and shape[0] % experts == 0 else None
+    experts = shape[0] if len(shape) == 3 else sizes.get("experts")
+    if experts is None or experts > MOST_EXPERTS or len(shape) > 3 or shape[0] % experts:
+        return None
+    return experts
 
 
 def _all_of(tensor: Tensor, role: str, expert: int | None, turned: bool) -> Matrix:
