@@ -17,8 +17,8 @@ from typing import Any
 from shardscan.adapters import pairs
 from shardscan.codes import codes_of
 from shardscan.dtypes import DTYPES
-from shardscan.families import CONFIG_WORDS, NUMBER, Family, Rule, families
-from shardscan.matrices import Matrix, matrices
+from shardscan.families import CONFIG_WORDS, NUMBER, Family, Match, Rule, families
+from shardscan.matrices import Matrix, fits, matrices
 from shardscan.names import canonical, split
 from shardscan.shards.address import Checkpoint, Tensor
 from shardscan.sizes import holds, sizes_of
@@ -87,13 +87,33 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
+class _Reading:
+    """A family, and the sizes that a config gives its words."""
+
+    family: Family
+    config: Mapping[str, Any]
+    sizes: Mapping[str, int | None]
+
+    @classmethod
+    def of(cls, family: Family, config: Mapping[str, Any]) -> _Reading:
+        return cls(family, config, sizes_of(family, config))
+
+    def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule] | None:
+        """The first rule for a module, or a whole name, that the config and the shape agree with."""
+        found = self.family.match(module) or self.family.match(name)
+        agreeing = (rule for rule in (found.rules if found else ()) if holds(rule, self.family, self.config))
+        rule = next((rule for rule in agreeing if fits(rule, shape, self.sizes)), None)
+        return (found, rule) if found and rule else None
+
+
+@dataclass(frozen=True)
 class _Named:
-    """A tensor, and the rule and the sizes of the family that names it."""
+    """A tensor, and the rule that names it, of which family."""
 
     tensor: Tensor
     canonical_name: str
     place: Place
-    family: Family | None
+    reading: _Reading | None
     rule: Rule | None
     codes: str | None
     reason: str | None = None
@@ -106,15 +126,14 @@ def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> 
     """
     config, known = checkpoint.config or {}, families() if known is None else known
     main = _choose(checkpoint, config, known)
-    candidates = [*([main] if main else []), *(f for f in known.values() if f.tower and f is not main)]
-    sizes = {family.name: sizes_of(family, config) for family in candidates}
-    named = [_name(tensor, checkpoint, candidates, config) for tensor in checkpoint.tensors.values()]
-    named = _without_rivals(named)
-    placed = _with_reasons(_with_matrices(named, sizes))
-    used = dict.fromkeys(n.family.name for n in named if n.family and n.family is not main)
+    families_here = [*([main] if main else []), *(f for f in known.values() if f.tower and f is not main)]
+    readings = [_Reading.of(family, config) for family in families_here]
+    named = _without_rivals([_name(tensor, checkpoint, readings, config) for tensor in checkpoint.tensors.values()])
+    placed = _with_reasons(_with_queries(tuple(map(_placed, named))))
+    towers = dict.fromkeys(p.family for p in placed if p.family and not (main and p.family == main.name))
     return Anatomy(
-        "+".join([*([main.name] if main else []), *used]) or None,
-        {word: sizes[main.name][word] if main else None for word in CONFIG_WORDS},
+        "+".join([*([main.name] if main else []), *towers]) or None,
+        {word: readings[0].sizes[word] if main else None for word in CONFIG_WORDS},
         placed,
     )
 
@@ -131,15 +150,16 @@ def _choose(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[st
     alike: dict[str, list[Tensor]] = {}
     for tensor in checkpoint.tensors.values():
         alike.setdefault(NUMBER.sub("*", tensor.name), []).append(tensor)
-    towers = [family for family in known.values() if family.tower]
-    scores = {name: _score(family, towers, alike, checkpoint, config) for name, family in known.items()}
+    readings = {name: _Reading.of(family, config) for name, family in known.items()}
+    towers = [reading for reading in readings.values() if reading.family.tower]
+    scores = {name: _score(reading, towers, alike, checkpoint, config) for name, reading in readings.items()}
     best = max(scores, key=lambda name: scores[name])
     return known[best] if scores[best][0] * 2 >= max(1, len(checkpoint)) else None
 
 
 def _score(
-    family: Family,
-    towers: Sequence[Family],
+    reading: _Reading,
+    towers: Sequence[_Reading],
     alike: Mapping[str, Sequence[Tensor]],
     checkpoint: Checkpoint,
     config: Mapping[str, Any],
@@ -148,37 +168,33 @@ def _score(
 
     The tensors that it or a tower names, the weights whose axes are as it says, and how much of the family there is.
     """
-    others = [tower for tower in towers if tower is not family]
-    named = [(_name(some[0], checkpoint, [family, *others], config), len(some)) for some in alike.values()]
-    own = [n for n, _ in named if n.family is family]
+    others = [tower for tower in towers if tower is not reading]
+    named = [(_name(some[0], checkpoint, [reading, *others], config), len(some)) for some in alike.values()]
+    own = [n for n, _ in named if n.reading is reading]
     if not own:
         return 0, 0, 0.0
     total = sum(number for n, number in named if n.rule)
-    placed = [_placed(n, sizes_of(family, config)) for n in own]
-    matrices = [matrix for p in placed for matrix in p.matrices]
+    matrices = [matrix for n in own for matrix in _placed(n).matrices]
     width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
     reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
     writes = sum(matrix.role in WRITES and matrix.rows == width for matrix in matrices)
-    every = {rule for rules in family.rules.values() for rule in rules}
+    every = {rule for rules in reading.family.rules.values() for rule in rules}
     return total, reads + writes, len({n.rule for n in own}) / len(every)
 
 
-def _name(tensor: Tensor, checkpoint: Checkpoint, candidates: Sequence[Family], config: Mapping[str, Any]) -> _Named:
+def _name(tensor: Tensor, checkpoint: Checkpoint, readings: Sequence[_Reading], config: Mapping[str, Any]) -> _Named:
     module, part = split(tensor)
     name = canonical(tensor.name)
     number = NUMBER.search(name)
-    found: tuple[Family, Rule] | None = None
     where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
-    for family in candidates:
-        match = family.match(module) or family.match(name)
-        first = next((rule for rule in match.rules if holds(rule, family, config)), None) if match else None
-        if match and first:
-            found = family, first
-            where = Place(first.component, match.layer, first.role, match.expert, first.part or part)
+    reading, rule = None, None
+    for candidate in readings:
+        if found := candidate.match(module, name, tensor.shape):
+            (match, rule), reading = found, candidate
+            where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else None
-    codes = codes_of(tensor, checkpoint, where.part, config)
-    return _Named(tensor, name, where, found[0] if found else None, found[1] if found else None, codes, reason)
+    return _Named(tensor, name, where, reading, rule, codes_of(tensor, checkpoint, where.part, config), reason)
 
 
 def _without_rivals(named: list[_Named]) -> list[_Named]:
@@ -199,26 +215,18 @@ def _claims(n: _Named) -> set[Place]:
 def _demoted(n: _Named, rivals: int) -> _Named:
     layer = "" if n.place.layer is None else f" of layer {n.place.layer}"
     reason = f"{rivals} tensors claim to be the {n.place.part} of {n.place.role}{layer}"
-    return dataclasses.replace(n, place=dataclasses.replace(n.place, role=OTHER), rule=None, family=None, reason=reason)
+    return dataclasses.replace(
+        n, place=dataclasses.replace(n.place, role=OTHER), rule=None, reading=None, reason=reason
+    )
 
 
-def _with_matrices(named: Sequence[_Named], sizes: Mapping[str, Mapping[str, int | None]]) -> tuple[Placed, ...]:
-    found = [_placed(n, sizes[n.family.name] if n.family else {}) for n in named]
-    queries = {
-        (p.place.component, p.place.layer): matrix.heads.count if matrix.heads else 0
-        for p in found
-        for matrix in p.matrices
-        if matrix.role == "q_proj"
-    }
-    return tuple(_with_queries(p, queries.get((p.place.component, p.place.layer))) for p in found)
-
-
-def _placed(n: _Named, sizes: Mapping[str, int | None]) -> Placed:
-    family = n.family.name if n.family else ""
+def _placed(n: _Named) -> Placed:
+    family, sizes = (n.reading.family.name, n.reading.sizes) if n.reading else (None, {})
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
-    found, reason = matrices(n.tensor, n.place.role, n.place.expert, n.rule, family, sizes) if is_matrix else ((), None)
-    return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family or None)
+    where = n.place.role, n.place.expert
+    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes) if is_matrix else ((), None)
+    return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family)
 
 
 def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
@@ -229,11 +237,19 @@ def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)
 
 
-def _with_queries(p: Placed, query_heads: int | None) -> Placed:
+def _with_queries(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     """With the query heads of each KV head as the layer's own q_proj has them, where it is there."""
-    if query_heads is None:
-        return p
-    return dataclasses.replace(p, matrices=tuple(_served(matrix, query_heads) for matrix in p.matrices))
+    queries = {
+        (p.place.component, p.place.layer): matrix.heads.count if matrix.heads else 0
+        for p in placed
+        for matrix in p.matrices
+        if matrix.role == "q_proj"
+    }
+    return tuple(
+        p if (count := queries.get((p.place.component, p.place.layer))) is None
+        else dataclasses.replace(p, matrices=tuple(_served(matrix, count) for matrix in p.matrices))
+        for p in placed
+    )  # fmt: skip
 
 
 def _served(matrix: Matrix, query_heads: int) -> Matrix:

@@ -7,7 +7,8 @@
     "experts (f parts) m"  a stack of matrices, one for each expert, whose rows alternate: gpt-oss
 
 Rows are outputs; a weight that is stored inputs × outputs is written as it would be after turning. `m` and `f` are
-as long as they are; every other word is a size that the family finds in the config, `d` its head_dim.
+as long as they are; every other word is a size that the family finds in the config, `d` its head_dim. Parts of one
+length are a list; a part of length "1" is one head.
 
 A matrix is then a selection of rows and columns of its tensor. How many heads it has follows from its shape, and their
 length from the config: a pruned layer has fewer heads than the config says, never shorter ones.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from shardscan.axes import COUNTS, Heads, Indivisible, Part, Run, parts
+from shardscan.axes import COUNTS, FREE, PARTS, Heads, Indivisible, Part, Run, parts
 from shardscan.families import Rule
 from shardscan.shards.address import Tensor
 
@@ -75,6 +75,19 @@ def matrices(
     ]
     made = _cut(tensor, role, expert, rule.transposed, experts, (down, across), found, [heads for heads, _ in divided])
     return tuple(made), next((odd for odd in (reason, *(odd for _, odd in divided)) if odd), None)
+
+
+def fits(rule: Rule, shape: tuple[int, ...], sizes: Sizes) -> bool:
+    """Whether axes of a rule that are one size of the config have that length: "experts (parts f) hidden_size"."""
+    if rule.axes is None or len(shape) < 2:
+        return True
+    lengths = (shape[-1], shape[-2]) if rule.transposed else (shape[-2], shape[-1])
+    named = (
+        (words[0], length)
+        for words, length in zip((rule.axes.rows, rule.axes.cols), lengths, strict=True)
+        if len(words) == 1
+    )
+    return all(word in FREE or word == PARTS or sizes.get(word) in (None, length) for word, length in named)
 
 
 def _experts(shape: tuple[int, ...], sizes: Sizes) -> int | None:

@@ -391,3 +391,28 @@ def test_every_tensor_is_placed_once_and_in_the_order_of_the_header() -> None:
     names = ["b.weight", "a.weight", f"{Q}.weight", "0.weight", "weight"]
     anatomy: Anatomy = place(checkpoint(dict.fromkeys(names, ("F32", (32, 32))), CONFIG))
     assert [p.tensor.name for p in anatomy.placed] == names
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_rules_for_a_name_the_one_whose_shape_fits_counts(turned: bool) -> None:
+    """Qwen3-VL's stacks are stored either way round under one name."""
+    hidden, inner = 32, 24
+    name = "model.language_model.layers.0.mlp.experts"
+    shapes = {"gate_up_proj": (4, 2 * inner, hidden), "down_proj": (4, hidden, inner)}
+    stored = {key: (e, b, a) if turned else (e, a, b) for key, (e, a, b) in shapes.items()}
+    config = {"architectures": ["Qwen3VLMoeForConditionalGeneration"], "text_config": {"hidden_size": hidden}}
+    found = placed({f"{name}.{key}": ("BF16", shape) for key, shape in stored.items()}, config)
+    matrices = [m for p in found.values() for m in p.matrices if m.expert == 3]
+    assert {(m.role, m.rows, m.cols, m.turned) for m in matrices} == {
+        ("gate_proj", inner, hidden, turned),
+        ("up_proj", inner, hidden, turned),
+        ("down_proj", hidden, inner, turned),
+    }
+
+
+@pytest.mark.parametrize("shape", [(1 << 20, 1, 1), (3, 2, 2, 2)])
+def test_what_is_no_stack_of_experts_is_folded_and_says_so(shape: tuple[int, ...]) -> None:
+    name = "model.layers.0.mlp.experts.down_proj"
+    p = placed({name: ("BF16", shape)}, {"architectures": ["GptOssForCausalLM"]})[name]
+    assert [m.kind for m in p.matrices] == ["folded"]
+    assert p.reason == "no stack of experts, which family gpt_oss takes it for"
