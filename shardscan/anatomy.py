@@ -86,24 +86,30 @@ class Anatomy:
     placed: tuple[Placed, ...]
 
 
-@dataclass(frozen=True)
 class _Reading:
-    """A family, and the sizes that a config gives its words."""
+    """A family as a config completes it; `beside` another, a tower reads its own sections of the config only."""
 
-    family: Family
-    config: Mapping[str, Any]
-    sizes: Mapping[str, int | None]
+    def __init__(self, family: Family, config: Mapping[str, Any], beside: bool = False) -> None:
+        self.family, self.config, self.beside = family, config, beside
+        self._sizes: dict[str | None, dict[str, int | None]] = {}
 
-    @classmethod
-    def of(cls, family: Family, config: Mapping[str, Any]) -> _Reading:
-        return cls(family, config, sizes_of(family, config))
+    def sizes(self, component: str | None = None) -> Mapping[str, int | None]:
+        """The sizes of one of the family's components, or of the family."""
+        if component not in self._sizes:
+            self._sizes[component] = sizes_of(self.family, self.config, component, self.beside)
+        return self._sizes[component]
 
-    def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule] | None:
-        """The first rule for a module, or a whole name, that the config and the shape agree with."""
+    def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule, str | None] | None:
+        """The first rule for a module, or a whole name, that the config and the shape agree with; what is odd then."""
         found = self.family.match(module) or self.family.match(name)
-        agreeing = (rule for rule in (found.rules if found else ()) if holds(rule, self.family, self.config))
-        rule = next((rule for rule in agreeing if fits(rule, shape, self.sizes)), None)
-        return (found, rule) if found and rule else None
+        if not found:
+            return None
+        agreeing = [rule for rule in found.rules if holds(rule, self.family, self.config, self.beside)]
+        fitting = [r for r in agreeing if r.when_fits and fits(r, shape, self.sizes(r.component))]
+        # a shape that fits two of them tells nothing
+        rule = next((r for r in agreeing if not r.when_fits or [r] == fitting), None)
+        unsure = rule and len(shape) > 1 and not rule.when_fits and any(r.when_fits for r in agreeing)
+        return (found, rule, "its shape does not tell how it is stored" if unsure else None) if rule else None
 
 
 @dataclass(frozen=True)
@@ -126,14 +132,15 @@ def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> 
     """
     config, known = checkpoint.config or {}, families() if known is None else known
     main = _choose(checkpoint, config, known)
-    families_here = [*([main] if main else []), *(f for f in known.values() if f.tower and f is not main)]
-    readings = [_Reading.of(family, config) for family in families_here]
+    towers = [f for f in known.values() if f.tower and f is not main]
+    readings = [_Reading(main, config)] if main else []
+    readings += [_Reading(tower, config, beside=main is not None) for tower in towers]
     named = _without_rivals([_name(tensor, checkpoint, readings, config) for tensor in checkpoint.tensors.values()])
-    placed = _with_reasons(_with_queries(tuple(map(_placed, named))))
-    towers = dict.fromkeys(p.family for p in placed if p.family and not (main and p.family == main.name))
+    placed = _with_reasons(_with_queries(tuple(_placed(n, queries) for n, queries in _with_query_rows(named))))
+    used = dict.fromkeys(p.family for p in placed if p.family and not (main and p.family == main.name))
     return Anatomy(
-        "+".join([*([main.name] if main else []), *towers]) or None,
-        {word: readings[0].sizes[word] if main else None for word in CONFIG_WORDS},
+        "+".join([*([main.name] if main else []), *used]) or None,
+        {word: readings[0].sizes()[word] if main else None for word in CONFIG_WORDS},
         placed,
     )
 
@@ -150,7 +157,7 @@ def _choose(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[st
     alike: dict[str, list[Tensor]] = {}
     for tensor in checkpoint.tensors.values():
         alike.setdefault(NUMBER.sub("*", tensor.name), []).append(tensor)
-    readings = {name: _Reading.of(family, config) for name, family in known.items()}
+    readings = {name: _Reading(family, config) for name, family in known.items()}
     towers = [reading for reading in readings.values() if reading.family.tower]
     scores = {name: _score(reading, towers, alike, checkpoint, config) for name, reading in readings.items()}
     best = max(scores, key=lambda name: scores[name])
@@ -174,7 +181,7 @@ def _score(
     if not own:
         return 0, 0, 0.0
     total = sum(number for n, number in named if n.rule)
-    matrices = [matrix for n in own for matrix in _placed(n).matrices]
+    matrices = [matrix for n in own for matrix in _placed(n, None).matrices]
     width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
     reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
     writes = sum(matrix.role in WRITES and matrix.rows == width for matrix in matrices)
@@ -187,13 +194,13 @@ def _name(tensor: Tensor, checkpoint: Checkpoint, readings: Sequence[_Reading], 
     name = canonical(tensor.name)
     number = NUMBER.search(name)
     where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
-    reading, rule = None, None
+    reading, rule, reason = None, None, None
     for candidate in readings:
         if found := candidate.match(module, name, tensor.shape):
-            (match, rule), reading = found, candidate
+            (match, rule, reason), reading = found, candidate
             where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
-    reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else None
+    reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else reason
     return _Named(tensor, name, where, reading, rule, codes_of(tensor, checkpoint, where.part, config), reason)
 
 
@@ -220,12 +227,21 @@ def _demoted(n: _Named, rivals: int) -> _Named:
     )
 
 
-def _placed(n: _Named) -> Placed:
-    family, sizes = (n.reading.family.name, n.reading.sizes) if n.reading else (None, {})
+def _with_query_rows(named: Sequence[_Named]) -> list[tuple[_Named, int | None]]:
+    """Each with the rows that q has in its layer by the columns of o_proj, where both have the same heads."""
+    columns = {}
+    for n in named:
+        if n.place.role == "o_proj" and n.place.part == WEIGHT and n.rule and len(n.tensor.shape) == 2 and not n.codes:
+            columns[n.place.component, n.place.layer] = n.tensor.shape[0 if n.rule.transposed else 1]
+    return [(n, columns.get((n.place.component, n.place.layer))) for n in named]
+
+
+def _placed(n: _Named, queries: int | None) -> Placed:
+    family, sizes = (n.reading.family.name, n.reading.sizes(n.place.component)) if n.reading else (None, {})
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     where = n.place.role, n.place.expert
-    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes) if is_matrix else ((), None)
+    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes, queries) if is_matrix else ((), None)
     return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family)
 
 

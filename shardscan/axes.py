@@ -25,6 +25,7 @@ import numpy as np
 
 PATTERN = re.compile(r"(?:(experts) )?(\([a-z0-9_ ]+\)|[a-z0-9_]+) (\([a-z0-9_ ]+\)|[a-z0-9_]+)")
 EXPERTS, PARTS = "experts", "parts"
+QUERIES = "q_proj"
 FREE = frozenset({"m", "f"})
 ONE = "1"
 COUNTS = frozenset({"heads", "kv_heads", "queries"})
@@ -56,14 +57,27 @@ class Axes:
         rows, cols = (tuple(axis.strip("()").split()) for axis in found.group(2, 3))
         if PARTS in cols or rows.count(PARTS) > 1:
             raise ValueError("parts divide the rows, once")
+        if not all(map(_is_axis, (rows, cols))):
+            raise ValueError('an axis is one word, or the number of heads and then their length, such as "(heads d)"')
         if COUNTS & set(rows) and COUNTS & set(cols):
             raise ValueError("heads divide the rows or the columns")
+        if found[1] and COUNTS & {*rows, *cols}:
+            raise ValueError("experts have no heads of their own here")
         return cls(text, found[1] is not None, rows, cols)
 
     @property
     def words(self) -> frozenset[str]:
         """The sizes that it takes from a config."""
         return frozenset({*self.rows, *self.cols}) - FREE - {PARTS, ONE}
+
+
+def _is_axis(words: tuple[str, ...]) -> bool:
+    """Whether the words of an axis, less `parts`, are one, or a count and a length."""
+    told = [word for word in words if word != PARTS]
+    if not COUNTS & set(told):
+        return len(told) == 1 or (not told and PARTS in words)
+    is_last = words[-1] == told[-1]  # a count alone needs parts for a length
+    return told[0] in COUNTS and ((len(told) == 1 and not is_last) or (len(told) == 2 and told[1] not in COUNTS | FREE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +140,37 @@ class Part:
     count: str | None
 
 
-def parts(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes) -> list[Part]:
+def parts(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes, queries: int | None) -> list[Part]:
     """The parts of a matrix of so many rows: `lengths` has the words of each, '' where all are equal.
 
-    Indivisible where a size is unknown or the rows do not hold the parts.
+    `queries` is how many rows q has, by the layer's o_proj, which is what tells a pruned layer's queries from its keys.
+    Indivisible where a size is unknown, or the rows do not hold the parts.
     """
     if PARTS not in axes.rows:
         return [Part(None, Run.of(0, rows), *_heads(axes.rows, sizes))]
     at = axes.rows.index(PARTS)
     outer, inner = axes.rows[:at], axes.rows[at + 1 :]
-    runs = _runs(outer, inner, lengths, rows, sizes)
+    runs = _runs(outer, inner, lengths, rows, sizes, queries)
     found, start = [], 0
     stride = rows if not outer else sum(runs)
     for (role, words), run in zip(lengths.items(), runs, strict=True):
         part = Run(start, run, stride, rows // stride if stride else 0) if outer else Run.of(start, run)
         found.append(Part(role, part, *_heads_of_part(outer, words.split(), inner, run, sizes)))
         start += run
+    of_queries = next((len(part.rows) for part in found if part.role == QUERIES), None)
+    if queries is not None and of_queries not in (None, queries):
+        raise Indivisible(f"would be {of_queries} of q_proj, where the layer's o_proj has {queries} columns")
     return found
 
 
-def _runs(outer: Sequence[str], inner: Sequence[str], lengths: Mapping[str, str], rows: int, sizes: Sizes) -> list[int]:
+def _runs(
+    outer: Sequence[str],
+    inner: Sequence[str],
+    lengths: Mapping[str, str],
+    rows: int,
+    sizes: Sizes,
+    queries: int | None,
+) -> list[int]:
     """How many rows of each part come in a run."""
     equal = not any(lengths.values())
     if equal and not outer:
@@ -159,11 +184,21 @@ def _runs(outer: Sequence[str], inner: Sequence[str], lengths: Mapping[str, str]
         if rows % total:
             raise Indivisible(f"are no multiple of {total}, the parts of one of the {' '.join(outer)}")
         return runs
-    # a pruned layer keeps the proportions of its parts
-    scaled = [run * rows // total for run in runs]
-    if sum(scaled) != rows or any(run % unit for run in scaled):
-        raise Indivisible(f"are not the {total} that the parts have by config.json, nor a share of each")
-    return scaled
+    if rows == total:
+        return runs
+    # a pruned layer: its o_proj says how many rows are queries, the others are shared as before
+    others = total - dict(zip(lengths, runs, strict=True)).get(QUERIES, total)
+    if queries is None or not 0 < queries < rows or not others:
+        raise Indivisible(f"are not the {total} that the parts have by config.json")
+    shared = [
+        queries if role == QUERIES else run * (rows - queries) // others
+        for role, run in zip(lengths, runs, strict=True)
+    ]
+    if sum(shared) != rows or any(run % unit for run in shared):
+        raise Indivisible(
+            f"are not the {total} that the parts have by config.json, nor {queries} of q and equal others"
+        )
+    return shared
 
 
 def _heads(words: Sequence[str], sizes: Sizes) -> tuple[int | None, str | None]:

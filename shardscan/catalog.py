@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Pat
         *built_from, channels = known.get(held.model, (None,))
         is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
         if built_from == [scan.id, len(held.done), len(commits.runs(scan)), held.identity] and is_as_chosen:
-            _copy(connection, held.model)
+            _copy(connection, held)
             continue
         try:
             _load(connection, held)
@@ -94,10 +94,14 @@ def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
     return _run(connection, query)
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, model: str) -> None:
+def _copy(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
+    """Take a model's rows from the old catalog, less what its config says now."""
+    model = held.model
     for table in _tables(connection):
         columns = f"INSERT INTO {table} BY NAME SELECT * FROM old.{table}"
         _run(connection, f"{columns} WHERE model = $model", {"model": model})
+    said = {"model": model, "config": rows.config(held), "source": held.facts["source"]}
+    _run(connection, "UPDATE models SET config = $config, source = $source WHERE model = $model", said)
 
 
 def _load(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
@@ -132,7 +136,9 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [name for (name,) in _run(connection, query)]
 
 
-def _run(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, str] | None = None) -> list[Any]:
+def _run(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, str | None] | None = None
+) -> list[Any]:
     """Execute and fetch: until its result is fetched, DuckDB 2 may not have done a statement."""
     return connection.execute(sql, parameters).fetchall()
 

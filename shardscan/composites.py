@@ -10,10 +10,11 @@ lora_alpha / r; that of an embedding, which is stored the other way round, is Aá
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shardscan.adapters import pairs
+from shardscan.adapters import Pair, pairs
 from shardscan.anatomy import OTHER, Anatomy, Placed
 from shardscan.axes import Heads, Run
 from shardscan.dtypes import DTYPES
@@ -88,16 +89,25 @@ def composites(anatomy: Anatomy) -> Iterator[Composite]:
             if first == factors[0] and left and right and _fit(left, right):
                 id = f"{CIRCUIT}:{component}.{_number(layer)}.{role}"
                 yield Composite(id, CIRCUIT, component, layer, role, None, left, right)
+    seen: Counter[str] = Counter()
     for pair in pairs(anatomy.placed):
         if pair.reason is None and pair.a and pair.b:
-            where = pair.a.place
-            expert = "" if where.expert is None else f"[{where.expert}]"
-            place = f"{where.component}.{_number(where.layer)}.{where.role}{expert}"
-            adapter = f".{pair.adapter}" if pair.adapter and pair.rivals else ""
-            id = f"{DELTA}:{(pair.module if where.role == OTHER else place) + adapter}"
+            where, id = pair.a.place, _delta_id(pair)
+            seen[id] += 1
             a, b = _low_rank(pair.a, "out"), _low_rank(pair.b, "in")
             left, right = (a, b) if pair.embedding else (b, a)
-            yield Composite(id, DELTA, where.component, where.layer, where.role, where.expert, left, right)
+            unique = id if seen[id] == 1 else f"{id}~{seen[id]}"
+            yield Composite(unique, DELTA, where.component, where.layer, where.role, where.expert, left, right)
+
+
+def _delta_id(pair: Pair) -> str:
+    """By its place where it has one; of several adapters of a module each has its own."""
+    assert pair.a
+    where = pair.a.place
+    expert = "" if where.expert is None else f"[{where.expert}]"
+    place = f"{where.component}.{_number(where.layer)}.{where.role}{expert}"
+    adapter = f".{pair.adapter}" if pair.adapter and pair.rivals else ""
+    return f"{DELTA}:{(pair.module if where.role == OTHER else place) + adapter}"
 
 
 def _number(layer: int | None) -> str:

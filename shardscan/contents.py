@@ -16,7 +16,17 @@ from shardscan import commits, store
 from shardscan.commits import Scan
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.tasks import EXPERTS_PER_TASK, FULL, HEADS, PRODUCT_OF, STATS, Slot, stack_folder, task_name
+from shardscan.tasks import (
+    EXPERTS_PER_TASK,
+    FULL,
+    HEADS,
+    PRODUCT_OF,
+    STATS,
+    Slot,
+    composite_task_names,
+    stack_folder,
+    task_name,
+)
 
 REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
 COMPOSITES_AT_ONCE = 16  # layers
@@ -155,7 +165,7 @@ def composites(held: Contents) -> Iterator[Composites]:
     """Every composite that is committed, a few layers at a time."""
     for folder, group in store.groups(held.scan):
         found = group["composites"]
-        names = [task_name(folder, facts["layer"], (i, 0)) for i, facts in enumerate(found)]
+        names = composite_task_names(folder, [facts["layer"] for facts in found])
         keys = [(name, PRODUCT_OF[facts["kind"]]) for name, facts in zip(names, found, strict=True)]
         done = {i: held.done[key] for i, key in enumerate(keys) if key in held.done}
         verdicts = {i: record["tensors"][found[i]["id"]] for i, record in done.items()}

@@ -21,7 +21,7 @@ def blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Bloc
     The grid is one for all products: it is in the tensor's digest, and sums are added along it.
     """
     statistics = STATS in products and not p.codes
-    heads = HEADS in products and any(matrix.heads for matrix in p.matrices)
+    heads = HEADS in products and not p.is_stack and any(matrix.heads for matrix in p.matrices)
     if not statistics and not heads and FULL not in products:
         return
     tensor = p.tensor
@@ -30,7 +30,7 @@ def blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Bloc
         return
     flat = len(tensor.shape) < 2
     first, last, cols = _extent(p, numbers)
-    align = math.lcm(ROW_MULTIPLE, _whole_heads(p))
+    align = math.lcm(ROW_MULTIPLE, 1 if p.is_stack else _whole_heads(p))
     step = max(1, BLOCK_BYTES * 8 // max(1, cols * DTYPES[tensor.dtype].bits) // align) * align
     for start in range(first, last, step):
         stop = min(start + step, last)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import xxhash
 
 from shardscan.anatomy import OTHER, Anatomy, Placed
-from shardscan.composites import CIRCUIT, DELTA, Composite, composites
+from shardscan.composites import CIRCUIT, Composite, composites
 from shardscan.tasks import Group
 
 
@@ -47,20 +47,12 @@ def _experts(members: Sequence[Placed]) -> list[int | None]:
 def _composite_groups(anatomy: Anatomy) -> Iterator[Group]:
     by_folder: dict[str, list[Composite]] = {}
     for composite in composites(anatomy):
-        by_folder.setdefault(_folder_of_composite(composite), []).append(composite)
+        kind = "" if composite.kind == CIRCUIT else f".{composite.kind}"
+        by_folder.setdefault(f"{composite.component}/{composite.role}{kind}", []).append(composite)
     for folder, found in by_folder.items():
         ordered = sorted(found, key=lambda c: -1 if c.layer is None else c.layer)
         layers = tuple(c.layer for c in ordered)
         yield Group(ordered[0].component, ordered[0].role, folder, layers, (None,), (), tuple(ordered))
-
-
-def _folder_of_composite(composite: Composite) -> str:
-    """One composite of a layer to a folder."""
-    where = f"{composite.component}/{composite.role}"
-    if composite.kind == CIRCUIT:
-        return where
-    is_plain = composite.role != OTHER and composite.expert is None and composite.id.count(".") == 2
-    return f"{where}.{DELTA}" + ("" if is_plain else f".{_hashed(composite.id)}")
 
 
 def _folder(p: Placed) -> str:

@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from shardscan.axes import COUNTS, FREE, PARTS, Heads, Indivisible, Part, Run, parts
+from shardscan.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, parts
 from shardscan.families import Rule
 from shardscan.shards.address import Tensor
 
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"
-MOST_EXPERTS = 1 << 13  # of one layer; a header that claims more has something else in mind
+MOST_EXPERTS = 1 << 12  # of one layer; a header that claims more has something else in mind
 Sizes = Mapping[str, int | None]
 
 
@@ -53,9 +53,9 @@ class Matrix:
 
 
 def matrices(
-    tensor: Tensor, role: str, expert: int | None, rule: Rule | None, family: str, sizes: Sizes
+    tensor: Tensor, role: str, expert: int | None, rule: Rule | None, family: str, sizes: Sizes, queries: int | None
 ) -> tuple[tuple[Matrix, ...], str | None]:
-    """The matrices of a weight of two axes or more, and what is odd about them."""
+    """The matrices of a weight of two axes or more, and what is odd about them; `queries` as `axes.parts` has them."""
     shape, axes = tensor.shape, rule.axes if rule else None
     experts = _experts(shape, sizes) if axes and axes.stacked else None
     if axes and axes.stacked and experts is None:
@@ -67,7 +67,7 @@ def matrices(
     down, across = math.prod(shape[:-1]) // (experts or 1), shape[-1]
     rows = across if rule.transposed else down
     try:
-        found, reason = parts(axes, dict(rule.parts), rows, sizes), None
+        found, reason = parts(axes, dict(rule.parts), rows, sizes, queries), None
     except Indivisible as error:
         found, reason = [Part(None, Run.of(0, rows), None, None)], f"{rows} rows, which in family {family} {error}"
     divided = [
@@ -78,16 +78,13 @@ def matrices(
 
 
 def fits(rule: Rule, shape: tuple[int, ...], sizes: Sizes) -> bool:
-    """Whether axes of a rule that are one size of the config have that length: "experts (parts f) hidden_size"."""
+    """Whether rows and columns are as long as the config's sizes make them; not where it does not say."""
     if rule.axes is None or len(shape) < 2:
-        return True
+        return False
+    known = {**sizes, PARTS: len(rule.parts)}
     lengths = (shape[-1], shape[-2]) if rule.transposed else (shape[-2], shape[-1])
-    named = (
-        (words[0], length)
-        for words, length in zip((rule.axes.rows, rule.axes.cols), lengths, strict=True)
-        if len(words) == 1
-    )
-    return all(word in FREE or word == PARTS or sizes.get(word) in (None, length) for word, length in named)
+    axes = [[known.get(word) for word in words] for words in (rule.axes.rows, rule.axes.cols)]
+    return all(None not in axis and math.prod(filter(None, axis)) == n for axis, n in zip(axes, lengths, strict=True))
 
 
 def _experts(shape: tuple[int, ...], sizes: Sizes) -> int | None:
@@ -155,6 +152,9 @@ def _heads(
     if length % dim:
         return None, f"{length} {side}, which family {family} cannot split into heads of {dim}"
     count, stated, reason = length // dim, sizes.get(counted_by), None
+    if stated and stated < count:
+        # nothing adds heads: then their length is not what we take it for
+        return None, f"{length} {side}, which are {count} heads of {dim} where config.json says {stated}"
     if stated and stated != count:
         reason = f"{count} {'head' if count == 1 else 'heads'} where config.json says {stated}"
     return Heads(axis, count, dim, sizes.get("queries") if counted_by == "kv_heads" else 1), reason

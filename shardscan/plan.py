@@ -21,6 +21,7 @@ from shardscan.tasks import (
     Slot,
     Task,
     Unit,
+    composite_task_names,
     has_full,
     runs,
     task_name,
@@ -114,22 +115,28 @@ def _tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -
         possible = products & _products([p for p, _, _ in found])
         missing = frozenset(product for product in possible if (name, product) not in done)
         if missing:
-            wanted = (run for run in found if missing != {FULL} or any(has_full(run[0], m) for m in run[0].matrices))
+            wanted = (run for run in found if missing != {FULL} or any(has_full(run[0], m) for m in _typical(run[0])))
             units = (Unit(p, slot, numbers, tuple(blocks(p, numbers, missing))) for p, slot, numbers in wanted)
             yield Task(name, group.folder, missing, tuple(units))
 
 
 def _composite_tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[CompositeTask]:
-    for index, composite in enumerate(group.composites):
-        name, product = task_name(group.folder, composite.layer, (index, 0)), PRODUCT_OF[composite.kind]
+    names = composite_task_names(group.folder, [composite.layer for composite in group.composites])
+    for index, (composite, name) in enumerate(zip(group.composites, names, strict=True)):
+        product = PRODUCT_OF[composite.kind]
         if product in products and (name, product) not in done:
             yield CompositeTask(name, group.folder, composite, (index, 0))
 
 
 def _products(members: list[Placed]) -> frozenset[str]:
-    every = [(p, matrix) for p in members for matrix in p.matrices]
+    every = [(p, matrix) for p in members for matrix in _typical(p)]
     has_heads = any(matrix.heads for _, matrix in every)
     return frozenset({STATS, *[HEADS] * has_heads, *[FULL] * any(has_full(p, matrix) for p, matrix in every)})
+
+
+def _typical(p: Placed) -> tuple[Matrix, ...]:
+    """The matrices of a tensor, of a stack one: its experts are alike."""
+    return p.matrices[:1] if p.is_stack else p.matrices
 
 
 def _store_bytes(p: Placed, products: frozenset[str]) -> int:

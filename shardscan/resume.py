@@ -34,6 +34,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
             commits.record_witness(scan, seen)
+            store.refresh(scan, checkpoint)
             return scan
     rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
@@ -42,6 +43,9 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
     scan = Scan(folder, f"{base}-{number}")
     store.create(scan, checkpoint, sample, anatomy, plan)
     commits.begin(scan, [rival.id for rival in rivals])
+    chosen = next((choice for rival in rivals if (choice := commits.channels(rival))), None)
+    if chosen:
+        commits.record_channels(scan, chosen)
     commits.record_witness(scan, seen)
     return scan
 

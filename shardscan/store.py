@@ -87,6 +87,15 @@ def attributes(scan: Scan) -> Mapping[str, Any]:
         ) from error
 
 
+def refresh(scan: Scan, checkpoint: Checkpoint) -> None:
+    """Keep what a checkpoint says of itself now, where it is the same to a scan: its config, its notes, its path."""
+    root = zarr.open_group(scan.arrays, mode="r+", zarr_format=3)
+    facts = dict(_facts(root))
+    said = _said(checkpoint)
+    if any(facts[name] != value for name, value in said.items()):
+        root.attrs["shardscan"] = {**facts, **said}
+
+
 def current(store: Path) -> list[Scan]:
     """The scans that speak for their models, by model name: one that is still replacing another does not yet."""
     found = commits.begun(store)
@@ -150,20 +159,22 @@ def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None 
 
 
 def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> dict[str, Any]:
-    config = checkpoint.config
     return {
         "layout": LAYOUT,
         "model": checkpoint.name,
-        "source": checkpoint.path,
         "format": checkpoint.format,
         "probe": probe,
-        "config": None if config is None else dict(config),
-        "notes": list(checkpoint.notes),
+        **_said(checkpoint),
         "family": anatomy.family,
         "sizes": dict(anatomy.sizes),
         "files": [{k: v for k, v in asdict(f).items() if k != "path"} for f in checkpoint.files],
         "groups": [group.folder for group in plan.groups],
     }
+
+
+def _said(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = None if checkpoint.config is None else dict(checkpoint.config)
+    return {"source": checkpoint.path, "config": config, "notes": list(checkpoint.notes)}
 
 
 def _create_group(root: zarr.Group, group: Group) -> None:

@@ -6,7 +6,8 @@ of commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardscan.anatomy import Placed
@@ -160,6 +161,16 @@ def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:
     """One layer of a group's folder, as commits name it; a run of its experts where there are many."""
     run = slot[1] // EXPERTS_PER_TASK
     return f"{folder.replace('/', '.')}.{'-' if layer is None else layer}" + (f".{run}" if run else "")
+
+
+def composite_task_names(folder: str, layers: Sequence[int | None]) -> list[str]:
+    """The tasks of a folder's composites, as commits name them: the second of a layer has a number, and so on."""
+    seen: Counter[int | None] = Counter()
+    names = []
+    for layer in layers:
+        names.append(task_name(folder, layer, (0, 0)) + (f".{seen[layer]}" if seen[layer] else ""))
+        seen[layer] += 1
+    return names
 
 
 def stack_folder(folder: str, role: str, matrix_role: str) -> str:

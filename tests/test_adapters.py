@@ -143,3 +143,23 @@ def test_deltas_come_with_heads_and_full_and_are_not_done_twice(tmp_path: Path) 
     assert deltas(model, tmp_path / "full", spectra="full").keys() == {"delta:text.0.q_proj"}
     assert shardscan.ingest(model, tmp_path / "none").tasks == 1
     assert shardscan.ingest(model, tmp_path / "none").tasks == 0
+
+
+def test_a_module_with_factors_of_both_kinds_costs_no_other_model_its_catalog(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    module = "base_model.model.model.embed_tokens"
+    tensors = factors(module, VOCAB, HIDDEN)
+    shapes = {"A": (RANK, VOCAB), "B": (HIDDEN, RANK)}
+    tensors |= {f"{module}.lora_embedding_{f}": rng.standard_normal(s).astype(np.float32) for f, s in shapes.items()}
+    found = deltas(adapter(tmp_path / "lora", tensors), tmp_path / "scans")
+    # two that claim one place have none, and go by their modules
+    assert found.keys() == {"delta:model.embed_tokens", "delta:model.embed_tokens~2"}
+
+
+def test_a_config_that_was_corrected_is_taken_up_without_another_scan(tmp_path: Path) -> None:
+    model = adapter(tmp_path / "lora", factors(f"{BASE}.0.self_attn.q_proj", HIDDEN, HIDDEN))
+    shardscan.ingest(model, tmp_path / "scans")
+    config = json.loads((model / "adapter_config.json").read_text()) | {"lora_alpha": 32}
+    (model / "adapter_config.json").write_text(json.dumps(config))
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
+    assert query(tmp_path / "scans", "select config ->> 'lora_alpha' from models") == [("32",)]

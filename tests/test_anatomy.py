@@ -199,7 +199,8 @@ PACKED: dict[str, Facts] = {f"{Q}.qweight": ("I32", (4, 32))}
         ({}, {"num_key_value_heads": None}, 1),
         ({}, {"num_attention_heads": 5, "head_dim": DIM}, None),
         ({}, {"num_attention_heads": None, "head_dim": DIM}, None),
-        (weights(q_proj=(48, 32)), {}, 3),
+        (weights(q_proj=(48, 32)), {"num_attention_heads": 6, "head_dim": DIM}, 3),
+        (weights(q_proj=(48, 32)), {}, None),
         (weights(q_proj=(24, 32)), {}, None),
     ],
 )
@@ -400,7 +401,11 @@ def test_of_two_rules_for_a_name_the_one_whose_shape_fits_counts(turned: bool) -
     name = "model.language_model.layers.0.mlp.experts"
     shapes = {"gate_up_proj": (4, 2 * inner, hidden), "down_proj": (4, hidden, inner)}
     stored = {key: (e, b, a) if turned else (e, a, b) for key, (e, a, b) in shapes.items()}
-    config = {"architectures": ["Qwen3VLMoeForConditionalGeneration"], "text_config": {"hidden_size": hidden}}
+    config: dict[str, Any] = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "text_config": {"hidden_size": hidden},
+    }
+    config |= {"model_type": "qwen3_vl_moe", "moe_intermediate_size": inner}
     found = placed({f"{name}.{key}": ("BF16", shape) for key, shape in stored.items()}, config)
     matrices = [m for p in found.values() for m in p.matrices if m.expert == 3]
     assert {(m.role, m.rows, m.cols, m.turned) for m in matrices} == {
@@ -416,3 +421,63 @@ def test_what_is_no_stack_of_experts_is_folded_and_says_so(shape: tuple[int, ...
     p = placed({name: ("BF16", shape)}, {"architectures": ["GptOssForCausalLM"]})[name]
     assert [m.kind for m in p.matrices] == ["folded"]
     assert p.reason == "no stack of experts, which family gpt_oss takes it for"
+
+
+def test_a_shape_that_fits_both_ways_tells_nothing() -> None:
+    name = "model.language_model.layers.0.mlp.experts.gate_up_proj"
+    config = {"architectures": ["Qwen3VLMoeForConditionalGeneration"], "model_type": "qwen3_vl_moe"}
+    p = placed({name: ("BF16", (4, 64, 64))}, {**config, "hidden_size": 64, "moe_intermediate_size": 32})[name]
+    assert [m.kind for m in p.matrices] == ["folded"]
+    assert p.reason == "its shape does not tell how it is stored"
+
+
+@pytest.mark.parametrize("head_dim", [None, "16", 16.0, 0, True])
+def test_heads_are_not_guessed_where_their_length_is_not_what_the_config_would_make_it(head_dim: object) -> None:
+    """Qwen3 with heads of 16 where hidden_size / heads is 8."""
+    config = CONFIG | {"architectures": ["Qwen3ForCausalLM"], "head_dim": head_dim}
+    p = placed(weights(q_proj=(HEADS * 16, HIDDEN)), config)[f"{Q}.weight"]
+    assert p.matrices[0].heads is None
+    assert p.reason in (
+        "64 rows, which are 8 heads of 8 where config.json says 4",
+        "heads unknown: no config.json says how large they are",
+    )
+
+
+def test_a_decoder_has_heads_of_its_own() -> None:
+    config = {"architectures": ["BartModel"], "d_model": 16, "encoder_attention_heads": 4, "decoder_attention_heads": 2}
+    names = [
+        f"{side}.layers.0.self_attn.{role}.weight" for side in ("encoder", "decoder") for role in ("q_proj", "out_proj")
+    ]
+    found = placed(dict.fromkeys(names, ("F32", (16, 16))), config)
+    assert [p.matrices[0].heads for p in found.values()] == [
+        Heads("out", 4, 4, 1),
+        Heads("in", 4, 4, 1),
+        Heads("out", 2, 8, 1),
+        Heads("in", 2, 8, 1),
+    ]
+
+
+@pytest.mark.parametrize(("vision", "heads"), [({}, None), ({"hidden_size": 32}, None), (None, None)])
+def test_a_tower_has_no_sizes_of_the_language_model(vision: dict[str, int] | None, heads: None) -> None:
+    config = {"architectures": ["LlavaForConditionalGeneration"], "num_attention_heads": 4, "hidden_size": 64}
+    name = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    p = placed({name: ("F32", (32, 32))}, config if vision is None else {**config, "vision_config": vision})[name]
+    assert (p.place.component, p.place.role, p.matrices[0].heads) == ("vision", "q_proj", heads)
+    assert p.reason == "heads unknown: no config.json says how large they are"
+
+
+def test_what_a_section_leaves_out_is_what_its_model_type_has() -> None:
+    """google/gemma-3-4b-it says neither heads nor head_dim."""
+    text = {"hidden_size": 2560, "model_type": "gemma3_text", "num_hidden_layers": 34}
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    names = {"q_proj": 8 * 256, "k_proj": 4 * 256}
+    found = placed(
+        {f"language_model.model.layers.0.self_attn.{n}.weight": ("BF16", (rows, 2560)) for n, rows in names.items()},
+        config,
+    )
+    assert [p.matrices[0].heads for p in found.values()] == [Heads("out", 8, 256, 1), Heads("out", 4, 256, 2)]
+
+
+def test_a_tensor_named_like_a_rule_is_other() -> None:
+    name = "model.layers.{layer}.self_attn.q_proj.weight"
+    assert placed({name: ("F32", (32, 32))})[name].place.role == "other"

@@ -125,6 +125,15 @@ def test_channels_in_the_catalog_are_chosen_and_the_choice_stays(tmp_path: Path)
     assert counted(store) == ("dense", dense, 0)
 
 
+def test_the_choice_goes_over_to_a_scan_that_takes_the_place_of_another(tmp_path: Path) -> None:
+    folder, store = model(tmp_path / "moe"), tmp_path / "scans"
+    shardscan.ingest(folder, store, channels="none")
+    config = json.loads((folder / "config.json").read_text()) | {"num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert shardscan.ingest(folder, store).tasks > 0
+    assert counted(store) == ("none", 0, 0)
+
+
 def test_too_many_channels_unasked_are_those_of_dense_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, store = model(tmp_path / "moe"), tmp_path / "scans"
     monkeypatch.setattr(plan, "MOST_CHANNELS", 100)

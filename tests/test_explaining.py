@@ -103,11 +103,11 @@ def test_a_family_that_has_a_name_of_ours_takes_its_place(ours: tuple[Path, Path
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("name = ", "is not a family file"),
+        ("name = ", "not a family file"),
         ("name = 'Ours'", "a family needs a name of lower-case letters"),
         (OURS.replace('"llama"', '"lama"'), "there is no family 'lama' to extend"),
-        (OURS.replace("(parts heads d) m", "(parts heads) dd"), "'dd' is no size; say under [config] which keys"),
-        (OURS.replace("parts = [", "lengths = ["), "'lengths' is none of axes, part, parts, role"),
+        (OURS.replace("(parts heads d) m", "(parts heads dd) m"), "'dd' is no size; say under [config] which keys"),
+        (OURS.replace("parts = [", "lengths = ["), "'lengths' is none of role, axes, parts"),
     ],
 )
 def test_a_family_file_that_is_wrong_ends_in_a_sentence_and_its_exit_code(
@@ -119,6 +119,13 @@ def test_a_family_file_that_is_wrong_ends_in_a_sentence_and_its_exit_code(
     assert done.exit_code == 4
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_two_files_of_one_name_are_refused(ours: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text(OURS)
+    done = run("anatomy", str(ours[0]), "--family", str(ours[1]), "--family", str(tmp_path / "other.toml"))
+    assert done.exit_code == 4
+    assert "there is a family 'ours' in" in done.stderr
 
 
 @pytest.mark.parametrize("what", ["gone.toml", "empty", "latin.toml"])

@@ -6,7 +6,8 @@ import pytest
 
 from shardscan.axes import Axes
 from shardscan.errors import FamilyError
-from shardscan.families import EXPERT, LAYER, WORD, Family, families, parse
+from shardscan.families import Family, families, parse
+from shardscan.families.schema import EXPERT, LAYER, WORD
 from shardscan.names import canonical
 
 FILES = sorted(f.name for f in resources.files("shardscan.families").iterdir() if f.name.endswith(".toml"))
@@ -74,14 +75,36 @@ def test_a_family_is_what_its_file_says() -> None:
     ("old", "new", "complaint"),
     [
         ('name = "tiny"', "name = ", "not a family file"),
-        ('name = "tiny"', "", "not a family file .*'name'"),
-        ('[config]\nheads = ["n_head"]', "", "not a family file .*'config'"),
-        ('role = "q_proj", ', "", "not a family file .*'role'"),
-        ('"q_proj"', "7", "not a family file"),
-        ('"embed_tokens"', '"Embed tokens"', "'Embed tokens' is not a name of a component or role"),
-        ('"embed_tokens"', '"../../etc"', "is not a name of a component or role"),
-        ('"embed_tokens"', f'"{"x" * 41}"', "is not a name of a component or role"),
-        ('name = "text"', 'name = "Text"', "'Text' is not a name of a component or role"),
+        ('name = "tiny"', "", "'name' is missing"),
+        ('[config]\nheads = ["n_head"]', "", "'config' is missing"),
+        ('role = "q_proj", ', "", "'role' is missing"),
+        ('"q_proj"', "7", "'7' is not a name of a family, component or role"),
+        ('"q_proj"', '"ov"', "'ov' is a role of our own"),
+        ('["TinyModel"]', '"TinyModel"', "architectures: 'TinyModel' stands where a list should"),
+        ('["TinyModel"]', "[3]", "architectures: '3' stands where a text should"),
+        ('heads = ["n_head"]', "heads = 3", "config: 'heads': '3' stands where a list should"),
+        ('prefixes = ["model."]', 'prefixes = "model."', "prefixes: 'model.' stands where a list should"),
+        ('prefixes = ["model."]', "", "component 'text' has no prefixes"),
+        ('name = "text"\n', "", "component: 'name' is missing"),
+        ("[[component]]", "[component]", "component: .* stands where a list should"),
+        ('"wte" = "embed_tokens"', '"wte" = ["embed_tokens"]', "'embed_tokens' stands where a table should"),
+        ('role = "q_proj", ', 'role = "q_proj", rank = 3, ', "'rank' is none of role, axes, parts"),
+        ('role = "q_proj", ', 'role = "q_proj", part = "../evil", ', "part: '../evil' is none of weight, bias"),
+        ('role = "q_proj", ', 'role = "q_proj", transposed = "no", ', "transposed: 'no' stands where true or false"),
+        ('role = "q_proj", ', 'role = "q_proj", when = { a.b = 3 }, ', "write a dotted key in quotes"),
+        ('role = "q_proj", ', 'role = "q_proj", parts = ["q_proj"], ', "parts and the word parts in axes go together"),
+        ('"attn.q"', '"experts.{expert}.q"', "experts have no heads of their own here"),
+        ('"(heads d) m"', '"experts (heads d) m"', "experts have no heads of their own here"),
+        ('"(heads d) m"', '"(d heads) m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"(heads heads d) m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"(heads m) m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"heads m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"( ) m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"(heads x) m"', "'x' is no size; say under .config. which keys hold it"),
+        ('"embed_tokens"', '"Embed tokens"', "'Embed tokens' is not a name of"),
+        ('"embed_tokens"', '"../../etc"', "is not a name of"),
+        ('"embed_tokens"', f'"{"x" * 41}"', "is not a name of"),
+        ('name = "text"', 'name = "Text"', "'Text' is not a name of"),
         ('"(heads d) m"', '"heads"', "'heads' are no axes: write rows and columns"),
         ('layer = "h.{layer}."', "", "'model.attn.q' can match no tensor"),
         ('"wte"', '"wte.{layer}"', "'model.wte.{layer}' can match no tensor"),
@@ -96,3 +119,21 @@ def test_a_family_file_that_is_wrong_is_refused_in_a_sentence(old: str, new: str
     assert message.startswith("tiny.toml")
     assert message.endswith(".")
     assert "\n" not in message
+
+
+def test_a_name_of_many_numbers_is_looked_at_in_no_time() -> None:
+    name = ".".join(["0"] * 100_000)
+    assert families()["llama"].match(name) is None
+
+
+def test_a_name_that_looks_like_a_rule_is_none() -> None:
+    assert families()["llama"].match("model.layers.{layer}.self_attn.q_proj") is None
+
+
+def test_defaults_are_those_of_the_models_own_code() -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers comes with the extra `oracle`")
+    keys = {"heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
+    for family in families().values():
+        for kind, sizes in family.defaults.items():
+            config = transformers.AutoConfig.for_model(kind)
+            assert {word: getattr(config, keys.get(word, word)) for word in sizes} == sizes, kind

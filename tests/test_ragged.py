@@ -20,7 +20,8 @@ CONFIG = {
     "head_dim": DIM,
     "num_hidden_layers": 3,
 }
-WIDTHS = [(4, 2, 24), (2, 1, 12), (4, 2, 20)]  # query heads, KV heads and MLP width of each layer
+# query heads, KV heads and MLP width of each layer; the last has lost queries and no keys
+WIDTHS = [(4, 2, 24), (2, 1, 12), (2, 2, 20)]
 
 
 def pruned(*, fused: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -84,7 +85,8 @@ def test_the_reason_says_that_a_layer_has_fewer_heads(tmp_path: Path) -> None:
     model = tiny.write(tmp_path / "pruned", stored, {**CONFIG, "architectures": ["Phi3ForCausalLM"]})
     shardscan.ingest(model, tmp_path / "scans")
     found = query(tmp_path / "scans", "select layer, reason from tensors where role = 'qkv_proj' order by layer")
-    assert found == [(0, None), (1, "2 heads where config.json says 4"), (2, None)]
+    fewer = "2 heads where config.json says 4"
+    assert found == [(0, None), (1, fewer), (2, fewer)]
 
 
 def test_a_part_of_a_fused_tensor_has_the_fingerprints_of_the_matrix_alone(tmp_path: Path) -> None:
@@ -111,4 +113,19 @@ def test_a_width_that_parts_do_not_divide_keeps_the_tensor_whole_and_says_why(tm
     sql = f"select m.matrix, m.kind, t.reason from {joined} where t.layer = 1 and t.role = 'qkv_proj'"
     ((matrix, kind, reason),) = query(tmp_path / "scans", sql)
     assert (matrix, kind) == ("model.layers.1.self_attn.qkv_proj.weight", "whole")
-    assert reason.startswith("40 rows, which in family llama are not the 64 that the parts have by config.json")
+    assert reason == (
+        "40 rows, which in family llama are not the 64 that the parts have by config.json, nor 16 of q and equal others"
+    )
+
+
+def test_without_an_o_proj_a_pruned_fused_tensor_stays_whole(tmp_path: Path) -> None:
+    stored, _ = pruned(fused=True)
+    kept = {name: w for name, w in stored.items() if "o_proj" not in name}
+    model = tiny.write(tmp_path / "pruned", kept, {**CONFIG, "architectures": ["Phi3ForCausalLM"]})
+    shardscan.ingest(model, tmp_path / "scans")
+    sql = "select t.layer, m.kind, count(*) from matrices m join tensors t using (tensor) where t.role = 'qkv_proj'"
+    assert query(tmp_path / "scans", f"{sql} group by all order by all") == [
+        (0, "part", 3),
+        (1, "whole", 1),
+        (2, "whole", 1),
+    ]

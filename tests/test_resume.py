@@ -148,10 +148,10 @@ def test_a_corrected_head_dim_is_taken_up(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "scans")
     config = (model / "config.json").read_text()
-    (model / "config.json").write_text(config.replace('"head_dim": 8', '"head_dim": 4'))
+    (model / "config.json").write_text(config.replace('"head_dim": 8', '"head_dim": 16'))
     shardscan.ingest(model, tmp_path / "scans")
-    assert query(tmp_path / "scans", "select head_dim from models") == [(4,)]
-    assert query(tmp_path / "scans", "select distinct rank from spectra") == [(4,)]
+    assert query(tmp_path / "scans", "select head_dim from models") == [(16,)]
+    assert query(tmp_path / "scans", "select distinct rank from spectra") == [(16,)]
 
 
 def test_an_interrupted_scan_under_a_corrected_config_goes_on_without_a_flag(

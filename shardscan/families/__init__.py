@@ -14,25 +14,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from shardscan.axes import COUNTS, FREE, ONE, PARTS, Axes
 from shardscan.errors import FamilyError, shown
+from shardscan.families.schema import EXPERT, LAYER, WORD, check, check_heads, refuse
 
-WORD = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # ASCII and short: a stranger's name may hold any digits, and a layer is an int32
 NUMBER = re.compile(r"(?<![^.])[0-9]{1,6}(?![^.])")
-LAYER, EXPERT = "{layer}", "{expert}"
+NUMBERS = 4  # that are looked at in one name
 CONFIG_WORDS = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
 DERIVED = frozenset({"d", "queries"})  # head_dim, and the query heads of one KV head
-RULE_KEYS = frozenset({"role", "axes", "parts", "transposed", "part", "when"})
 LARGEST = 1_000_000  # bytes of a family file
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What one module name means, under the `when` of a config: its role and how its weight is divided.
+
+    With `when_fits` it counts only for a shape that is what the config's sizes make of the axes.
 
     `parts` are roles with the words that say how long each is; `part` is that of a tensor whose name does not say.
     `source` is where the rule stands, for people.
@@ -45,6 +47,7 @@ class Rule:
     transposed: bool = False
     part: str | None = None
     when: tuple[tuple[str, Any], ...] = ()
+    when_fits: bool = False
     source: str = field(default="", compare=False)
 
 
@@ -61,22 +64,27 @@ class Match:
 class Family:
     """Rules by module name, in which numbers are written `{layer}` and `{expert}`.
 
-    `config` has the keys of our words, `sections` where in the config they may lie. A `tower` stands beside other
+    `config` has the keys of our words, `of_component` those that one component has of its own, `sections` where in the
+    config they may lie, and `defaults` what a model_type has where it says nothing. A `tower` stands beside other
     families, in models of several.
     """
 
     name: str
     architectures: tuple[str, ...]
     config: Mapping[str, tuple[str, ...]]
+    of_component: Mapping[str, Mapping[str, tuple[str, ...]]]
     sections: tuple[str, ...]
+    defaults: Mapping[str, Mapping[str, int]]
     tower: bool
     rules: Mapping[str, tuple[Rule, ...]]
 
     def match(self, module: str) -> Match | None:
         """The rules of a module, and the layer and expert that it is in; None where there are none."""
+        if "{" in module:  # as our own keys have it
+            return None
         if module in self.rules:
             return Match(self.rules[module], None, None)
-        numbers = list(NUMBER.finditer(module))
+        numbers = list(islice(NUMBER.finditer(module), NUMBERS))
         for i, layer in enumerate(numbers):
             name = module[: layer.start()] + LAYER + module[layer.end() :]
             if name in self.rules:
@@ -97,7 +105,12 @@ def families(paths: Iterable[str | os.PathLike[str]] = ()) -> Mapping[str, Famil
     given = {str(file): _text(file) for path in paths for file in _files(Path(path))}
     if not given:
         return _shipped()
-    texts = {_name(text, source): (text, source) for source, text in given.items()}
+    texts: dict[str, tuple[str, str]] = {}
+    for source, text in given.items():
+        name = _name(text, source)
+        if name in texts:
+            raise refuse(source, f"there is a family {name!r} in {shown(texts[name][1], 400)} already")
+        texts[name] = text, source
     theirs = _parsed(texts, {**_tables(_texts()), **_tables(texts)})
     return {**theirs, **{name: family for name, family in _shipped().items() if name not in theirs}}
 
@@ -108,24 +121,32 @@ def parse(text: str, source: str, bases: Mapping[str, Any] | None = None) -> Fam
     `bases` are the tables of families that it may extend.
     """
     data = _extended(_table(text, source), bases or {}, source)
-    try:
-        rules: dict[str, tuple[Rule, ...]] = {}
-        for component in data["component"]:
-            for prefix in component["prefixes"]:
-                _add(rules, _rules(component, "outside", prefix, source), source)
-                _add(rules, _rules(component, "inside", prefix + component.get("layer", ""), source), source)
-        family = Family(
-            name=data["name"],
-            architectures=tuple(data["architectures"]),
-            config={word: tuple(keys) for word, keys in data["config"].items()},
-            sections=tuple(data.get("sections", ())),
-            tower=bool(data.get("tower", False)),
-            rules=rules,
-        )
-        _check_words(family, source)
-        return family
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FamilyError(_not_a_family(source, error)) from error
+    check(data, source)
+    rules: dict[str, tuple[Rule, ...]] = {}
+    for component in data["component"]:
+        if "prefixes" not in component:
+            raise refuse(
+                source, f"component {component['name']!r} has no prefixes; write [''] for names that begin with none"
+            )
+        for prefix in component["prefixes"]:
+            _add(rules, _rules(component, "outside", prefix, source), source)
+            _add(rules, _rules(component, "inside", prefix + component.get("layer", ""), source), source)
+    family = Family(
+        name=data["name"],
+        architectures=tuple(data["architectures"]),
+        config=_keys(data["config"]),
+        of_component={c["name"]: _keys(c["config"]) for c in data["component"] if "config" in c},
+        sections=tuple(data.get("sections", ())),
+        defaults=data.get("defaults", {}),
+        tower=data.get("tower", False),
+        rules=rules,
+    )
+    _check_words(family)
+    return family
+
+
+def _keys(config: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {word: tuple(keys) for word, keys in config.items()}
 
 
 @cache
@@ -171,19 +192,16 @@ def _text(path: Path) -> str:
 def _name(text: str, source: str) -> str:
     name = _table(text, source).get("name")
     if not isinstance(name, str) or not WORD.fullmatch(name):
-        raise FamilyError(f"{source}: a family needs a name of lower-case letters, digits and _.")
+        raise refuse(source, "a family needs a name of lower-case letters, digits and _")
     return name
 
 
 def _table(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FamilyError(_not_a_family(source, error)) from error
-
-
-def _not_a_family(source: str, error: Exception) -> str:
-    return f"{source} is not a family file ({error!r}); shardscan/families/llama.toml is an example."
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        why = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
+        raise refuse(source, f"not a family file: {why}") from error
 
 
 def _extended(data: dict[str, Any], bases: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -191,14 +209,15 @@ def _extended(data: dict[str, Any], bases: Mapping[str, Any], source: str) -> di
     if "extends" not in data:
         return data
     name = data["extends"]
-    if name not in bases:
-        raise FamilyError(f"{source}: there is no family {name!r} to extend.")
+    if not isinstance(name, str) or name not in bases:
+        raise refuse(source, f"there is no family {shown(str(name))} to extend")
+    check({"architectures": [], "config": {}, "component": [], **data}, source)
     # without itself: a family of ours may be extended by one that takes its place, and no circle closes
     base = _extended(bases[name], {other: table for other, table in bases.items() if other != name}, source)
     own = {component["name"]: component for component in data.get("component", ())}
     joined = [_joined(component, own.pop(component["name"], {})) for component in base["component"]]
     return {
-        **{key: base[key] for key in ("sections",) if key in base},
+        **{key: base[key] for key in ("sections", "defaults") if key in base},
         **data,
         "config": {**base["config"], **data.get("config", {})},
         "component": [*joined, *own.values()],
@@ -214,7 +233,7 @@ def _add(rules: dict[str, tuple[Rule, ...]], more: Mapping[str, tuple[Rule, ...]
     """Put `more` into `rules`; a name that is there already would silently win or lose."""
     twice = next((name for name in more if name in rules), None)
     if twice is not None:
-        raise FamilyError(f"{source}: two rules are for {twice!r}; take one of them out.")
+        raise refuse(source, f"two rules are for {twice!r}; take one of them out")
     rules |= more
 
 
@@ -224,37 +243,29 @@ def _rules(component: Mapping[str, Any], table: str, prefix: str, source: str) -
         name, alternatives = prefix + module, value if isinstance(value, list) else [value]
         numbers = (name.count(LAYER), name.count(EXPERT))
         if numbers not in ([(1, 0), (1, 1)] if table == "inside" else [(0, 0)]):
-            raise FamilyError(
-                f"{source}: {name!r} can match no tensor; a name inside a layer holds {LAYER} once, one outside never."
-            )
-        rules[name] = tuple(_rule(component["name"], a, f"{source}: {name}", source) for a in alternatives)
+            what = f"{name!r} can match no tensor; a name inside a layer holds {LAYER} once, one outside never"
+            raise refuse(source, what)
+        rules[name] = tuple(_rule(component["name"], a, f"{source}: {name}") for a in alternatives)
     return rules
 
 
-def _rule(component: str, value: str | Mapping[str, Any], where: str, source: str) -> Rule:
+def _rule(component: str, value: str | Mapping[str, Any], where: str) -> Rule:
     fields: Mapping[str, Any] = {"role": value} if isinstance(value, str) else value
-    unknown = next((key for key in fields if key not in RULE_KEYS), None)
-    if unknown is not None:
-        raise FamilyError(f"{where}: {unknown!r} is none of {', '.join(sorted(RULE_KEYS))}.")
     lengths = fields.get("parts", {})
     parts = tuple((dict.fromkeys(lengths, "") if isinstance(lengths, list) else lengths).items())
-    for word in (component, fields["role"], *(role for role, _ in parts)):
-        if not WORD.fullmatch(word):
-            raise FamilyError(
-                f"{source}: {word!r} is not a name of a component or role; write a letter, then up to 39 lower-case "
-                "letters, digits or _."
-            )
     axes = _axes(fields, where)
     if (PARTS in axes.rows if axes else False) is not bool(parts):
-        raise FamilyError(f"{where}: parts and the word parts in axes go together.")
+        raise refuse(where, "parts and the word parts in axes go together")
+    check_heads(where, fields, where)
     return Rule(
         component,
         fields["role"],
         axes,
         parts,
-        bool(fields.get("transposed", False)),
+        fields.get("transposed", False),
         fields.get("part"),
         tuple(fields.get("when", {}).items()),
+        fields.get("when_fits", False),
         where,
     )
 
@@ -265,18 +276,15 @@ def _axes(fields: Mapping[str, Any], where: str) -> Axes | None:
     try:
         return Axes.parse(fields["axes"])
     except ValueError as error:
-        raise FamilyError(f"{where}: {fields['axes']!r} are no axes: {error}.") from error
+        raise refuse(where, f"{shown(fields['axes'])} are no axes: {error}") from error
 
 
-def _check_words(family: Family, source: str) -> None:
+def _check_words(family: Family) -> None:
     """Every size that axes or parts speak of has keys in the config."""
     known = {*family.config, *DERIVED, *COUNTS, *FREE, ONE}
     for rule in (rule for rules in family.rules.values() for rule in rules):
-        words = {word for _, length in rule.parts for word in length.split()} | (
-            rule.axes.words if rule.axes else set()
-        )
+        of_axes = rule.axes.words if rule.axes else set()
+        words = {word for _, length in rule.parts for word in length.split()} | of_axes
         missing = next((word for word in sorted(words) if word not in known), None)
         if missing is not None:
-            raise FamilyError(f"{rule.source}: {missing!r} is no size; say under [config] which keys hold it.")
-    if not WORD.fullmatch(family.name):
-        raise FamilyError(f"{source}: {family.name!r} is not a name of a family.")
+            raise refuse(rule.source, f"{missing!r} is no size; say under [config] which keys hold it")

@@ -245,24 +245,29 @@ def _heads_of_channels(m: HeldMatrix, side: str, channel: np.ndarray) -> pa.Arra
 
 def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:
     facts = held.facts
-    config = facts["config"] or {}
-    tied = config.get("tie_word_embeddings")
+    said = facts["config"] or {}
+    tied = said.get("tie_word_embeddings")
     return "models", pa.table({
         "model": [held.model],
         "source": [facts["source"]],
         "format": [facts["format"]],
-        "architecture": pa.array([_first(config.get("architectures"))], pa.string()),
+        "architecture": pa.array([_first(said.get("architectures"))], pa.string()),
         "family": pa.array([facts["family"]], pa.string()),
         "parameters": [sum(int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members)],
         "bytes": [sum(m.facts["tensor"]["nbytes"] for m in members)],
         **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
         "tied_embeddings": pa.array([tied if isinstance(tied, bool) else None], pa.bool_()),
-        "config": pa.array([json.dumps(config) if facts["config"] is not None else None], pa.string()),
+        "config": pa.array([config(held)], pa.string()),
         "channels": [channels],
         "identity": [held.identity],
         "scan": [held.scan.id],
         "commits": pa.array([len(held.done)], pa.int32()),
     })  # fmt: skip
+
+
+def config(held: Contents) -> str | None:
+    """The config.json of a model, as its row has it."""
+    return None if held.facts["config"] is None else json.dumps(held.facts["config"])
 
 
 def _first(values: Any) -> str | None:
