@@ -18,16 +18,13 @@ from shardscan.adapters import pairs
 from shardscan.codes import codes_of
 from shardscan.dtypes import DTYPES
 from shardscan.families import CONFIG_WORDS, NUMBER, Family, Match, Rule, families
-from shardscan.matrices import Matrix, fits, matrices
+from shardscan.matrices import READS, WRITES, Matrix, Neighbours, fits, matrices
 from shardscan.names import canonical, split
 from shardscan.shards.address import Checkpoint, Tensor
 from shardscan.sizes import holds, sizes_of
 
 OTHER, WEIGHT = "other", "weight"
 KV_ROLES = frozenset({"k_proj", "v_proj"})
-# what reads the residual stream has as many columns as it is wide, what writes to it as many rows
-READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
-WRITES = frozenset({"o_proj", "down_proj"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> 
     readings = [_Reading(main, config)] if main else []
     readings += [_Reading(tower, config, beside=main is not None) for tower in towers]
     named = _without_rivals([_name(tensor, checkpoint, readings, config) for tensor in checkpoint.tensors.values()])
-    placed = _with_reasons(_with_queries(tuple(_placed(n, queries) for n, queries in _with_query_rows(named))))
+    placed = _with_reasons(_with_queries(tuple(_placed(n, beside) for n, beside in _with_neighbours(named))))
     used = dict.fromkeys(p.family for p in placed if p.family and not (main and p.family == main.name))
     return Anatomy(
         "+".join([*([main.name] if main else []), *used]) or None,
@@ -181,7 +178,7 @@ def _score(
     if not own:
         return 0, 0, 0.0
     total = sum(number for n, number in named if n.rule)
-    matrices = [matrix for n in own for matrix in _placed(n, None).matrices]
+    matrices = [matrix for n in own for matrix in _placed(n, Neighbours(None, None)).matrices]
     width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
     reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
     writes = sum(matrix.role in WRITES and matrix.rows == width for matrix in matrices)
@@ -227,21 +224,28 @@ def _demoted(n: _Named, rivals: int) -> _Named:
     )
 
 
-def _with_query_rows(named: Sequence[_Named]) -> list[tuple[_Named, int | None]]:
-    """Each with the rows that q has in its layer by the columns of o_proj, where both have the same heads."""
-    columns = {}
+def _with_neighbours(named: Sequence[_Named]) -> list[tuple[_Named, Neighbours]]:
+    """Each with what the others tell: the columns of its component's embedding, and of its layer's o_proj."""
+    widths: dict[str, int] = {}
+    queries: dict[tuple[str, int | None], int] = {}
     for n in named:
-        if n.place.role == "o_proj" and n.place.part == WEIGHT and n.rule and len(n.tensor.shape) == 2 and not n.codes:
-            columns[n.place.component, n.place.layer] = n.tensor.shape[0 if n.rule.transposed else 1]
-    return [(n, columns.get((n.place.component, n.place.layer))) for n in named]
+        if n.rule and n.place.part == WEIGHT and len(n.tensor.shape) == 2 and not n.codes:
+            columns = n.tensor.shape[0 if n.rule.transposed else 1]
+            if n.place.role == "embed_tokens":
+                widths[n.place.component] = columns
+            elif n.place.role == "o_proj":
+                queries[n.place.component, n.place.layer] = columns
+    return [
+        (n, Neighbours(widths.get(n.place.component), queries.get((n.place.component, n.place.layer)))) for n in named
+    ]
 
 
-def _placed(n: _Named, queries: int | None) -> Placed:
+def _placed(n: _Named, beside: Neighbours) -> Placed:
     family, sizes = (n.reading.family.name, n.reading.sizes(n.place.component)) if n.reading else (None, {})
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     where = n.place.role, n.place.expert
-    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes, queries) if is_matrix else ((), None)
+    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
     return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family)
 
 

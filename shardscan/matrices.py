@@ -17,6 +17,9 @@ from shardscan.shards.address import Tensor
 
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"
 MOST_EXPERTS = 1 << 12  # of one layer; a header that claims more has something else in mind
+# what reads the residual stream has as many columns as it is wide, what writes to it as many rows
+READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
+WRITES = frozenset({"o_proj", "down_proj"})
 Sizes = Mapping[str, int | None]
 
 
@@ -52,10 +55,24 @@ class Matrix:
         return self.heads.axis if not self.turned else {"out": "in", "in": "out"}[self.heads.axis]
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What other tensors tell of one: the width of the residual stream, by the embedding, and of q, by o_proj."""
+
+    width: int | None
+    queries: int | None
+
+
 def matrices(
-    tensor: Tensor, role: str, expert: int | None, rule: Rule | None, family: str, sizes: Sizes, queries: int | None
+    tensor: Tensor,
+    role: str,
+    expert: int | None,
+    rule: Rule | None,
+    family: str,
+    sizes: Sizes,
+    beside: Neighbours,
 ) -> tuple[tuple[Matrix, ...], str | None]:
-    """The matrices of a weight of two axes or more, and what is odd about them; `queries` as `axes.parts` has them."""
+    """The matrices of a weight of two axes or more, and what is odd about them."""
     shape, axes = tensor.shape, rule.axes if rule else None
     experts = _experts(shape, sizes) if axes and axes.stacked else None
     if axes and axes.stacked and experts is None:
@@ -66,8 +83,10 @@ def matrices(
         return (_all_of(tensor, role, expert, bool(rule and rule.transposed)),), None
     down, across = math.prod(shape[:-1]) // (experts or 1), shape[-1]
     rows = across if rule.transposed else down
+    if _is_turned(role, rows, down if rule.transposed else across, beside.width):
+        return (_all_of(tensor, role, expert, False),), f"stored the other way round than family {family} has it"
     try:
-        found, reason = parts(axes, dict(rule.parts), rows, sizes, queries), None
+        found, reason = parts(axes, dict(rule.parts), rows, sizes, beside.queries), None
     except Indivisible as error:
         found, reason = [Part(None, Run.of(0, rows), None, None)], f"{rows} rows, which in family {family} {error}"
     divided = [
@@ -75,6 +94,13 @@ def matrices(
     ]
     made = _cut(tensor, role, expert, rule.transposed, experts, (down, across), found, [heads for heads, _ in divided])
     return tuple(made), next((odd for odd in (reason, *(odd for _, odd in divided)) if odd), None)
+
+
+def _is_turned(role: str, rows: int, cols: int, width: int | None) -> bool:
+    """Whether a weight would read or write the residual stream only if it were turned."""
+    if role in READS:
+        return cols != width and rows == width
+    return role in WRITES and rows != width and cols == width
 
 
 def fits(rule: Rule, shape: tuple[int, ...], sizes: Sizes) -> bool:

@@ -481,3 +481,20 @@ def test_what_a_section_leaves_out_is_what_its_model_type_has() -> None:
 def test_a_tensor_named_like_a_rule_is_other() -> None:
     name = "model.layers.{layer}.self_attn.q_proj.weight"
     assert placed({name: ("F32", (32, 32))})[name].place.role == "other"
+
+
+def test_a_stack_that_is_stored_the_other_way_round_than_its_family_has_it_is_not_divided() -> None:
+    """Qwen3-VL's stacks as its hub files have them, without the config that tells."""
+    layer = "model.language_model.layers.0"
+    tensors: dict[str, Facts] = {
+        "model.language_model.embed_tokens.weight": ("BF16", (128, 64)),
+        f"{layer}.mlp.gate.weight": ("BF16", (4, 64)),
+        f"{layer}.mlp.experts.gate_up_proj": ("BF16", (4, 64, 48)),
+        f"{layer}.mlp.experts.down_proj": ("BF16", (4, 24, 64)),
+    }
+    found = placed(tensors, None)
+    for name in ("gate_up_proj", "down_proj"):
+        p = found[f"{layer}.mlp.experts.{name}"]
+        assert [m.kind for m in p.matrices] == ["folded"]
+        assert p.reason is not None
+        assert p.reason.startswith("stored the other way round than family")
