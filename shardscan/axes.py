@@ -55,6 +55,8 @@ class Axes:
         if not found:
             raise ValueError('write rows and columns, such as "(heads d) m"')
         rows, cols = (tuple(axis.strip("()").split()) for axis in found.group(2, 3))
+        if EXPERTS in (*rows, *cols):
+            raise ValueError("experts come first, before rows and columns")
         if PARTS in cols or rows.count(PARTS) > 1:
             raise ValueError("parts divide the rows, once")
         if not all(map(_is_axis, (rows, cols))):
@@ -76,8 +78,10 @@ def _is_axis(words: tuple[str, ...]) -> bool:
     told = [word for word in words if word != PARTS]
     if not COUNTS & set(told):
         return len(told) == 1 or (not told and PARTS in words)
-    is_last = words[-1] == told[-1]  # a count alone needs parts for a length
-    return told[0] in COUNTS and ((len(told) == 1 and not is_last) or (len(told) == 2 and told[1] not in COUNTS | FREE))
+    is_last = words[-1] == told[-1]  # a count alone needs parts for a length, a length ends its head
+    return told[0] in COUNTS and (
+        (len(told) == 1 and not is_last) or (len(told) == 2 and is_last and told[1] not in {*COUNTS, *FREE, ONE})
+    )
 
 
 @dataclass(frozen=True, slots=True)

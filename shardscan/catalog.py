@@ -100,8 +100,9 @@ def _copy(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
     for table in _tables(connection):
         columns = f"INSERT INTO {table} BY NAME SELECT * FROM old.{table}"
         _run(connection, f"{columns} WHERE model = $model", {"model": model})
-    said = {"model": model, "config": rows.config(held), "source": held.facts["source"]}
-    _run(connection, "UPDATE models SET config = $config, source = $source WHERE model = $model", said)
+    said = rows.said(held)
+    changes = ", ".join(f"{column} = ${column}" for column in said)
+    _run(connection, f"UPDATE models SET {changes} WHERE model = $model", {**said, "model": model})
 
 
 def _load(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
@@ -136,9 +137,7 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [name for (name,) in _run(connection, query)]
 
 
-def _run(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, str | None] | None = None
-) -> list[Any]:
+def _run(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
     """Execute and fetch: until its result is fetched, DuckDB 2 may not have done a statement."""
     return connection.execute(sql, parameters).fetchall()
 

@@ -228,8 +228,8 @@ def channels(prepared: Prepared, folder: Path) -> str:
     """Which channels this store's catalog would have: as is asked, as an earlier run said, or by their number."""
     from shardscan import resume
 
-    scan = resume.before(prepared.checkpoint, prepared.anatomy, folder) if prepared.channels is None else None
-    return kept_channels(prepared.channels or (commits.channels(scan) if scan else None), prepared.plan.channels)
+    chosen = prepared.channels or resume.channels(prepared.checkpoint, prepared.anatomy, folder)
+    return kept_channels(chosen, prepared.plan.channels)
 
 
 def rebuild(folder: Path, *, everything: bool = True) -> Path:

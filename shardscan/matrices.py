@@ -83,7 +83,7 @@ def matrices(
         return (_all_of(tensor, role, expert, bool(rule and rule.transposed)),), None
     down, across = math.prod(shape[:-1]) // (experts or 1), shape[-1]
     rows = across if rule.transposed else down
-    if _is_turned(role, rows, down if rule.transposed else across, beside.width):
+    if _is_turned(role, rows, down if rule.transposed else across, beside.width, sizes.get("hidden_size")):
         return (_all_of(tensor, role, expert, False),), f"stored the other way round than family {family} has it"
     try:
         found, reason = parts(axes, dict(rule.parts), rows, sizes, beside.queries), None
@@ -96,11 +96,13 @@ def matrices(
     return tuple(made), next((odd for odd in (reason, *(odd for _, odd in divided)) if odd), None)
 
 
-def _is_turned(role: str, rows: int, cols: int, width: int | None) -> bool:
-    """Whether a weight would read or write the residual stream only if it were turned."""
-    if role in READS:
-        return cols != width and rows == width
-    return role in WRITES and rows != width and cols == width
+def _is_turned(role: str, rows: int, cols: int, width: int | None, stated: int | None) -> bool:
+    """Whether a weight would read or write the residual stream only if it were turned.
+
+    The embedding has its width, but for models that widen it: `stated` is what the config says.
+    """
+    own, other = (cols, rows) if role in READS else (rows, cols)
+    return role in READS | WRITES and own not in (width, stated) and other == width
 
 
 def fits(rule: Rule, shape: tuple[int, ...], sizes: Sizes) -> bool:

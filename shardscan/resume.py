@@ -34,7 +34,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
             commits.record_witness(scan, seen)
-            store.refresh(scan, checkpoint)
+            store.refresh(scan, checkpoint, anatomy)
             return scan
     rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
@@ -43,8 +43,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
     scan = Scan(folder, f"{base}-{number}")
     store.create(scan, checkpoint, sample, anatomy, plan)
     commits.begin(scan, [rival.id for rival in rivals])
-    chosen = next((choice for rival in rivals if (choice := commits.channels(rival))), None)
-    if chosen:
+    if chosen := _chosen(rivals):
         commits.record_channels(scan, chosen)
     commits.record_witness(scan, seen)
     return scan
@@ -64,6 +63,18 @@ def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | Non
     """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
     generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
     return generations[-1] if generations else None
+
+
+def channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | None:
+    """Which channels somebody chose for this model in a store, in this scan or one that it takes the place of."""
+    scan = before(checkpoint, anatomy, folder)
+    if scan:
+        return commits.channels(scan)
+    return _chosen([s for s in commits.begun(folder) if store.attributes(s)["model"] == checkpoint.name])
+
+
+def _chosen(scans: list[Scan]) -> str | None:
+    return next((choice for scan in scans if (choice := commits.channels(scan))), None)
 
 
 def _generations(found: list[Scan], base: str) -> list[Scan]:

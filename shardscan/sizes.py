@@ -20,15 +20,21 @@ def sizes_of(
     """
     places = _places(family, config, beside)
     found: dict[str, int | None] = dict.fromkeys(CONFIG_WORDS)
-    said = set()
-    for word, keys in {**family.config, **family.of_component.get(component or "", {})}.items():
+    keys_of = {**family.config, **family.of_component.get(component or "", {})}
+    for word, keys in keys_of.items():
         numbers = [number for key in keys for where in places if (number := _sum(where, key)) is not None]
-        said |= {word} if any(_is_there(where, key) for key in keys for where in places) else set()
         found[word] = next((n for n in numbers if 0 < n < 2**31), None)
     for word, number in _defaults(family, places).items():
-        found[word] = number if word not in said else found[word]
-    hidden, heads, kv_heads = found["hidden_size"], found["heads"], found["kv_heads"]
-    if found["head_dim"] is None and "head_dim" not in said and hidden and heads and hidden % heads == 0:
+        # by its own key: others stand for it only where the code of a model says so, and null is such a word
+        if not any(_says(where, key) for key in keys_of.get(word, ())[:1] for where in places):
+            found[word] = number
+    heads, shared = found["heads"], set(keys_of.get("kv_heads", ())) & set(keys_of.get("heads", ()))
+    kv_heads = found["kv_heads"] = found["kv_heads"] or (heads if shared else None)
+    hidden, odd = (
+        found["hidden_size"],
+        any(_is_odd(where, key) for key in keys_of.get("head_dim", ()) for where in places),
+    )
+    if found["head_dim"] is None and not odd and hidden and heads and hidden % heads == 0:
         found["head_dim"] = hidden // heads
     found["d"] = found["head_dim"]
     found["queries"] = heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None
@@ -51,8 +57,17 @@ def _places(family: Family, config: Config, beside: bool) -> list[Config]:
     return sections if beside and family.sections else [*sections, config]
 
 
-def _is_there(config: Config, key: str) -> bool:
-    return all(_at(config, word.strip()) is not None for word in key.split("+"))
+def _says(config: Config, key: str) -> bool:
+    """Whether a key is there, even if it is null."""
+    path, _, last = key.rpartition(".")
+    where = _at(config, path) if path else config
+    return isinstance(where, dict) and last in where
+
+
+def _is_odd(config: Config, key: str) -> bool:
+    """Whether something stands under a key, or any of those in a sum, that is no size."""
+    found = [_at(config, word.strip()) for word in key.split("+")]
+    return None not in found and not (all(type(n) is int for n in found) and sum(found) > 0)
 
 
 def _sum(config: Config, key: str) -> int | None:

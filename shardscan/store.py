@@ -87,11 +87,11 @@ def attributes(scan: Scan) -> Mapping[str, Any]:
         ) from error
 
 
-def refresh(scan: Scan, checkpoint: Checkpoint) -> None:
-    """Keep what a checkpoint says of itself now, where it is the same to a scan: its config, its notes, its path."""
+def refresh(scan: Scan, checkpoint: Checkpoint, anatomy: Anatomy) -> None:
+    """Keep what a checkpoint says of itself now, where it is the same to a scan: config, notes, path, family's name."""
     root = zarr.open_group(scan.arrays, mode="r+", zarr_format=3)
     facts = dict(_facts(root))
-    said = _said(checkpoint)
+    said = _said(checkpoint, anatomy)
     if any(facts[name] != value for name, value in said.items()):
         root.attrs["shardscan"] = {**facts, **said}
 
@@ -164,17 +164,16 @@ def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan
         "model": checkpoint.name,
         "format": checkpoint.format,
         "probe": probe,
-        **_said(checkpoint),
-        "family": anatomy.family,
+        **_said(checkpoint, anatomy),
         "sizes": dict(anatomy.sizes),
         "files": [{k: v for k, v in asdict(f).items() if k != "path"} for f in checkpoint.files],
         "groups": [group.folder for group in plan.groups],
     }
 
 
-def _said(checkpoint: Checkpoint) -> dict[str, Any]:
+def _said(checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, Any]:
     config = None if checkpoint.config is None else dict(checkpoint.config)
-    return {"source": checkpoint.path, "config": config, "notes": list(checkpoint.notes)}
+    return {"source": checkpoint.path, "config": config, "notes": list(checkpoint.notes), "family": anatomy.family}
 
 
 def _create_group(root: zarr.Group, group: Group) -> None:

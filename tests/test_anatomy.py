@@ -498,3 +498,48 @@ def test_a_stack_that_is_stored_the_other_way_round_than_its_family_has_it_is_no
         assert [m.kind for m in p.matrices] == ["folded"]
         assert p.reason is not None
         assert p.reason.startswith("stored the other way round than family")
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"model_type": "mistral", "hidden_size": 6144, "num_attention_heads": 48}, (48, 8, 128)),
+        (
+            {"model_type": "mistral", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": None},
+            (4, 4, 16),
+        ),
+        ({"model_type": "llama"}, (32, 32, 128)),
+        ({"model_type": "llama", "hidden_size": 5120, "num_attention_heads": 40}, (40, 40, 128)),
+        (
+            {"model_type": "gemma2", "hidden_size": 2304, "num_attention_heads": 8, "num_key_value_heads": 4},
+            (8, 4, 256),
+        ),
+        ({"model_type": "qwen3", "head_dim": None, "hidden_size": 64, "num_attention_heads": 4}, (4, 32, 16)),
+    ],
+)
+def test_defaults_of_a_model_type_fill_what_is_not_said(
+    section: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    config = {"architectures": ["LlavaForConditionalGeneration"], "text_config": section}
+    sizes = place(checkpoint({f"{Q}.weight": ("F32", (32, 32))}, config)).sizes
+    assert (sizes["heads"], sizes["kv_heads"], sizes["head_dim"]) == expected
+
+
+def test_a_model_whose_embedding_is_narrower_is_not_taken_for_turned() -> None:
+    """OPT-350M, pruned to as many columns as its embedding has."""
+    config = {"architectures": ["OPTForCausalLM"], "hidden_size": 64, "num_attention_heads": 8}
+    layer = "model.decoder.layers.0.self_attn"
+    found = placed(
+        {
+            "model.decoder.embed_tokens.weight": ("F32", (100, 32)),
+            f"{layer}.q_proj.weight": ("F32", (32, 64)),
+            f"{layer}.out_proj.weight": ("F32", (64, 32)),
+        },
+        config,
+    )
+    fewer = "4 heads where config.json says 8"
+    assert [(m.heads and m.heads.count, p.reason) for p in found.values() for m in p.matrices] == [
+        (None, None),
+        (4, fewer),
+        (4, fewer),
+    ]

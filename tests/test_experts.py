@@ -130,6 +130,8 @@ def test_the_choice_goes_over_to_a_scan_that_takes_the_place_of_another(tmp_path
     shardscan.ingest(folder, store, channels="none")
     config = json.loads((folder / "config.json").read_text()) | {"num_attention_heads": 2}
     (folder / "config.json").write_text(json.dumps(config))
+    command = ["ingest", str(folder), "--store", str(store), "--dry-run", "--format", "json"]
+    assert json.loads(CliRunner().invoke(main, command).stdout)[0]["channels"] == "none"
     assert shardscan.ingest(folder, store).tasks > 0
     assert counted(store) == ("none", 0, 0)
 

@@ -1,6 +1,7 @@
 """Families are data: every file parses, names only what can be matched, and is refused in a sentence where wrong."""
 
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,12 @@ def test_a_family_is_what_its_file_says() -> None:
         ('"(heads d) m"', '"(heads m) m"', "are no axes: an axis is one word"),
         ('"(heads d) m"', '"heads m"', "are no axes: an axis is one word"),
         ('"(heads d) m"', '"( ) m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"(heads d parts) m", parts = ["q_proj"]', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"(heads 1) m"', "are no axes: an axis is one word"),
+        ('"(heads d) m"', '"experts m"', "are no axes: experts come first"),
+        ('"(heads d) m"', '"(heads parts) m", parts = ["q_proj"]', "the parts of a head need lengths"),
+        ('"(heads d) m"', '"(parts d) (heads d)", parts = { q = "heads" }', "heads divide the rows or the columns"),
+        ('"(heads d) m"', '"(heads d) m", when_fits = true', "when_fits needs axes whose every word is a size"),
         ('"(heads d) m"', '"(heads x) m"', "'x' is no size; say under .config. which keys hold it"),
         ('"embed_tokens"', '"Embed tokens"', "'Embed tokens' is not a name of"),
         ('"embed_tokens"', '"../../etc"', "is not a name of"),
@@ -137,3 +144,13 @@ def test_defaults_are_those_of_the_models_own_code() -> None:
         for kind, sizes in family.defaults.items():
             config = transformers.AutoConfig.for_model(kind)
             assert {word: getattr(config, keys.get(word, word)) for word in sizes} == sizes, kind
+
+
+def test_a_family_that_extends_a_wrong_one_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for number, wrong in enumerate(("", "component = 3", "component = [{}]", "config = [1]")):
+        (tmp_path / f"{number}").mkdir()
+        head = "architectures = []\n[config]\n" if "config" not in wrong else "architectures = []\n"
+        (tmp_path / f"{number}" / "base.toml").write_text(f'name = "base"\n{wrong}\n{head}')
+        (tmp_path / f"{number}" / "a.toml").write_text('name = "a"\nextends = "base"\narchitectures = ["A"]')
+        with pytest.raises(FamilyError):
+            families([tmp_path / f"{number}"])

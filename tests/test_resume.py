@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,16 @@ def test_a_dry_run_counts_what_is_left(tmp_path: Path) -> None:
     assert flow.remaining(prepared, tmp_path / "scans").tasks == ()
     shutil.rmtree(tmp_path / "scans")
     assert len(flow.remaining(prepared, tmp_path / "scans").tasks) == 16
+
+
+def test_what_a_config_says_beside_sizes_is_taken_up_without_another_scan(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans")
+    config = json.loads((model / "config.json").read_text())
+    config |= {"tie_word_embeddings": True, "architectures": ["MistralForCausalLM"]}
+    (model / "config.json").write_text(json.dumps(config))
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
+    said = "select architecture, family, tied_embeddings, config ->> 'tie_word_embeddings' from models"
+    assert query(tmp_path / "scans", said) == [("MistralForCausalLM", "llama", True, "true")]
+    flow.rebuild(tmp_path / "scans")
+    assert query(tmp_path / "scans", said) == [("MistralForCausalLM", "llama", True, "true")]

@@ -207,14 +207,18 @@ def _table(text: str, source: str) -> dict[str, Any]:
 def _extended(data: dict[str, Any], bases: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A family's table with what it does not say itself taken from the one that it extends."""
     if "extends" not in data:
+        check(data, source)
         return data
     name = data["extends"]
     if not isinstance(name, str) or name not in bases:
         raise refuse(source, f"there is no family {shown(str(name))} to extend")
     check({"architectures": [], "config": {}, "component": [], **data}, source)
     # without itself: a family of ours may be extended by one that takes its place, and no circle closes
-    base = _extended(bases[name], {other: table for other, table in bases.items() if other != name}, source)
+    others = {other: table for other, table in bases.items() if other != name}
+    base = _extended(bases[name], others, f"{source}: {name}, which it extends")
     own = {component["name"]: component for component in data.get("component", ())}
+    if len(own) < len(data.get("component", ())):
+        raise refuse(source, "one component stands there twice")
     joined = [_joined(component, own.pop(component["name"], {})) for component in base["component"]]
     return {
         **{key: base[key] for key in ("sections", "defaults") if key in base},
@@ -256,6 +260,12 @@ def _rule(component: str, value: str | Mapping[str, Any], where: str) -> Rule:
     axes = _axes(fields, where)
     if (PARTS in axes.rows if axes else False) is not bool(parts):
         raise refuse(where, "parts and the word parts in axes go together")
+    if axes and PARTS in axes.rows[-1:] and COUNTS & set(axes.rows) and not all(length for _, length in parts):
+        raise refuse(where, "the parts of a head need lengths")
+    if axes and COUNTS & set(axes.cols) and any(COUNTS & set(length.split()) for _, length in parts):
+        raise refuse(where, "heads divide the rows or the columns")
+    if fields.get("when_fits") and (axes is None or FREE & {*axes.rows, *axes.cols} or any(n for _, n in parts)):
+        raise refuse(where, "when_fits needs axes whose every word is a size, and parts of one length")
     check_heads(where, fields, where)
     return Rule(
         component,
@@ -281,7 +291,8 @@ def _axes(fields: Mapping[str, Any], where: str) -> Axes | None:
 
 def _check_words(family: Family) -> None:
     """Every size that axes or parts speak of has keys in the config."""
-    known = {*family.config, *DERIVED, *COUNTS, *FREE, ONE}
+    own = {word for config in family.of_component.values() for word in config}
+    known = {*family.config, *own, *DERIVED, *COUNTS, *FREE, ONE}
     for rule in (rule for rules in family.rules.values() for rule in rules):
         of_axes = rule.axes.words if rule.axes else set()
         words = {word for _, length in rule.parts for word in length.split()} | of_axes

@@ -4,6 +4,6 @@ NULL means not computed: a NaN never becomes a value.
 """
 
 from shardscan.rows.columns import Rows
-from shardscan.rows.scan import config, of_scan
+from shardscan.rows.scan import of_scan, said
 
-__all__ = ["Rows", "config", "of_scan"]
+__all__ = ["Rows", "of_scan", "said"]

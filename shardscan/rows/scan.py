@@ -26,6 +26,10 @@ from shardscan.tasks import FULL, HEADS
 COMPOSITE_ARRAYS = ("composites", "composites_facts")
 RUN_FACTS = ("options", "host", "versions")
 SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
+SAID = {
+    "source": pa.string(), "architecture": pa.string(), "family": pa.string(), "tied_embeddings": pa.bool_(),
+    "config": pa.string(),
+}  # fmt: skip
 PLACE = {"component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32()}
 
 
@@ -245,19 +249,13 @@ def _heads_of_channels(m: HeldMatrix, side: str, channel: np.ndarray) -> pa.Arra
 
 def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:
     facts = held.facts
-    said = facts["config"] or {}
-    tied = said.get("tie_word_embeddings")
     return "models", pa.table({
         "model": [held.model],
-        "source": [facts["source"]],
+        **{name: pa.array([value], SAID[name]) for name, value in said(held).items()},
         "format": [facts["format"]],
-        "architecture": pa.array([_first(said.get("architectures"))], pa.string()),
-        "family": pa.array([facts["family"]], pa.string()),
         "parameters": [sum(int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members)],
         "bytes": [sum(m.facts["tensor"]["nbytes"] for m in members)],
         **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
-        "tied_embeddings": pa.array([tied if isinstance(tied, bool) else None], pa.bool_()),
-        "config": pa.array([config(held)], pa.string()),
         "channels": [channels],
         "identity": [held.identity],
         "scan": [held.scan.id],
@@ -265,9 +263,18 @@ def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:
     })  # fmt: skip
 
 
-def config(held: Contents) -> str | None:
-    """The config.json of a model, as its row has it."""
-    return None if held.facts["config"] is None else json.dumps(held.facts["config"])
+def said(held: Contents) -> dict[str, Any]:
+    """What a checkpoint says of itself, by the columns of its row: a scan need not be done again for any of it."""
+    facts = held.facts
+    config = facts["config"] or {}
+    tied = config.get("tie_word_embeddings")
+    return {
+        "source": facts["source"],
+        "architecture": _first(config.get("architectures")),
+        "family": facts["family"],
+        "tied_embeddings": tied if isinstance(tied, bool) else None,
+        "config": None if facts["config"] is None else json.dumps(facts["config"]),
+    }
 
 
 def _first(values: Any) -> str | None:
