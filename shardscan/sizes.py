@@ -30,10 +30,8 @@ def sizes_of(
             found[word] = number
     heads, shared = found["heads"], set(keys_of.get("kv_heads", ())) & set(keys_of.get("heads", ()))
     kv_heads = found["kv_heads"] = found["kv_heads"] or (heads if shared else None)
-    hidden, odd = (
-        found["hidden_size"],
-        any(_is_odd(where, key) for key in keys_of.get("head_dim", ()) for where in places),
-    )
+    odd = any(_is_odd(where, key) for key in keys_of.get("head_dim", ()) for where in places)
+    hidden = found["hidden_size"]
     if found["head_dim"] is None and not odd and hidden and heads and hidden % heads == 0:
         found["head_dim"] = hidden // heads
     found["d"] = found["head_dim"]
