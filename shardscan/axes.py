@@ -63,8 +63,6 @@ class Axes:
             raise ValueError('an axis is one word, or the number of heads and then their length, such as "(heads d)"')
         if COUNTS & set(rows) and COUNTS & set(cols):
             raise ValueError("heads divide the rows or the columns")
-        if found[1] and COUNTS & {*rows, *cols}:
-            raise ValueError("experts have no heads of their own here")
         return cls(text, found[1] is not None, rows, cols)
 
     @property

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shardscan.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, parts
+from shardscan.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, parts
 from shardscan.families import Rule
 from shardscan.shards.address import Tensor
 
@@ -20,7 +20,6 @@ MOST_EXPERTS = 1 << 12  # of one layer; a header that claims more has something 
 # what reads the residual stream has as many columns as it is wide, what writes to it as many rows
 READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
 WRITES = frozenset({"o_proj", "down_proj"})
-Sizes = Mapping[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from shardscan.plan import Plan
 from shardscan.reduce.result import Result
 from shardscan.shards.address import Checkpoint
 from shardscan.tasks import (
-    EXPERTS_PER_TASK,
     FULL,
     HEADS,
     PRODUCT_OF,
@@ -45,6 +44,7 @@ from shardscan.tasks import (
     Task,
     Unit,
     runs,
+    slot_of,
     stack_folder,
 )
 
@@ -221,8 +221,9 @@ def _create_array(folder: zarr.Group, name: str, spec: Spec) -> None:
 def _true_sizes(group: Group) -> dict[str, np.ndarray]:
     """Rows and columns of each slot's matrix by folder, int64 (layer, expert, 2); 0 where there is none."""
     shape = (len(group.layers), len(group.experts), 2)
-    sizes = {folder: np.zeros(shape, np.int64) for folder in group.stacks}
+    sizes: dict[str, np.ndarray] = {}
     for folder, found in group.stacks.items():
+        sizes[folder] = np.zeros(shape, np.int64)
         for _, matrix, slot in found:
             sizes[folder][slot] = matrix.rows, matrix.cols
     for index, composite in enumerate(group.composites):
@@ -234,12 +235,9 @@ def _member_facts(p: Placed, slot: Slot) -> dict[str, Any]:
     """What the catalog needs of a tensor: its place, the slots of its tasks, and its matrices."""
     tensor = {name: getattr(p.tensor, name) for name in ("name", "dtype", "shape", "file", "nbytes")}
     found: list[dict[str, Any]] = []
-    for at, numbers in runs(p, slot):
-        for matrix in p.matrices[numbers.start : numbers.stop]:
-            beside = matrix.expert % EXPERTS_PER_TASK if p.is_stack and matrix.expert is not None else 0
-            facts = {name: getattr(matrix, name) for name in ("id", "kind", "role", "expert", "rows", "cols")}
-            heads = matrix.heads and asdict(matrix.heads)
-            found.append({**facts, "heads": heads, "slot": (at[0], at[1] + beside)})
+    for matrix in p.matrices:
+        facts = {name: getattr(matrix, name) for name in ("id", "kind", "role", "expert", "rows", "cols")}
+        found.append({**facts, "heads": matrix.heads and asdict(matrix.heads), "slot": slot_of(p, slot, matrix)})
     slots = [at for at, _ in runs(p, slot)]
     facts_of_tensor = {"canonical_name": p.canonical_name, "place": asdict(p.place), "reason": p.reason}
     return {"tensor": tensor, **facts_of_tensor, "slots": slots, "matrices": found}

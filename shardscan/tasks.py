@@ -85,9 +85,7 @@ class Unit:
 
     def slot_of(self, matrix: Matrix) -> Slot:
         """Where one of its matrices is stacked."""
-        first = self.matrices[0].expert
-        beside = matrix.expert - first if matrix.expert is not None and first is not None else 0
-        return self.slot[0], self.slot[1] + beside
+        return slot_of(self.placed, self.slot, matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +109,10 @@ class Group:
     def stacks(self) -> Mapping[str, list[tuple[Placed, Matrix, Slot]]]:
         """Its matrices by the folder they are stacked in: the group's own, or one for each part of fused tensors."""
         found: dict[str, list[tuple[Placed, Matrix, Slot]]] = {}
-        for p, (layer, expert) in self.members:
+        for p, slot in self.members:
             for matrix in p.matrices:
-                slot = layer, matrix.expert if p.is_stack and matrix.expert is not None else expert
-                found.setdefault(stack_folder(self.folder, self.role, matrix.role), []).append((p, matrix, slot))
+                where = stack_folder(self.folder, self.role, matrix.role)
+                found.setdefault(where, []).append((p, matrix, slot_of(p, slot, matrix)))
         return found
 
 
@@ -155,6 +153,11 @@ def runs(p: Placed, slot: Slot) -> Iterator[tuple[Slot, range]]:
     for first in range(0, len(p.matrices) // each, EXPERTS_PER_TASK):
         last = min(first + EXPERTS_PER_TASK, len(p.matrices) // each)
         yield (slot[0], first), range(first * each, last * each)
+
+
+def slot_of(p: Placed, slot: Slot, matrix: Matrix) -> Slot:
+    """Where a matrix is stacked: at the slot of its tensor, of a stack at the number of its expert."""
+    return (slot[0], matrix.expert) if p.is_stack and matrix.expert is not None else slot
 
 
 def task_name(folder: str, layer: int | None, slot: tuple[int, int]) -> str:

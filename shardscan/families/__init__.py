@@ -20,7 +20,7 @@ from typing import Any
 
 from shardscan.axes import COUNTS, FREE, ONE, PARTS, Axes
 from shardscan.errors import FamilyError, shown
-from shardscan.families.schema import EXPERT, LAYER, WORD, check, check_heads, refuse
+from shardscan.families.schema import EXPERT, LAYER, WORD, check, refuse
 
 # ASCII and short: a stranger's name may hold any digits, and a layer is an int32
 NUMBER = re.compile(r"(?<![^.])[0-9]{1,6}(?![^.])")
@@ -258,15 +258,8 @@ def _rule(component: str, value: str | Mapping[str, Any], where: str) -> Rule:
     lengths = fields.get("parts", {})
     parts = tuple((dict.fromkeys(lengths, "") if isinstance(lengths, list) else lengths).items())
     axes = _axes(fields, where)
-    if (PARTS in axes.rows if axes else False) is not bool(parts):
-        raise refuse(where, "parts and the word parts in axes go together")
-    if axes and PARTS in axes.rows[-1:] and COUNTS & set(axes.rows) and not all(length for _, length in parts):
-        raise refuse(where, "the parts of a head need lengths")
-    if axes and COUNTS & set(axes.cols) and any(COUNTS & set(length.split()) for _, length in parts):
-        raise refuse(where, "heads divide the rows or the columns")
-    if fields.get("when_fits") and (axes is None or FREE & {*axes.rows, *axes.cols} or any(n for _, n in parts)):
-        raise refuse(where, "when_fits needs axes whose every word is a size, and parts of one length")
-    check_heads(where, fields, where)
+    if wrong := _contradiction(axes, parts, EXPERT in where, fields.get("when_fits", False)):
+        raise refuse(where, wrong)
     return Rule(
         component,
         fields["role"],
@@ -278,6 +271,27 @@ def _rule(component: str, value: str | Mapping[str, Any], where: str) -> Rule:
         fields.get("when_fits", False),
         where,
     )
+
+
+def _contradiction(
+    axes: Axes | None, parts: tuple[tuple[str, str], ...], of_expert: bool, when_fits: bool
+) -> str | None:
+    """What of a rule cannot be meant together."""
+    lengths = {word for _, length in parts for word in length.split()}
+    if (axes is not None and PARTS in axes.rows) is not bool(parts):
+        return "parts and the word parts in axes go together"
+    if axes is None:
+        return "when_fits needs axes" if when_fits else None
+    rows, cols = set(axes.rows), set(axes.cols)
+    if (axes.stacked or of_expert) and (COUNTS & (rows | cols) or {*COUNTS, ONE} & lengths):
+        return "experts have no heads of their own here"
+    if axes.rows[-1] == PARTS and COUNTS & rows and not all(length for _, length in parts):
+        return "the parts of a head need lengths"
+    if COUNTS & cols and COUNTS & lengths:
+        return "heads divide the rows or the columns"
+    if when_fits and (FREE & (rows | cols) or lengths):
+        return "when_fits needs axes whose every word is a size, and parts of one length"
+    return None
 
 
 def _axes(fields: Mapping[str, Any], where: str) -> Axes | None:

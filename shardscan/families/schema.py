@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from shardscan.axes import COUNTS, ONE
 from shardscan.errors import FamilyError, shown
 
 WORD = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -27,7 +26,7 @@ def refuse(where: str, what: str) -> FamilyError:
     return FamilyError(f"{where}: {what}.")
 
 
-def _table(value: Any, where: str, *, required: set[str] = set(), **keys: Check) -> None:  # noqa: B006 - not changed
+def _table(value: Any, where: str, *, required: Set[str] = frozenset(), **keys: Check) -> None:
     if not isinstance(value, dict):
         raise refuse(where, f"{shown(str(value))} stands where a table should")
     missing = next((key for key in sorted(required) if key not in value), None)
@@ -116,16 +115,6 @@ def _rule(value: Any, where: str) -> None:
         _list(lambda found, at: _table(found, at, required={"role"}, **RULE))(value, where)
     else:
         _table(value, where, required={"role"}, **RULE)
-
-
-def check_heads(name: str, rule: Mapping[str, Any], where: str) -> None:
-    """Refuse heads of experts, which have no place in the store."""
-    parts = rule.get("parts", {})
-    words = {word for length in (parts.values() if isinstance(parts, dict) else ()) for word in length.split()}
-    axes = str(rule.get("axes", ""))
-    of_expert = EXPERT in name or axes.startswith("experts ")
-    if of_expert and (COUNTS & (words | set(re.findall(r"\w+", axes))) or ONE in words):
-        raise refuse(where, "experts have no heads of their own here")
 
 
 RULE: Mapping[str, Check] = {
