@@ -17,7 +17,7 @@ import duckdb
 import pyarrow.compute as pc
 
 from shardscan import commits, rows, sqlfiles, store
-from shardscan.commits import CATALOG, Scan
+from shardscan.commits import CATALOG, PARTIAL, Scan
 from shardscan.contents import Contents, contents
 from shardscan.errors import StoreError, StoreNotFound, shown
 
@@ -37,21 +37,29 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
         raise StoreNotFound(
             f"{folder} is not a store: there is nothing to build a catalog from; run shardscan ingest first."
         )
-    target, building = folder / CATALOG, folder / f"{CATALOG}.{os.getpid()}.partial"
+    target = folder / CATALOG
+    try:
+        _build(folder, target, None if rebuild or not target.exists() else target)
+    except duckdb.IOException as error:
+        raise commits.unwritable(folder, error) from error
+    except duckdb.Error as error:
+        raise StoreError(f"the catalog of {folder} could not be built: {error}") from error
+    return target
+
+
+def _build(folder: Path, target: Path, old: Path | None) -> None:
+    building = folder / f"{CATALOG}.{os.getpid()}{PARTIAL}"
     building.unlink(missing_ok=True)
     try:
         # one thread writes the smallest file, and as fast as two: rows come in no faster
         with duckdb.connect(building, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
             for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
                 _run(connection, script)
-            _fill(connection, store.current(folder), None if rebuild or not target.exists() else target)
+            _fill(connection, store.current(folder), old)
         building.replace(target)
-    except duckdb.Error as error:
-        raise StoreError(f"the catalog of {folder} could not be built: {error}") from error
     finally:
         building.unlink(missing_ok=True)
         Path(f"{building}.wal").unlink(missing_ok=True)
-    return target
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Path | None) -> None:
@@ -68,8 +76,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Pat
             _load(connection, held)
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(
-                f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): remove {scan.commits} and "
-                "ingest its checkpoint again; until then the last catalog answers."
+                f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): ingest its checkpoint again, "
+                "which makes what is damaged anew; until then the last catalog answers."
             ) from error
     _run(connection, "COMMIT")
 

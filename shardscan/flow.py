@@ -46,7 +46,8 @@ class Prepared:
     """A checkpoint with every tensor placed, what a scan of it is to produce, and what that may take.
 
     `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell;
-    `channels` is what the catalog is to have of them, None for what `contents.kept` decides.
+    `channels` is what the catalog is to have of them, None for what `contents.kept` decides; `max_bytes` is the most
+    that a run may read, None for any number.
     """
 
     checkpoint: Checkpoint
@@ -57,6 +58,7 @@ class Prepared:
     solver: Solver
     blas_threads: int
     channels: str | None
+    max_bytes: int | None
 
     @cached_property
     def plan(self) -> Plan:
@@ -72,9 +74,17 @@ class Prepared:
         return self.solver.device
 
     def budget(self, todo: Plan) -> Budget:
-        """What a plan takes, with as many workers as there is room for. OptionError where not even one fits."""
+        """What a plan takes, with as many workers as there is room for.
+
+        OptionError where not even one fits, and where the plan would read more than it may.
+        """
         from shardscan.kernels import cpu
 
+        if self.max_bytes is not None and todo.bytes_to_read > self.max_bytes:
+            raise OptionError(
+                f"this scan would read {_mb(todo.bytes_to_read)} and may read {_mb(self.max_bytes)}: allow more with "
+                "--max-bytes."
+            )
         compiles = not cpu.compiled()
         planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, compiles, self.room)
         if self.room is not None and planned.peak > self.room:
@@ -97,6 +107,8 @@ def prepare(
     memory_limit: int | None = None,
     device: str = "cpu",
     channels: str | None = None,
+    io: str = "auto",
+    max_bytes: int | None = None,
 ) -> Prepared:
     """Open and place: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if channels is not None and channels not in CHANNELS:
@@ -105,11 +117,11 @@ def prepare(
         raise OptionError(f"{workers} workers do no work: take at least 1.")
     room = _room(memory_limit)
     solver = Solver(exact, devices.chosen(device))
-    checkpoint = shards.open(path, name=name)
+    checkpoint = shards.open(path, name=name, io=io)
     placed = anatomy.place(checkpoint, families.families(family_files))
     products, processors = _products(spectra), environment.processors()
     threads = blas_threads or processors
-    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels)
+    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels, max_bytes)
 
 
 def _room(limit: int | None) -> int | None:
@@ -150,6 +162,8 @@ def ingest(
     memory_limit: int | None = None,
     device: str = "cpu",
     channels: str | None = None,
+    io: str = "auto",
+    max_bytes: int | None = None,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -164,9 +178,13 @@ def ingest(
     all were more than 20 million.
     `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
     OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
-    that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is called with
-    the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single tensor
-    that fails is in the summary's `failures` and in `tensors.status`, a spectrum in the former and in `spectra.reason`.
+    that can be used, else the CPU; OptionError where the one that is named cannot be used. `io` is how shards are read:
+    'mmap' maps what the page cache holds, 'read' maps nothing, so that a shard that is cut short meanwhile costs its
+    tensors and not the process, 'auto' is the former for local disks and the latter for a network's. `max_bytes` is the
+    most that may be read; OptionError where it would be more. `progress` is called with the bytes reduced so far and
+    the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last StoreWriteError where the disk
+    is full or fails; a single tensor that fails is in the summary's `failures` and in `tensors.status`, a spectrum in
+    the former and in `spectra.reason`.
     """
     prepared = prepare(
         path,
@@ -179,6 +197,8 @@ def ingest(
         memory_limit=memory_limit,
         device=device,
         channels=channels,
+        io=io,
+        max_bytes=max_bytes,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 

@@ -33,6 +33,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
             rivals = [rival for rival in found if rival.id in commits.replaces(scan)]
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
+            commits.sweep(scan)
             commits.record_witness(scan, seen)
             store.refresh(scan, checkpoint, anatomy)
             return scan
@@ -50,10 +51,13 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
 
 
 def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
-    """Tasks and products that need not be done again: commits without a failure, and as exact as is asked."""
+    """Tasks and products that need not be done again: commits without a failure, and as exact as is asked.
+
+    Their files are read: what a disk has lost or changed since is done again.
+    """
     return {
         key
-        for key, record in commits.committed(scan).items()
+        for key, record in commits.committed(scan, to_the_bit=True).items()
         if all(verdict["status"] != "failed" for verdict in record["tensors"].values())
         and not (exact and record["options"].get("exact") is False)
     }

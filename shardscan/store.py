@@ -166,7 +166,7 @@ def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan
         "probe": probe,
         **_said(checkpoint, anatomy),
         "sizes": dict(anatomy.sizes),
-        "files": [{k: v for k, v in asdict(f).items() if k != "path"} for f in checkpoint.files],
+        "files": [{k: v for k, v in asdict(f).items() if k not in ("path", "seen")} for f in checkpoint.files],
         "groups": [group.folder for group in plan.groups],
     }
 
@@ -285,8 +285,7 @@ def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) ->
     array[(layer, slice(start, stop)) if stacked > 1 else layer] = padded if stacked > 1 else padded[0]
     key = (layer, start // run) if stacked > 1 else (layer,)
     file = array.metadata.encode_chunk_key((*key, *(0,) * values.ndim))
-    written = (scan.arrays / path / file).read_bytes()
-    return {f"{path}/{file}": (len(written), xxhash.xxh3_64_hexdigest(written))}
+    return {f"{path}/{file}": commits.stamp(scan.arrays / path / file)}
 
 
 @lru_cache(maxsize=1024)

@@ -8,24 +8,27 @@ is legal and odd is in `Checkpoint.notes`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
+from shardscan.shards.disks import mapping
 from shardscan.shards.folder import Listing, find, read_config
 from shardscan.shards.safetensors import Header, read_header, these_have
 
 __all__ = ["Checkpoint", "ShardFile", "Tensor", "Window", "open"]
 
 
-def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
+def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto") -> Checkpoint:
     """Every tensor of the checkpoint at `path`: a .safetensors file, an index.json, a folder, or a hub cache's folder.
 
-    `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. Raises
+    `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. `io` says
+    how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. Raises
     CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with its
     shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
     """
+    is_mapped = mapping(io)
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
     listing = find(os.fspath(path))
@@ -37,7 +40,7 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
     shards = tuple(_shard(listing.folder, file) for file in listing.shards)
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards)
-    tensors, unlisted = _tensors(listing, shards)
+    tensors, unlisted = _tensors(listing, shards, is_mapped)
     config, config_notes = read_config(listing)
     headers = (f"{shown(file.name)}: {note}" for file, header in shards for note in header.notes)
     return Checkpoint(
@@ -61,9 +64,8 @@ def _shard(folder: str, name: str) -> tuple[ShardFile, Header]:
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path)
-    file = ShardFile(
-        name, os.path.realpath(path), header.nbytes, header.header_nbytes, header.digest, len(header.tensors)
-    )
+    sizes = (header.nbytes, header.header_nbytes)
+    file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
     return file, header
 
 
@@ -83,13 +85,14 @@ def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[
 
 
 def _tensors(
-    listing: Listing, shards: tuple[tuple[ShardFile, Header], ...]
+    listing: Listing, shards: tuple[tuple[ShardFile, Header], ...], is_mapped: Callable[[int], bool]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Every tensor once, in the order of shards and headers, and notes on those that the index does not list."""
     tensors: dict[str, Tensor] = {}
     weight_map = listing.weight_map or {}
     unlisted, copies = [], []
     for file, header in shards:
+        where, mapped = (file.name, file.path), is_mapped(file.seen[0])
         for entry in header.tensors:
             if weight_map.get(entry.name, file.name) != file.name:
                 copies.append(entry.name)
@@ -102,10 +105,8 @@ def _tensors(
                 )
             if listing.weight_map is not None and entry.name not in weight_map:
                 unlisted.append(entry.name)
-            offset = header.header_nbytes + entry.begin
-            tensors[entry.name] = Tensor(
-                entry.name, entry.dtype, entry.shape, file.name, file.path, offset, entry.end - entry.begin
-            )
+            offset, nbytes = header.header_nbytes + entry.begin, entry.end - entry.begin
+            tensors[entry.name] = Tensor(entry.name, entry.dtype, entry.shape, *where, offset, nbytes, mapped)
     notes = (
         (unlisted, "no place in the index and counted all the same"),
         (copies, "a copy in a second shard, where the index does not want it: that one was left out"),
