@@ -184,10 +184,7 @@ def test_a_tensor_that_fails_is_named_and_the_exit_code_says_so(
 
     monkeypatch.setattr(flow, "prepare", prepare_then_shrink)
     done = run("ingest", "shrinking", "--store", "failing")
-    assert (done.exit_code, json.loads(done.stdout)["failed"]) == (
-        INCOMPLETE,
-        16,
-    )  # a file that was cut is not what it was
+    assert (done.exit_code, json.loads(done.stdout)["failed"]) == (INCOMPLETE, 16)  # all of the file
     assert re.search(r"^Failed: 'model\..*': .* is shorter than its header says: .*\.$", done.stderr, re.MULTILINE)
 
 

@@ -121,10 +121,8 @@ def test_a_shard_that_changes_during_the_scan_costs_its_own_tensors_and_nothing_
     monkeypatch.setattr(keep, "tensors", writing)
     done = shardscan.ingest(spread, tmp_path / "scans", workers=1, io="read")
     ((name, why),) = done.failures.items()
-    assert (name, any(said in why for said in (keep.CHANGED, "shorter than its header", "No such file"))) == (
-        "b.weight",
-        True,
-    )
+    assert name == "b.weight"
+    assert any(said in why for said in (keep.CHANGED, "shorter than its header says", "No such file"))
     found = query(tmp_path / "scans", "select tensor, status, mean is not null, reason from tensors order by tensor")
     assert found == [
         ("a.weight", "ok", True, None),
