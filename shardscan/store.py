@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import xxhash
 import zarr
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
 from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy, Placed
-from shardscan.commits import Scan
+from shardscan.commits import PARTIAL, Scan
 from shardscan.composites import Composite
 from shardscan.errors import StoreError
 from shardscan.layout import LABELS, Spec, specs
@@ -54,12 +56,18 @@ NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
-    """Make the arrays of a new scan, empty."""
+    """Make the arrays of a new scan, empty; they appear whole or not at all."""
     facts = _attributes(checkpoint, probe, anatomy, plan)
-    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
-    root = zarr.open_group(scan.arrays, mode="w", zarr_format=3, attributes={"shardscan": facts})
+    files: dict[str, Buffer] = {}  # in memory first: zarr takes three times as long on a disk
+    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
     for group in plan.groups:
         _create_group(root, group)
+    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
+    building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
+    for name, data in files.items():
+        (building / name).parent.mkdir(parents=True, exist_ok=True)
+        (building / name).write_bytes(data.to_bytes())
+    building.rename(scan.arrays)
 
 
 def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
