@@ -24,6 +24,8 @@ from shardscan.errors import StoreError, StoreNotFound, shown
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 
+DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
+
 # a whole number in each large table, whose sum is exact
 SUMMED = {"channels": "channel", "distribution": "count", "singular_values": "i", "spectra": "rank", "tensors": "bytes"}
 
@@ -44,7 +46,7 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
             with suppress(duckdb.Error):
                 return _build(folder, target, target)
         return _build(folder, target, None)
-    except duckdb.IOException as error:
+    except DISK as error:
         raise commits.unwritable(folder, error) from error
     except duckdb.Error as error:
         raise StoreError(f"the catalog of {folder} could not be built: {error}") from error

@@ -33,6 +33,7 @@ FOUND = ("lost", "laxer", "tracebacks")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every", type=int, default=8, help="A fault at every n-th write of a small scan.")
     parser.addoption("--kills", type=int, default=100, help="Kills at random moments.")
+    parser.addoption("--seconds", type=float, default=10.0, help="How long eight readers meet one writer.")
 
 
 @pytest.fixture
@@ -43,6 +44,11 @@ def every(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--seconds"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
