@@ -23,6 +23,8 @@ import xxhash
 
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 
+OK, CODES, DEGENERATE, FAILED = "ok", "codes", "degenerate", "failed"  # what a commit says of a tensor
+SCANNED = (OK, DEGENERATE)  # there are arrays of it
 CATALOG = "catalog.duckdb"  # beside commits and arrays
 PARTIAL = ".partial"  # how files end that are being written, zarr's too
 

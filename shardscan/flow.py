@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shardscan import anatomy, budget, commits, environment, families, memory, plan, shards
 from shardscan.budget import Budget
-from shardscan.commits import Scan
+from shardscan.commits import FAILED, Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
 from shardscan.plan import CHANNELS, Plan, kept_channels
 from shardscan.reduce import devices
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors or circuits failed."""
+    """What an ingest did: tasks committed by this run, and bytes it read.
+
+    `failures` says of the scan why which tensors or circuits failed, now or in an earlier run.
+    """
 
     model: str
     store: str
@@ -218,8 +221,8 @@ def execute(
         if prepared.channels is not None:
             commits.record_channels(scan, prepared.channels)
         finished = _reduce(scan, prepared.still(done), prepared, peak, progress)
-        failures = {name: reason for task in finished for name, reason in task.failures.items()}
-        if not failures:
+        troubles = resume.troubles(scan, prepared.products)
+        if not any(status == FAILED for status, _ in troubles.values()):
             commits.supersede(scan)
         memory.give_back()
         file = catalog.build(folder)
@@ -232,7 +235,7 @@ def execute(
         bytes_read=sum(task.nbytes for task in finished),
         seconds=time.monotonic() - clock,
         peak_memory=peak.bytes,
-        failures=failures,
+        failures={name: reason for name, (_, reason) in troubles.items()},
     )
 
 
@@ -283,7 +286,7 @@ def _reduce(
         workers, threads, solver = planned.workers, prepared.blas_threads, prepared.solver
         seen, device = commits.witness(scan) or {}, {"device": solver.device.name}
 
-        def matrices(blas_threads: int) -> Callable[..., Mapping[str, str]]:
+        def matrices(blas_threads: int) -> Callable[..., None]:
             options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
             return partial(keep.tensors, scan, seen, options)
 

@@ -23,18 +23,18 @@ def tensors(
     options: Mapping[str, object],
     task: Task,
     results: Sequence[Result],
-) -> Mapping[str, str]:
+) -> None:
     """Write a task's results, less those of files that are no longer what the scan began with."""
     kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    return store.write(scan, task, kept, options)
+    store.write(scan, task, kept, options)
 
 
-def composites(scan: Scan, seen: Mapping[str, list[int]], task: CompositeTask, result: Result) -> Mapping[str, str]:
+def composites(scan: Scan, seen: Mapping[str, list[int]], task: CompositeTask, result: Result) -> None:
     """Write the composites of a layer, unless a file of their factors is no longer what the scan began with."""
     factors = (task.composite.left, task.composite.right)
     if not result.failure and not all(_is_as_seen(factor.placed.tensor, seen) for factor in factors):
         result = Result(failure=CHANGED)
-    return store.write_composites(scan, task, result)
+    store.write_composites(scan, task, result)
 
 
 def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:

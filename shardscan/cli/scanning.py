@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import click
 from shardscan.cli.frame import INCOMPLETE
 from shardscan.cli.options import Size, has_families, has_store, prints_rows, write_rows
 from shardscan.errors import shown
+
+FAILURES_TOLD = 20
 
 
 @click.command()
@@ -209,8 +212,10 @@ def ingest(
         summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
     click.echo(listing.read(summary), err=True)
     write_rows(listing.summary(summary), format_, output)
-    for tensor, reason in summary.failures.items():
+    for tensor, reason in islice(summary.failures.items(), FAILURES_TOLD):
         click.echo(f"Failed: {shown(tensor)}: {_sentence(reason)}", err=True)
+    if (more := len(summary.failures) - FAILURES_TOLD) > 0:
+        click.echo(f"And {more:,} more: `tensors.reason` and `spectra.reason` say why.", err=True)
     if summary.failures:
         sys.exit(INCOMPLETE)
 
