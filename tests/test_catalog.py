@@ -149,7 +149,7 @@ def test_no_nan_or_infinity_reaches_a_table(tmp_path: Path) -> None:
         ("empty.weight", "ok", 0, 0, None, None),
         ("flags", "ok", 0, 0, 0.5, 1.0),
         ("huge.weight", "ok", 0, 0, 2.5e-301, 1e300),
-        ("nothing.weight", "ok", 4, 0, None, None),
+        ("nothing.weight", "degenerate", 4, 0, None, None),
         ("odd.weight", "ok", 4, 2, 1.0, 2.0),
         ("scalar", "ok", 0, 0, 2.5, 2.5),
         ("small.weight", "ok", 0, 0, 224.0009765625, 448.0),
