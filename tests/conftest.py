@@ -30,25 +30,24 @@ TRIED = ("inputs", "kills", "write faults")
 FOUND = ("lost", "laxer", "tracebacks")
 
 
+OPTIONS: dict[str, tuple[type, float, str]] = {
+    "every": (int, 8, "A fault at every n-th write of a small scan."),
+    "kills": (int, 100, "Kills at random moments."),
+    "seconds": (float, 10, "How long eight readers meet one writer."),
+    "headers": (int, 100_000, "Mutated headers."),
+    "seed": (int, 2026, "What the mutations begin with."),
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every", type=int, default=8, help="A fault at every n-th write of a small scan.")
-    parser.addoption("--kills", type=int, default=100, help="Kills at random moments.")
-    parser.addoption("--seconds", type=float, default=10.0, help="How long eight readers meet one writer.")
+    for name, (kind, default, help_) in OPTIONS.items():
+        parser.addoption(f"--{name}", type=kind, default=default, help=f"{help_} [{default}]")
 
 
-@pytest.fixture
-def every(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--every"))
-
-
-@pytest.fixture
-def kills(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--kills"))
-
-
-@pytest.fixture
-def seconds(request: pytest.FixtureRequest) -> float:
-    return float(request.config.getoption("--seconds"))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test has the value of an option as an argument of the same name."""
+    for name in OPTIONS.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, [metafunc.config.getoption(f"--{name}")])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
