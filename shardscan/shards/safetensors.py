@@ -111,7 +111,7 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
         raise ValueError("is empty: download it again")
     start = file.read(64)
     length = int.from_bytes(start[:8], "little")
-    if length > MAX_HEADER or 8 + length > size or not start[8:].startswith(b"{"):
+    if length > MAX_HEADER or 8 + length > size or not length:
         for magic, sentence in IMPOSTORS:
             if start.lstrip().startswith(magic) or start.startswith(magic):
                 raise ValueError(sentence)
