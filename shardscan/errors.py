@@ -80,6 +80,10 @@ class QuestionNotFound(QueryError, LookupError):
     """No question of this name ships with shardscan."""
 
 
+class QueryStopped(QueryError):
+    """A query that was stopped at the end of the time or the memory that it may take."""
+
+
 class OutputError(ShardscanError, OSError):
     """A result that cannot be written where or how it was asked for."""
 

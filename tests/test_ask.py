@@ -14,8 +14,9 @@ import pytest
 import shardscan
 import tiny
 from catalogs import Catalog, build
-from shardscan.ask import ask, connect, guess, run
+from shardscan.ask import ask, connect, run
 from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
+from shardscan.questions import guess
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ FLOW = (
     *("commits", "layout", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
-    "ask",
+    *("questions", "ask", "confined"),
     *("cells", "output"),
     *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )
