@@ -28,6 +28,11 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def cut(text: str, limit: int | None) -> str:
+    """`text`, cut to `limit` characters, and how many there are."""
+    return text if limit is None or len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
 def plain(value: Any) -> Any:
     """`value` as JSON can hold it: NaN and infinities as null, bytes in hex, times in ISO 8601, every digit kept."""
     if isinstance(value, float):
@@ -53,17 +58,17 @@ def _decimal(value: Decimal) -> int | float | str:
     return float(text) if Decimal(repr(float(text))) == value else text
 
 
-def cell(value: Any) -> str:
-    """`value` as a person reads it in a table or in Markdown."""
+def cell(value: Any, limit: int | None = None) -> str:
+    """`value` as a person reads it in a table or in Markdown; a long text is cut to `limit` characters."""
     if value is None:
         return NULL
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, bool | list | tuple | dict):
-        return visible(json.dumps(_short(plain(value)), ensure_ascii=False))
+        return visible(cut(json.dumps(_short(plain(value)), ensure_ascii=False), limit))
     if isinstance(value, Decimal):
         return f"{value:f}"
-    return visible(str(value) if isinstance(value, datetime) else str(plain(value)))
+    return visible(cut(str(value) if isinstance(value, datetime) else str(plain(value)), limit))
 
 
 def _short(value: Any) -> Any:

@@ -131,8 +131,8 @@ def _bounded(pipe: IO[bytes], bounds: Bounds) -> bytearray:
         body += piece
         if len(body) > bounds.memory:
             raise QueryStopped(
-                f"The result is larger than the {-(-bounds.memory // 10**6):,} MB of memory that a query may take: ask for "
-                "fewer rows or columns, or allow more with --memory."
+                f"The result is larger than the {-(-bounds.memory // 10**6):,} MB of memory that a query may take: ask "
+                "for fewer rows or columns, or allow more with --memory."
             )
     return body
 

@@ -1,8 +1,9 @@
 """ASK, its end: Arrow rows → table, JSON, JSON lines, CSV, Markdown or Parquet; the one writer of everything printed.
 
-Promises: a result never passes through memory whole unless it is a table, whose widths need every row; a file appears
-complete or not at all; JSON and CSV keep every digit, tables and Markdown show six; and the text of a stranger's
-checkpoint cannot steer a terminal, a Markdown page or a spreadsheet. pyarrow and rich load inside the functions.
+Promises: a result becomes Python objects and text a few MB at a time, and only a table, whose widths need every row,
+waits for all of its Arrow; a file appears complete or not at all; JSON and CSV keep every digit, tables and Markdown
+show six; and the text of a stranger's checkpoint cannot steer a terminal, a Markdown page or a spreadsheet, nor flood a
+terminal's table. pyarrow and rich load inside the functions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from shardscan.cells import NULL, cell, csv_text, plain, unformula, unmarked, visible
+from shardscan.cells import NULL, cell, csv_text, cut, plain, unformula, unmarked, visible
 from shardscan.errors import OutputError, ShardscanError, shown
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ ENDINGS = {
     ".txt": "table",
 }
 
-_ROWS = 10_000  # rows turned into Python objects at a time
+_ROWS, _BYTES = 10_000, 1 << 23  # rows, and their bytes in Arrow or as text, turned into Python objects at a time
+_NAME, _CELL = 200, 1_000  # characters of a column's name and of a value that a terminal's table shows
 _TEXT_WIDTH = 12  # a text column narrower than this is no longer read at a glance
 _GAP = 2
 
@@ -187,8 +189,14 @@ def _text(reader: pa.RecordBatchReader, format: str, stream: TextIO, terminal: b
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     for batch in reader:
-        for start in range(0, batch.num_rows, _ROWS):
-            yield batch.slice(start, _ROWS)
+        step = _step(batch.nbytes // max(batch.num_rows, 1))
+        for start in range(0, batch.num_rows, step):
+            yield batch.slice(start, step)
+
+
+def _step(row: int) -> int:
+    """Rows at a time, where one has so many bytes."""
+    return max(1, min(_ROWS, _BYTES // max(row, 1)))
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -199,7 +207,14 @@ def _values(column: pa.Array) -> list[Any]:
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError):  # infinity, and years beyond 9999: Python's datetime has neither
-        return list(column.cast(pa.string()).to_pylist())
+        with suppress(pa.ArrowNotImplementedError):
+            return list(column.cast(pa.string()).to_pylist())
+        # inside a list
+        return [column[i].as_py() if column[i : i + 1].null_count else _as_text(column, i) for i in range(len(column))]
+
+
+def _as_text(column: pa.Array, i: int) -> str:
+    return str(column[i : i + 1].to_string(indent=0, skip_new_lines=True))[1:-1]
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
@@ -274,18 +289,23 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _table(reader: pa.RecordBatchReader, stream: TextIO, terminal: bool) -> Iterator[str]:
-    """Columns if they fit the terminal, else one record under the other: no number is cut, no name becomes a stub."""
+    """Columns if they fit the terminal, else one record under the other: no number is cut, no name becomes a stub.
+
+    Two passes, one for the widths and one that prints.
+    """
     from rich.cells import cell_len
     from rich.console import Console
 
-    names = [visible(name) for name in reader.schema.names]
-    rows = [tuple(map(cell, row)) for batch in _batches(reader) for row in _rows(batch)]
-    heads = [cell_len(name) for name in names]
-    natural = [max([head, *(cell_len(row[i]) for row in rows)]) for i, head in enumerate(heads)]
-    kept = [
-        w if _is_number(f.type) else max(h, min(w, _TEXT_WIDTH))
-        for f, h, w in zip(reader.schema, heads, natural, strict=True)
-    ]
+    rows = reader.read_all()
+    name, value = (_NAME, _CELL) if terminal else (None, None)
+    names = [visible(cut(field, name)) for field in rows.schema.names]
+    heads = [cell_len(field) for field in names]
+    natural = list(heads)
+    for texts in _texts(rows, value, 0):
+        for i, column in enumerate(zip(*texts, strict=True)):
+            natural[i] = max(natural[i], *map(cell_len, column))
+    right = [_is_number(field.type) for field in rows.schema]
+    kept = [w if r else max(h, min(w, _TEXT_WIDTH)) for r, h, w in zip(right, heads, natural, strict=True)]
     gaps = _GAP * (len(names) - 1)
     if terminal:
         console = Console(file=stream, force_jupyter=False)
@@ -294,16 +314,24 @@ def _table(reader: pa.RecordBatchReader, stream: TextIO, terminal: bool) -> Iter
         widths = natural
         width = max(sum(widths) + gaps, 1)
         console = Console(file=stream, width=width, force_terminal=False, color_system=None, force_jupyter=False)
-    right = [_is_number(field.type) for field in reader.schema]
-    with console.capture() as captured:
-        if widths:
-            console.print(_columns(names, right, widths, rows))
-        else:
-            _print_records(console, names, rows)
-        if not rows:
-            console.print("0 rows", highlight=False)
-    text = captured.get()
-    yield text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    number = 0
+    for texts in _texts(rows, value, sum(widths)) if rows.num_rows else ((),):
+        with console.capture() as captured:
+            if widths:
+                console.print(_columns(names, right, widths, texts, headed=not number))
+            else:
+                _print_records(console, names, texts, number)
+            if not rows.num_rows:
+                console.print("0 rows", highlight=False)
+        number += len(texts)
+        text = captured.get()
+        yield text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def _texts(rows: pa.Table, limit: int | None, width: int) -> Iterator[Sequence[tuple[str, ...]]]:
+    """What the cells show, a few MB at a time, also where each row will be `width` wide."""
+    for batch in _batches(rows.to_reader(_step(width))):
+        yield [tuple(cell(value, limit) for value in row) for row in _rows(batch)]
 
 
 def _fitted(natural: list[int], kept: list[int], room: int) -> list[int]:
@@ -317,12 +345,14 @@ def _fitted(natural: list[int], kept: list[int], room: int) -> list[int]:
     return widths
 
 
-def _columns(names: list[str], right: list[bool], widths: list[int], rows: list[tuple[str, ...]]) -> Table:
+def _columns(
+    names: list[str], right: list[bool], widths: list[int], rows: Sequence[tuple[str, ...]], *, headed: bool
+) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=headed, pad_edge=False, padding=(0, 1, 0, 0))
     for name, is_right, width in zip(names, right, widths, strict=True):
         table.add_column(Text(name), justify="right" if is_right else "left", width=width, overflow="fold")
     for row in rows:
@@ -330,13 +360,13 @@ def _columns(names: list[str], right: list[bool], widths: list[int], rows: list[
     return table
 
 
-def _print_records(console: Console, names: list[str], rows: list[tuple[str, ...]]) -> None:
+def _print_records(console: Console, names: list[str], rows: Sequence[tuple[str, ...]], before: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
     if not rows:
         console.print(Text((" " * _GAP).join(names), style="bold"))
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, before + 1):
         record = Table.grid(padding=(0, _GAP, 0, 0))
         record.add_column(style="bold", overflow="fold", max_width=console.width // 2)
         record.add_column(overflow="fold")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from shardscan.cells import cut, visible
 from shardscan.errors import ShardscanError
 
 INTERRUPTED, INCOMPLETE = 130, 8
@@ -25,11 +26,15 @@ Exit codes:
 """
 
 
+MOST = 4_000  # characters of a message: DuckDB quotes values whole
+
+
 class Refusal(click.ClickException):
-    """An error of ours as Click shows it: one sentence, and the exit code of its class."""
+    """An error of ours as Click shows it: one sentence, and the exit code of its class; values in it stay text."""
 
     def __init__(self, error: ShardscanError) -> None:
-        super().__init__(str(error))
+        lines = cut(str(error), MOST).expandtabs(4).split("\n")
+        super().__init__("\n".join(map(visible, lines)))
         self.exit_code = error.exit_code  # type: ignore[misc]  # Click's own subclasses do the same
 
 
