@@ -165,8 +165,10 @@ def _told(
     """DuckDB's exceptions as ours."""
     try:
         yield
-    except duckdb.OutOfMemoryException as error:
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_large(access) from error
+    except pa.ArrowException as error:
+        raise QueryError(f"Arrow cannot hold this result ({_first_line(error)}): cast its columns to text.") from error
     except (duckdb.InternalException, duckdb.FatalException) as error:
         raise QueryError(f"DuckDB failed at this query ({_first_line(error)}): write it in another way.") from error
     except duckdb.Error as error:
