@@ -22,7 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from shardscan.commits import CATALOG
-from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, shown
+from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
 from shardscan.questions import Query, Question, Value, asked, find, listed, query
 
 _HUGEINT = pa.decimal128(38, 0)
@@ -175,8 +175,8 @@ def _told(
         if isinstance(error, duckdb.PermissionException) or "the configuration has been locked" in str(error):
             raise QueryError(f"{_first_line(error)}: {_HOW_TO_UNLOCK}.") from error
         if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
-            raise QueryError(_pointed(connection, sql, values, error)) from error
-        raise QueryError(str(error)) from error
+            raise QueryError(_cut(_pointed(connection, sql, values, error))) from error
+        raise QueryError(_cut(str(error))) from error
 
 
 _HOW_TO_UNLOCK = "files, the network and settings are locked here, and `shardscan sql --unlocked` opens them"
@@ -274,4 +274,9 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+    return _cut(str(error).splitlines()[0].rstrip("."))
+
+
+def _cut(message: str) -> str:
+    """DuckDB quotes values whole."""
+    return cut(message, 4_000)

@@ -13,6 +13,8 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from shardscan.errors import cut
+
 NULL = "–"
 
 # C0, C1, and what moves, hides or reorders text without being seen: bidi controls, zero widths, separators, tags
@@ -26,11 +28,6 @@ _MARKUP = re.compile(r"[\\`*<|~$]|&(?=[#A-Za-z])|\](?=[(\[])|(?<![0-9A-Za-z])_|_
 def visible(text: str) -> str:
     r"""`text` with every character that a terminal would obey or hide written out: `\x1b`, `\n`, `\u202e`."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def cut(text: str, limit: int | None) -> str:
-    """`text`, cut to `limit` characters, and how many there are."""
-    return text if limit is None or len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ Promises: whatever a query does — it runs for ever, takes all memory, crashes 
 sentence within `Bounds`, and leaves no process behind. The answer and the errors are those of `ask.rows`; this process
 never loads DuckDB. The other one is a new interpreter with this environment and this very package; it holds its
 address space to its own size and the memory allowed (where there is a /proc; DuckDB's own limit holds everywhere, but
-not for all of its functions), and ends with the process that started it.
+not for all of its functions), and ends with the process that started it. The result is held once more in this one.
 
 Query and answer go through pipes: JSON in one line, answered by JSON in one line and, where that names no error, Arrow.
 """
@@ -37,6 +37,7 @@ MOST = 4 * 10**9
 OVERHEAD = 128 * 2**20  # address space of threads' stacks, and of code that loads later
 GRACE = 5  # seconds after which a child whose parent is gone ends, even deep inside DuckDB
 _PIECE = 1 << 20
+_LINE = 1 << 20  # bytes of an error, as JSON
 # not `-m`: it would look for the package, and for DuckDB, in the current folder
 _START = """
 import sys
@@ -45,7 +46,7 @@ spec = spec_from_file_location("shardscan", sys.argv[1])
 sys.modules["shardscan"] = package = module_from_spec(spec)
 spec.loader.exec_module(package)
 from shardscan.confined import answer
-answer(int(sys.argv[2]))
+answer(*map(int, sys.argv[2:]))
 """
 
 
@@ -69,14 +70,14 @@ def rows(store: str | Path, wanted: Query, bounds: Bounds, *, unlocked: bool = F
     with _child(question, bounds, expired) as (child, pipe):
         import pyarrow as pa  # while the child loads DuckDB
 
-        head = pipe.readline()
+        head = pipe.readline(_LINE)
         body = _bounded(pipe, bounds) if head.endswith(b"\n") else b""
         crash = child.wait()
     if expired.is_set():
         raise QueryStopped(
             f"The query was stopped after {bounds.seconds} s: ask for less, or give it longer with --timeout."
         )
-    if crash or not head:
+    if crash or not head.endswith(b"\n"):
         raise QueryStopped(
             f"The query needed more than the {-(-bounds.memory // 10**6):,} MB of memory that it may take, or crashed "
             f"DuckDB ({_cause(crash)}): ask for less, or allow more with --memory."
@@ -92,37 +93,40 @@ def _child(
     question: dict[str, Any], bounds: Bounds, expired: threading.Event
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A child that was asked, and the pipe that it answers through; it ends with the clock or this block."""
-    ours, theirs = os.pipe()
+    their_question, our_question = os.pipe()
+    our_answer, their_answer = os.pipe()
+    theirs = (their_question, their_answer)
     safe = "-I" if sys.flags.isolated else "-P"
-    words = [sys.executable, safe, "-c", _START, str(shardscan.__file__), str(theirs)]
-    with os.fdopen(ours, "rb") as pipe:
+    words = [sys.executable, safe, "-c", _START, str(shardscan.__file__), *map(str, theirs)]
+    asking = os.fdopen(our_question, "wb")
+    with os.fdopen(our_answer, "rb") as answering:
         try:
-            # a group of its own: Ctrl-C is for us, who then end it
+            # a group of its own: Ctrl-C is for us, who then end it; stdin and stdout are ours, for an unlocked query
             child = subprocess.Popen(  # noqa: S603  # the words are ours
-                words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(theirs,), process_group=0
+                words, stderr=subprocess.DEVNULL, pass_fds=theirs, process_group=0
             )
         finally:
-            os.close(theirs)
+            for pipe in theirs:
+                os.close(pipe)
 
         def stop() -> None:
             expired.set()
             child.kill()
 
-        assert child.stdin
         clock = threading.Timer(bounds.seconds, stop)
         clock.daemon = True
         try:
             clock.start()
             with suppress(BrokenPipeError):  # it died at once, and the empty answer says so
-                child.stdin.write(json.dumps(question).encode() + b"\n")
-                child.stdin.flush()
-            yield child, pipe
+                asking.write(json.dumps(question).encode() + b"\n")
+                asking.flush()
+            yield child, answering
         finally:
             clock.cancel()
             child.kill()
             child.wait()
             with suppress(BrokenPipeError):
-                child.stdin.close()
+                asking.close()
 
 
 def _bounded(pipe: IO[bytes], bounds: Bounds) -> bytearray:
@@ -144,12 +148,13 @@ def _cause(code: int) -> str:
 # ---- in the child
 
 
-def answer(pipe: int) -> NoReturn:
-    """Answer the question on stdin through `pipe`, and end; end at once where the parent does."""
-    question = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def answer(asked: int, answered: int) -> NoReturn:
+    """Answer the question in one pipe through the other, and end; end at once where the parent does."""
+    asking = os.fdopen(asked, "rb")
+    question = json.loads(asking.readline())
+    threading.Thread(target=_end_with_parent, args=(asked,), daemon=True).start()
     signal.alarm(question["bounds"]["seconds"] + GRACE)
-    with os.fdopen(pipe, "wb") as stream:
+    with os.fdopen(answered, "wb") as stream:
         try:
             _write(_ask(question), stream)
         except ShardscanError as error:
@@ -185,16 +190,16 @@ def _line(error: str | None, text: str) -> bytes:
 
 def _limit_memory(allowed: int | None) -> None:
     """Hold the address space to its size now and `allowed` more bytes; None lets go of it, to tell of an error."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     size = memory.address_space()
     if size is None:
         return
     memory.one_heap()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     soft = hard if allowed is None else size + allowed + OVERHEAD
     resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def _end_with_parent() -> None:
-    os.read(0, 1)  # nothing more is ever written: this is the end of the pipe, or of the parent
+def _end_with_parent(asked: int) -> None:
+    os.read(asked, 1)  # nothing more is ever written: this is the end of the pipe, or of the parent
     os._exit(1)

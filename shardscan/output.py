@@ -19,8 +19,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from shardscan.cells import NULL, cell, csv_text, cut, plain, unformula, unmarked, visible
-from shardscan.errors import OutputError, ShardscanError, shown
+from shardscan.cells import NULL, cell, csv_text, plain, unformula, unmarked, visible
+from shardscan.errors import OutputError, ShardscanError, cut, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,12 +19,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tiny
+from commands import ROOT, command, environment
 from shardscan import errors, flow, progress
 from shardscan.cli import main
 from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, INTERRUPTED
 from shardscan.output import ENDINGS, FORMATS
 
-ROOT = Path(__file__).resolve().parents[1]
 ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "info"]
 USES_STORE = ["ingest", "sql", "ask", "catalog"]
 Run = Callable[..., Result]
@@ -53,14 +53,6 @@ def _run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(main, words, input=stdin, env=environment)
 
     return run
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "shardscan", *words]
-
-
-def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("SHARDSCAN")} | {"PYTHONPATH": str(ROOT)}
 
 
 # ---- help

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from shardscan.cells import cut, visible
+from shardscan.cells import visible
 from shardscan.errors import ShardscanError
 
 INTERRUPTED, INCOMPLETE = 130, 8
@@ -19,21 +19,18 @@ Exit codes:
     3  the checkpoint cannot be read
     4  a family file is wrong
     5  the store or its catalog cannot be used
-    6  the query, question or parameter is wrong
+    6  the query, question or parameter is wrong, or the query was stopped
     7  the output cannot be written
     8  done, but at least one tensor failed
   130  interrupted; `ingest` again continues
 """
 
 
-MOST = 4_000  # characters of a message: DuckDB quotes values whole
-
-
 class Refusal(click.ClickException):
     """An error of ours as Click shows it: one sentence, and the exit code of its class; values in it stay text."""
 
     def __init__(self, error: ShardscanError) -> None:
-        lines = cut(str(error), MOST).expandtabs(4).split("\n")
+        lines = str(error).expandtabs(4).split("\n")
         super().__init__("\n".join(map(visible, lines)))
         self.exit_code = error.exit_code  # type: ignore[misc]  # Click's own subclasses do the same
 
