@@ -168,6 +168,7 @@ def test_a_query_that_would_never_end_ends_in_a_sentence(sql: str, catalog: Cata
     record_property("inputs", 1)
     seconds = "1" if RUNAWAY[sql] == TIME else "50"
     done = shardscan(catalog.path.parent, "sql", "-", "--timeout", seconds, "--memory", "100MB", input=sql)
+    record_property("tracebacks", done.stderr.count("Traceback"))
     assert (done.returncode, done.stdout) == (6, "")
     assert done.stderr.startswith("Error: ")
     assert done.stderr.endswith(RUNAWAY[sql])

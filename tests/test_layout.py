@@ -21,7 +21,7 @@ DOORS = {
     "mmap": {"shards"},
     "fsspec": {"shards"},
     "safetensors": {"demo"},
-    "rich": {"output", "progress"},
+    "rich": {"tables", "progress"},
     "torch": set(),
     "transformers": set(),
     "pandas": set(),
@@ -37,7 +37,7 @@ FLOW = (
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
     *("questions", "ask", "confined"),
-    *("cells", "output"),
+    *("cells", "pieces", "tables", "output"),
     *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )
 

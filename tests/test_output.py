@@ -108,7 +108,7 @@ def test_a_table_made_in_pieces_is_the_table_made_at_once(columns: str, monkeypa
     monkeypatch.setenv("COLUMNS", columns)
     rows = pa.table({"tensor": ["x" * (i % 30) for i in range(50)], "n": [10**i for i in range(18)] * 2 + [1] * 14})
     at_once = [printed(rows, "table", stream) for stream in (io.StringIO(), Terminal())]
-    monkeypatch.setattr("shardscan.output._ROWS", 7)
+    monkeypatch.setattr("shardscan.pieces._ROWS", 7)
     assert [printed(rows, "table", stream) for stream in (io.StringIO(), Terminal())] == at_once
 
 
