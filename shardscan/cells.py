@@ -13,6 +13,8 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from shardscan.errors import cut
+
 NULL = "–"
 
 # C0, C1, and what moves, hides or reorders text without being seen: bidi controls, zero widths, separators, tags
@@ -53,17 +55,17 @@ def _decimal(value: Decimal) -> int | float | str:
     return float(text) if Decimal(repr(float(text))) == value else text
 
 
-def cell(value: Any) -> str:
-    """`value` as a person reads it in a table or in Markdown."""
+def cell(value: Any, limit: int | None = None) -> str:
+    """`value` as a person reads it in a table or in Markdown; a long text is cut to `limit` characters."""
     if value is None:
         return NULL
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, bool | list | tuple | dict):
-        return visible(json.dumps(_short(plain(value)), ensure_ascii=False))
+        return visible(cut(json.dumps(_short(plain(value)), ensure_ascii=False), limit))
     if isinstance(value, Decimal):
         return f"{value:f}"
-    return visible(str(value) if isinstance(value, datetime) else str(plain(value)))
+    return visible(cut(str(value) if isinstance(value, datetime) else str(plain(value)), limit))
 
 
 def _short(value: Any) -> Any:

@@ -12,7 +12,7 @@ the command line prints it without a traceback.
 | 3 | the checkpoint cannot be read |
 | 4 | a family file is wrong |
 | 5 | the store or its catalog cannot be used |
-| 6 | the query, question or parameter is wrong |
+| 6 | the query, question or parameter is wrong, or the query was stopped |
 | 7 | the output cannot be written |
 | 8 | done, but at least one tensor failed: see `tensors.status` |
 | 9 | the store cannot be written: the disk is full or fails; `ingest` again continues |
@@ -24,6 +24,11 @@ the command line prints it without a traceback.
 def shown(text: str, limit: int = 100) -> str:
     """Quote, escape and cut `text` to `limit` characters, as a message may carry it: names are strangers' data."""
     return repr(text) if len(text) <= limit else f"{text[:limit]!r}… ({len(text):,} characters)"
+
+
+def cut(text: str, limit: int | None) -> str:
+    """`text`, cut to `limit` characters, and how many there are."""
+    return text if limit is None or len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
 class ShardscanError(Exception):
@@ -86,6 +91,10 @@ class QueryError(ShardscanError, ValueError):
 
 class QuestionNotFound(QueryError, LookupError):
     """No question of this name ships with shardscan."""
+
+
+class QueryStopped(QueryError):
+    """A query that was stopped at the end of the time or the memory that it may take."""
 
 
 class OutputError(ShardscanError, OSError):

@@ -11,6 +11,7 @@ from pathlib import Path
 STATUS = Path("/proc/self/status")
 INTERVAL = 0.05  # seconds
 M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # malloc.h; arrays from 1 MiB on get pages of their own
+M_ARENA_MAX = -8  # malloc.h
 
 
 class Peak:
@@ -28,8 +29,17 @@ class Peak:
 
 def anonymous() -> int | None:
     """Anonymous memory in bytes, or None where there is no /proc."""
+    return _status("RssAnon:")
+
+
+def address_space() -> int | None:
+    """Address space in bytes, used or not, or None where there is no /proc."""
+    return _status("VmSize:")
+
+
+def _status(key: str) -> int | None:
     try:
-        line = next(line for line in STATUS.read_text("ascii").splitlines() if line.startswith("RssAnon:"))
+        line = next(line for line in STATUS.read_text("ascii").splitlines() if line.startswith(key))
     except (OSError, StopIteration):
         return None
     return int(line.split()[1]) * 1024
@@ -80,6 +90,13 @@ def give_back() -> None:
     if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
         libc.malloc_trim(0)
+
+
+def one_heap() -> None:
+    """Have all threads to come share one heap, where the C library is glibc: each reserves 64 MB of addresses else."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_ARENA_MAX, 1)
 
 
 @contextmanager

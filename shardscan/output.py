@@ -1,8 +1,9 @@
 """ASK, its end: Arrow rows → table, JSON, JSON lines, CSV, Markdown or Parquet; the one writer of everything printed.
 
-Promises: a result never passes through memory whole unless it is a table, whose widths need every row; a file appears
-complete or not at all; JSON and CSV keep every digit, tables and Markdown show six; and the text of a stranger's
-checkpoint cannot steer a terminal, a Markdown page or a spreadsheet. pyarrow and rich load inside the functions.
+Promises: a result becomes Python objects and text a few MB at a time, and only a table, whose widths need every row,
+waits for all of its Arrow; a file appears complete or not at all; JSON and CSV keep every digit, tables and Markdown
+show six; and the text of a stranger's checkpoint cannot steer a terminal, a Markdown page or a spreadsheet, nor flood a
+terminal's table. pyarrow loads inside the functions.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
-from shardscan.cells import NULL, cell, csv_text, plain, unformula, unmarked, visible
+from shardscan.cells import cell, csv_text, plain, unformula, unmarked, visible
 from shardscan.errors import OutputError, ShardscanError, shown
+from shardscan.pieces import batches, is_number, rows, values
+from shardscan.tables import table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
 FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 ENDINGS = {
@@ -36,10 +36,6 @@ ENDINGS = {
     ".parquet": "parquet",
     ".txt": "table",
 }
-
-_ROWS = 10_000  # rows turned into Python objects at a time
-_TEXT_WIDTH = 12  # a text column narrower than this is no longer read at a glance
-_GAP = 2
 
 
 def write(
@@ -179,50 +175,29 @@ def _to_parquet(reader: pa.RecordBatchReader, file: IO[bytes], path: Path) -> No
 
 def _text(reader: pa.RecordBatchReader, format: str, stream: TextIO, terminal: bool) -> Iterator[str]:
     if format == "table":
-        return _table(reader, stream, terminal)
+        return table(reader, stream, terminal)
     if format == "csv":
         return _csv(reader, terminal)
     return {"json": _json, "jsonl": _jsonl, "markdown": _markdown}[format](reader)
 
 
-def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    for batch in reader:
-        for start in range(0, batch.num_rows, _ROWS):
-            yield batch.slice(start, _ROWS)
-
-
-def _values(column: pa.Array) -> list[Any]:
-    import pyarrow as pa
-
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # else it depends on pandas being installed
-        column = column.cast(pa.string())
-    try:
-        return list(column.to_pylist())
-    except (ValueError, OverflowError):  # infinity, and years beyond 9999: Python's datetime has neither
-        return list(column.cast(pa.string()).to_pylist())
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    return zip(*map(_values, batch.columns), strict=True)
-
-
 def _objects(batch: pa.RecordBatch) -> Iterator[str]:
     names = batch.schema.names
-    for row in _rows(batch):
+    for row in rows(batch):
         # ASCII escapes also keep control characters and bidi overrides away from a terminal
         yield json.dumps(dict(zip(names, map(plain, row), strict=True)), allow_nan=False)
 
 
 def _json(reader: pa.RecordBatchReader) -> Iterator[str]:
     before = "["
-    for batch in _batches(reader):
+    for batch in batches(reader):
         yield before + ",\n ".join(_objects(batch))
         before = ",\n "
     yield "[]\n" if before == "[" else "]\n"
 
 
 def _jsonl(reader: pa.RecordBatchReader) -> Iterator[str]:
-    for batch in _batches(reader):
+    for batch in batches(reader):
         yield "".join(f"{line}\n" for line in _objects(batch))
 
 
@@ -234,7 +209,7 @@ def _csv(reader: pa.RecordBatchReader, terminal: bool) -> Iterator[str]:
     # written here, because pyarrow does not escape a quote in a header
     yield ",".join('"' + name.replace('"', '""') + '"' for name in names) + "\n"
     bare = pyarrow.csv.WriteOptions(include_header=False)
-    for batch in _batches(reader):
+    for batch in batches(reader):
         columns = [_csv_column(column, terminal) for column in batch.columns]
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(pa.RecordBatch.from_arrays(columns, names=names), sink, bare)
@@ -249,104 +224,16 @@ def _csv_column(column: pa.Array, terminal: bool) -> pa.Array:
     native = (pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_boolean, pa.types.is_decimal)
     if any(test(kind) for test in (*native, pa.types.is_timestamp, pa.types.is_date, pa.types.is_time)):
         return column
-    texts = (None if value is None else csv_text(value, terminal) for value in _values(column))
+    texts = (None if value is None else csv_text(value, terminal) for value in values(column))
     return pa.array(texts, pa.large_string())
 
 
 def _markdown(reader: pa.RecordBatchReader) -> Iterator[str]:
-    rules = ["---:" if _is_number(field.type) else "---" for field in reader.schema]
+    rules = ["---:" if is_number(field.type) else "---" for field in reader.schema]
     yield _markdown_row(map(unmarked, reader.schema.names)) + _markdown_row(rules)
-    for batch in _batches(reader):
-        yield "".join(_markdown_row(unmarked(cell(value)) for value in row) for row in _rows(batch))
+    for batch in batches(reader):
+        yield "".join(_markdown_row(unmarked(cell(value)) for value in row) for row in rows(batch))
 
 
 def _markdown_row(cells: Iterator[str] | Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |\n"
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-# ---- tables
-
-
-def _table(reader: pa.RecordBatchReader, stream: TextIO, terminal: bool) -> Iterator[str]:
-    """Columns if they fit the terminal, else one record under the other: no number is cut, no name becomes a stub."""
-    from rich.cells import cell_len
-    from rich.console import Console
-
-    names = [visible(name) for name in reader.schema.names]
-    rows = [tuple(map(cell, row)) for batch in _batches(reader) for row in _rows(batch)]
-    heads = [cell_len(name) for name in names]
-    natural = [max([head, *(cell_len(row[i]) for row in rows)]) for i, head in enumerate(heads)]
-    kept = [
-        w if _is_number(f.type) else max(h, min(w, _TEXT_WIDTH))
-        for f, h, w in zip(reader.schema, heads, natural, strict=True)
-    ]
-    gaps = _GAP * (len(names) - 1)
-    if terminal:
-        console = Console(file=stream, force_jupyter=False)
-        widths = _fitted(natural, kept, console.width - gaps)
-    else:  # as wide as it needs: nothing is folded in a file, and FORCE_COLOR does not reach it
-        widths = natural
-        width = max(sum(widths) + gaps, 1)
-        console = Console(file=stream, width=width, force_terminal=False, color_system=None, force_jupyter=False)
-    right = [_is_number(field.type) for field in reader.schema]
-    with console.capture() as captured:
-        if widths:
-            console.print(_columns(names, right, widths, rows))
-        else:
-            _print_records(console, names, rows)
-        if not rows:
-            console.print("0 rows", highlight=False)
-    text = captured.get()
-    yield text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
-def _fitted(natural: list[int], kept: list[int], room: int) -> list[int]:
-    """Column widths that sum to at most `room`, the widest giving way first; empty where even `kept` is too wide."""
-    if sum(kept) > room:
-        return []
-    widths = [min(width, room) for width in natural]
-    while sum(widths) > room:
-        widest = max((i for i in range(len(widths)) if widths[i] > kept[i]), key=widths.__getitem__)
-        widths[widest] -= 1
-    return widths
-
-
-def _columns(names: list[str], right: list[bool], widths: list[int], rows: list[tuple[str, ...]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, is_right, width in zip(names, right, widths, strict=True):
-        table.add_column(Text(name), justify="right" if is_right else "left", width=width, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_styled, row))
-    return table
-
-
-def _print_records(console: Console, names: list[str], rows: list[tuple[str, ...]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        console.print(Text((" " * _GAP).join(names), style="bold"))
-    for number, row in enumerate(rows, 1):
-        record = Table.grid(padding=(0, _GAP, 0, 0))
-        record.add_column(style="bold", overflow="fold", max_width=console.width // 2)
-        record.add_column(overflow="fold")
-        for name, text in zip(names, row, strict=True):
-            record.add_row(Text(name), _styled(text))
-        console.rule(Text(f"row {number}"), align="left", style="dim")
-        console.print(record)
-
-
-def _styled(text: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style="dim" if text == NULL else "")

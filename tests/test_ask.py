@@ -7,66 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 
 import shardscan
 import tiny
 from catalogs import Catalog, build
-from shardscan.ask import ask, connect, guess, run
+from shardscan.ask import ask, connect, run
 from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
+from shardscan.questions import guess
 
 
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     return build(tmp_path_factory.mktemp("store"))
-
-
-HOSTILE = [
-    "SELECT * FROM read_text('/etc/hostname')",
-    "SELECT * FROM read_csv('/etc/hostname')",
-    "SELECT * FROM glob('/*')",
-    "FROM '/etc/hostname'",
-    "COPY tensors TO '{folder}/stolen.csv'",
-    "ATTACH '{folder}/other.duckdb'",
-    "EXPORT DATABASE '{folder}/stolen'",
-    "SET enable_external_access = true",
-    "SET lock_configuration = false",
-    "SET threads = 1",
-    "PRAGMA threads = 1",
-    "INSTALL httpfs",
-    "LOAD httpfs",
-    "FROM python_table",
-    "INSERT INTO files VALUES ('a', 'b', 1, 1, 1)",
-    "DELETE FROM tensors",
-    "DROP TABLE tensors",
-    "CREATE TABLE mine (i INTEGER)",
-    "CREATE TABLE catalog.mine (i INTEGER)",
-    "COPY tensors TO '{catalog}' (FORMAT csv, USE_TMP_FILE false)",
-    "COPY tensors TO '{catalog}.wal' (FORMAT csv, USE_TMP_FILE false)",
-    "SELECT * FROM read_text('{catalog}')",
-    "SELECT * FROM glob('{catalog}')",
-    "ATTACH '{catalog}' AS again",
-    "USE memory; DETACH catalog; ATTACH '{catalog}' AS again",
-    "SET disabled_filesystems = 'none'",
-    "RESET disabled_filesystems",
-]
-
-
-@pytest.mark.parametrize("sql", HOSTILE)
-def test_the_connection_refuses_files_settings_and_changes(catalog: Catalog, sql: str, tmp_path: Path) -> None:
-    python_table = pa.table({"a": [1]})
-    assert python_table.num_rows == 1
-    before = catalog.path.read_bytes()
-    typed = sql.format(folder=tmp_path, catalog=catalog.path)
-    with connect(catalog.path) as connection, pytest.raises(duckdb.Error):
-        connection.execute(typed).fetchall()
-    with pytest.raises(QueryError):
-        run(catalog.path, typed, {})
-    assert list(tmp_path.iterdir()) == []
-    assert list(catalog.path.parent.iterdir()) == [catalog.path]
-    assert catalog.path.read_bytes() == before
 
 
 def test_a_query_may_not_create_anything_in_memory_either(catalog: Catalog) -> None:
@@ -189,10 +143,19 @@ def test_an_error_keeps_the_line_that_points_at_it(catalog: Catalog) -> None:
         "FROM models",
         "PIVOT tensors ON part USING count(*) GROUP BY model",
         "PRAGMA table_info('tensors')",
+        "explain (format json) select 1",
+        "EXPLAIN ANALYZE SELECT 1",
     ],
 )
 def test_statements_that_only_read_are_queries_too(catalog: Catalog, sql: str) -> None:
     assert run(catalog.path, sql).num_rows > 0
+
+
+def test_what_arrow_cannot_hold_is_refused_in_a_sentence(catalog: Catalog) -> None:
+    with pytest.raises(
+        QueryError, match=r"Arrow cannot hold this result \(Recursion .*\): cast its columns to text\.$"
+    ):
+        run(catalog.path, "SELECT " + "[" * 70 + "1" + "]" * 70)
 
 
 def test_a_sum_of_integers_is_an_int64_where_it_fits_and_rows_may_be_none(catalog: Catalog) -> None:

@@ -19,12 +19,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tiny
+from commands import ROOT, command, environment
 from shardscan import errors, flow, progress
 from shardscan.cli import main
 from shardscan.cli.frame import EXIT_CODES, INCOMPLETE
 from shardscan.output import ENDINGS, FORMATS
 
-ROOT = Path(__file__).resolve().parents[1]
 ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "info"]
 USES_STORE = ["ingest", "sql", "ask", "catalog"]
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -46,22 +46,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(name="run")
 def _run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in `home`, with nothing of ours in the environment."""
-    for name in ("SHARDSCAN_STORE", "SHARDSCAN_WORKERS", "SHARDSCAN_FORMAT", "SHARDSCAN_FAMILIES"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("SHARDSCAN")]:
+        monkeypatch.delenv(name)
     monkeypatch.chdir(home)
 
     def run(*words: str, stdin: str | bytes | None = None, **environment: str) -> Result:
         return CliRunner().invoke(main, words, input=stdin, env=environment)
 
     return run
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "shardscan", *words]
-
-
-def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("SHARDSCAN")} | {"PYTHONPATH": str(ROOT)}
 
 
 # ---- help
@@ -235,6 +227,13 @@ def test_a_query_comes_from_a_file_or_from_stdin(home: Path, run: Run) -> None:
     (home / "query.sql").write_text("\ufeffselect 'é' as word -- a comment\n", "utf-8")
     for done in (run("sql", "@query.sql"), run("sql", "-", stdin="select 'é' as word")):
         assert json.loads(done.stdout) == {"word": "é"}
+
+
+def test_a_value_in_an_error_cannot_steer_a_terminal_nor_flood_it(run: Run) -> None:
+    done = run("sql", "select (chr(27) || '[2J' || repeat('x', 1000000))::int")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert r"'\x1b[2Jxxx" in done.stderr
+    assert len(done.stderr) < 5_000
 
 
 # ---- processes

@@ -21,7 +21,7 @@ DOORS = {
     "mmap": {"shards"},
     "fsspec": {"shards"},
     "safetensors": {"demo"},
-    "rich": {"output", "progress"},
+    "rich": {"tables", "progress"},
     "torch": set(),
     "transformers": set(),
     "pandas": set(),
@@ -36,8 +36,8 @@ FLOW = (
     *("commits", "layout", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
-    "ask",
-    *("cells", "output"),
+    *("questions", "ask", "confined"),
+    *("cells", "pieces", "tables", "output"),
     *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )
 

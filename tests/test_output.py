@@ -103,6 +103,35 @@ def test_a_row_too_wide_for_the_terminal_becomes_a_record() -> None:
     assert [line.split() for line in lines[1:]] == [[f"column_number_{i}", "value", str(i)] for i in range(12)]
 
 
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_a_table_made_in_pieces_is_the_table_made_at_once(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    rows = pa.table({"tensor": ["x" * (i % 30) for i in range(50)], "n": [10**i for i in range(18)] * 2 + [1] * 14})
+    at_once = [printed(rows, "table", stream) for stream in (io.StringIO(), Terminal())]
+    monkeypatch.setattr("shardscan.pieces._ROWS", 7)
+    assert [printed(rows, "table", stream) for stream in (io.StringIO(), Terminal())] == at_once
+
+
+def test_only_a_terminals_table_cuts_long_values_and_names_and_says_how_long_they_are() -> None:
+    long, name = "x" * 1_000_000, "n" * 5_000
+    rows = pa.table({name: [long, "short"], "list": [[1] * 100_000, []]})
+    for columns in (rows, rows.select([0])):  # records, and a table
+        text = printed(columns, None, Terminal())
+        assert len(text) < 10_000
+        assert {"(1,000,000", "(5,000"} <= {word for word in text.split() if word.startswith("(")}
+    assert long in printed(rows, "table")
+    assert all(long in printed(rows, format, Terminal()) for format in ("json", "jsonl", "csv", "markdown"))
+
+
+def test_a_date_that_python_does_not_have_is_text_also_inside_a_list() -> None:
+    days = pa.array([2**31 - 1, None, 0], pa.int32()).cast(pa.date32())
+    rows = pa.table({"list": pa.ListArray.from_arrays([0, 1, 3], days)})
+    assert json.loads(printed(rows, "json")) == [
+        {"list": "[<value out of range: 2147483647>]"},
+        {"list": "[null,1970-01-01]"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("format", "expected"),
     [

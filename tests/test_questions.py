@@ -10,8 +10,9 @@ import pytest
 
 from catalogs import DIM, HEADS, HIDDEN, KV_HEADS, Catalog, build, place
 from reference import spectrum_fits
-from shardscan.ask import Question, ask, parse, questions
+from shardscan.ask import ask
 from shardscan.errors import QueryError
+from shardscan.questions import Question, parse, questions
 
 QUESTIONS = questions()
 

@@ -10,13 +10,14 @@ import sys
 import time
 from statistics import median
 
-from shardscan import ask
+from shardscan.ask import connect
+from shardscan.questions import questions
 
 
 def main(store: str, runs: int) -> None:
     times, rows = {}, {}
-    with ask.connect(store) as connection:
-        for name, question in ask.questions().items():
+    with connect(store) as connection:
+        for name, question in questions().items():
             values = {parameter.name: parameter.default for parameter in question.parameters}
             seconds = []
             for _ in range(runs):

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from shardscan.cells import visible
 from shardscan.cli import signals
 from shardscan.errors import ShardscanError
 
@@ -19,7 +20,7 @@ Exit codes:
     3  the checkpoint cannot be read
     4  a family file is wrong
     5  the store or its catalog cannot be used
-    6  the query, question or parameter is wrong
+    6  the query, question or parameter is wrong, or the query was stopped
     7  the output cannot be written
     8  done, but at least one tensor failed
     9  the store cannot be written; `ingest` again continues
@@ -29,10 +30,11 @@ Exit codes:
 
 
 class Refusal(click.ClickException):
-    """An error of ours as Click shows it: one sentence, and the exit code of its class."""
+    """An error of ours as Click shows it: one sentence, and the exit code of its class; values in it stay text."""
 
     def __init__(self, error: ShardscanError) -> None:
-        super().__init__(str(error))
+        lines = str(error).expandtabs(4).split("\n")
+        super().__init__("\n".join(map(visible, lines)))
         self.exit_code = error.exit_code  # type: ignore[misc]  # Click's own subclasses do the same
 
 

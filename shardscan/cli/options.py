@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class Size(click.ParamType[int]):
+    """Bytes with a unit: 512MB, 4GB, 1.5GiB, or a plain number."""
+
+    name = "size"
+    UNITS: ClassVar = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+                       "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?I?B?)\s*", str(value).upper())
+        if not found or found[2] not in self.UNITS:
+            self.fail(f"{shown(str(value))} is no size: write 512MB, 4GB or 2GiB.", param, ctx)
+        return int(float(found[1]) * self.UNITS[found[2]])
+
+
 def prints_rows(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that prints rows."""
     options = (
@@ -69,6 +86,23 @@ def has_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def has_bounds(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a query may take."""
+    options = (
+        click.option(
+            "--timeout", type=click.IntRange(1, 10**6), default=60, show_default=True, metavar="SECONDS",
+            envvar="SHARDSCAN_TIMEOUT", show_envvar=True, help="Stop a query that takes longer.",
+        ),
+        click.option(
+            "--memory", type=Size(), envvar="SHARDSCAN_QUERY_MEMORY", show_envvar=True,
+            help="Memory that a query and its result may take; default: half of what is free, at most 4 GB.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def write_rows(rows: pa.Table, format_: str | None, output: str | None) -> None:
     """Write rows where `prints_rows` was told to."""
     from shardscan.output import write
@@ -79,23 +113,6 @@ def write_rows(rows: pa.Table, format_: str | None, output: str | None) -> None:
     write(rows, format=format_, output=output)
     if not rows.num_rows and not output and not sys.stdout.isatty():
         click.echo("0 rows.", err=True)  # a pipe would say nothing at all
-
-
-class Size(click.ParamType[int]):
-    """Bytes with a unit: 512MB, 4GB, 1.5GiB, or a plain number."""
-
-    name = "size"
-    UNITS: ClassVar = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-                       "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes."""
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?I?B?)\s*", str(value).upper())
-        if not found or found[2] not in self.UNITS:
-            self.fail(f"{shown(str(value))} is no size: write 512MB, 4GB or 2GiB.", param, ctx)
-        return int(float(found[1]) * self.UNITS[found[2]])
 
 
 def parsed(parameters: tuple[str, ...]) -> dict[str, str]:
