@@ -15,6 +15,7 @@ the command line prints it without a traceback.
 | 6 | the query, question or parameter is wrong |
 | 7 | the output cannot be written |
 | 8 | done, but at least one tensor failed: see `tensors.status` |
+| 10 | `verify` found at least one problem |
 | 130 | interrupted; `ingest` again continues |
 """
 

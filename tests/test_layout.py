@@ -37,6 +37,7 @@ FLOW = (
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
     "ask",
+    "verifying",
     *("cells", "output"),
     *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )

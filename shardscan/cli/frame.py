@@ -8,7 +8,7 @@ import click
 
 from shardscan.errors import ShardscanError
 
-INTERRUPTED, INCOMPLETE = 130, 8
+INTERRUPTED, INCOMPLETE, UNCLEAN = 130, 8, 10
 
 EXIT_CODES = """\b
 Exit codes:
@@ -21,6 +21,7 @@ Exit codes:
     6  the query, question or parameter is wrong
     7  the output cannot be written
     8  done, but at least one tensor failed
+   10  `verify` found at least one problem
   130  interrupted; `ingest` again continues
 """
 

@@ -169,7 +169,7 @@ def _from_shards(folder: Path, report: Report) -> Listing:
         whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
         chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
         why = "they are not counted beside the model's shards"
-    for fault in _missing_numbers(folder, chosen):
+    for fault in missing_numbers(folder, chosen):
         report(fault)
     left_out = (*_left_out([name for name in shards if name not in chosen], why), *_other_weights(names))
     unsaid = f"no index says which tensors belong to the model: all {len(chosen)} shards were read"
@@ -192,19 +192,18 @@ def _main_index(folder: Path, indexes: list[str], report: Report) -> str | None:
     return None
 
 
-def _missing_numbers(folder: Path, shards: list[str]) -> Iterator[Fault]:
+def missing_numbers(folder: Path, shards: list[str]) -> Iterator[Fault]:
     """`-00001-of-00003` says how many there are: a missing one is an unfinished download."""
     numbers: dict[tuple[str, str], set[int]] = {}
     for part in filter(None, map(NUMBERED.fullmatch, shards)):
         numbers.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
     for (stem, total), found in numbers.items():
         if len(found) < int(total):
-            pattern = f"{stem}-…-of-{total}{SHARD}"
             error = ShardIndexError(
-                f"{shown(str(folder), 400)} has {len(found)} of the {int(total):,} shards {shown(pattern)}: download "
-                "the others."
+                f"{shown(str(folder), 400)} has {len(found)} of the {int(total):,} shards "
+                f"{shown(f'{stem}-…-of-{total}{SHARD}')}: download the others."
             )
-            yield Fault(error, "file", pattern)
+            yield Fault(error, "file")
 
 
 def _from_index(folder: Path, index: str, report: Report) -> Listing:
