@@ -50,6 +50,7 @@ from shardscan.tasks import (
 
 LAYOUT = 3
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
+METADATA = "zarr.json"
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 
@@ -94,6 +95,9 @@ def refresh(scan: Scan, checkpoint: Checkpoint, anatomy: Anatomy) -> None:
     said = _said(checkpoint, anatomy)
     if any(facts[name] != value for name, value in said.items()):
         root.attrs["shardscan"] = {**facts, **said}
+    vouched, now = commits.made(scan), commits.stamp(scan.arrays / METADATA)
+    if vouched is not None and vouched.get(METADATA) != now:  # also where a run was killed between the two
+        commits.begin(scan, commits.replaces(scan), {**vouched, METADATA: now})
 
 
 def current(store: Path) -> list[Scan]:
@@ -285,8 +289,7 @@ def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) ->
     array[(layer, slice(start, stop)) if stacked > 1 else layer] = padded if stacked > 1 else padded[0]
     key = (layer, start // run) if stacked > 1 else (layer,)
     file = array.metadata.encode_chunk_key((*key, *(0,) * values.ndim))
-    written = (scan.arrays / path / file).read_bytes()
-    return {f"{path}/{file}": (len(written), xxhash.xxh3_64_hexdigest(written))}
+    return {f"{path}/{file}": commits.stamp(scan.arrays / path / file)}
 
 
 @lru_cache(maxsize=1024)

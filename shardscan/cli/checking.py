@@ -14,14 +14,16 @@ from shardscan.cli.options import prints_rows, write_rows
 @click.argument("path", type=click.Path())
 @prints_rows
 def verify(path: str, format_: str | None, output: str | None) -> None:
-    """Check that a checkpoint is whole; reads all of it.
+    """Check that a checkpoint or a store is whole; reads all of it.
 
-    PATH is as for `ls`. Headers are compared with file sizes and the index, values searched for NaN, infinities and
-    runs of zeros, the folder for unexpected files. One row a finding; exit code 10 where one of them is a problem.
+    Of a checkpoint (PATH as for `ls`): headers against file sizes and the index, NaN, infinities, runs of zeros, copies,
+    unexpected files. Of a store: every file that a commit vouches for, every commit, the catalog. One row a finding;
+    exit code 10 where one of them is a problem.
 
     \b
     shardscan verify ./SmolLM2-135M
     shardscan verify ./SmolLM2-135M --format json -o findings.json
+    shardscan verify scans
     """
     from shardscan import listing
     from shardscan.progress import shown as progress_shown

@@ -7,8 +7,9 @@ bounded size. Nothing is written, nothing outside PATH is opened because a file 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from shardscan.verifying import checkpoint
+from shardscan.verifying import checkpoint, store
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 
 __all__ = ["NOTE", "PROBLEM", "Finding", "Verdict", "verify"]
@@ -20,4 +21,5 @@ def verify(path: str | os.PathLike[str], advance: Advance = lambda done, total: 
     `advance` is called with the bytes read and the bytes there are. Raises CheckpointNotFound where there is neither,
     CheckpointError and StoreError where that cannot even be told.
     """
-    return checkpoint.verify(os.fspath(path), advance)
+    folder = Path(path)
+    return store.verify(folder, advance) if store.is_store(folder) else checkpoint.verify(os.fspath(path), advance)
