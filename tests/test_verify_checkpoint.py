@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -478,6 +479,19 @@ def test_a_hub_caches_links_are_its_layout_and_its_unfinished_blobs_are_told(tmp
     assert brief(found(cache)) == [("problem", "file", "../../blobs/def.incomplete", None, None)]
     (cache / "snapshots" / "main" / "config.json").symlink_to("../../blobs/gone")
     assert ("problem", "file", "config.json", None, None) in brief(found(cache))
+
+
+def test_a_blob_of_a_hub_cache_has_the_hash_that_it_is_named_by(tmp_path: Path) -> None:
+    cache = tmp_path / "models--org--my-model"
+    shard(cache / "blobs" / "x", {"a": weights(4096), "b": weights(3 * reading.WINDOW // 64 * 64, seed=1), "e": of()})
+    blob = (cache / "blobs" / "x").rename(cache / "blobs" / sha256((cache / "blobs" / "x").read_bytes()).hexdigest())
+    (cache / "snapshots" / "main").mkdir(parents=True)
+    (cache / "snapshots" / "main" / MODEL).symlink_to(f"../../blobs/{blob.name}")
+    assert found(cache) == []
+    data = bytearray(blob.read_bytes())
+    data[-5] ^= 1
+    blob.write_bytes(data)
+    assert brief(found(cache)) == [("problem", "checksum", MODEL, None, None)]
 
 
 def test_a_single_file_is_judged_alone(folder: Path) -> None:

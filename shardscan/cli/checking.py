@@ -16,7 +16,7 @@ from shardscan.cli.options import prints_rows, write_rows
 def verify(path: str, format_: str | None, output: str | None) -> None:
     """Check that a checkpoint or a store is whole; reads all of it.
 
-    Of a checkpoint (PATH as for `ls`): headers against file sizes and the index, NaN, infinities, runs of zeros, copies,
+    Of a checkpoint (PATH as for `ls`): headers against file sizes and the index, NaN, infinities, zeros, copies,
     unexpected files. Of a store: every file that a commit vouches for, every commit, the catalog. One row a finding;
     exit code 10 where one of them is a problem.
 

@@ -6,13 +6,14 @@ The rules are those of OPEN; here all faults are told, and what can be read is l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from shardscan.dtypes import DTYPES
 from shardscan.errors import CheckpointError, shown
 from shardscan.names import split
-from shardscan.shards import Fault, Inspected, Tensor, inspect
+from shardscan.shards import Fault, Inspected, Shard, Tensor, inspect
 from shardscan.shards.folder import missing_numbers, read_config
 from shardscan.verifying import folder
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
@@ -20,6 +21,7 @@ from shardscan.verifying.reading import LEAST_RUN, Seen, ZeroRun, look
 
 LEAST_TENSOR = 4096  # bytes of a tensor whose zeros, or whose equal, are worth a note
 MAY_BE_ZERO = {"bias", "lora_b", "zero", "index", "buffer"}  # parts that are zero at the start, or for good
+SHA256 = re.compile("[0-9a-f]{64}")  # how a hub cache names the blob of a large file
 VOCABULARY = re.compile(r"(.*\.)?(\w*embed\w*|wte|shared|lm_head|output)")  # modules with padded rows
 
 
@@ -42,15 +44,30 @@ def verify(path: str, advance: Advance) -> Verdict:
     everything: list[Seen] = []
     for shard in there:
         try:
-            seen, runs = look(map(shard.tensor, shard.header.tensors), advanced)
+            seen, of_shard = _look(shard, advanced)
         except (CheckpointError, OSError) as error:
-            detail = f"{shown(shard.file.path, 400)} cannot be read to its end ({error}): verify it again."
+            why = str(error).rstrip(".")
+            detail = f"{shown(shard.file.path, 400)} cannot be read to its end ({why}): verify it again."
             findings.append(Finding(PROBLEM, "file", detail, shard.file.name))
             continue
         everything += seen
-        findings += [*_of_values(seen), *_of_zeros(seen, runs)]
+        findings += of_shard
     findings += [*_of_copies(found, everything), *_of_ties(everything)]
     return Verdict(found.listing.name, tuple(findings), "tensor", len(found.tensors), read)
+
+
+def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], list[Finding]]:
+    """What every tensor of a shard is like, and what is wrong with them; of a hub cache's blob its hash too."""
+    path, tensors = Path(shard.file.path), map(shard.tensor, shard.header.tensors)
+    if path.parent.name != "blobs" or not SHA256.fullmatch(path.name):
+        seen, runs = look(tensors, advance)
+        return seen, [*_of_values(seen), *_of_zeros(seen, runs)]
+    with open(path, "rb") as file:
+        whole = sha256(file.read(shard.file.header_nbytes))
+    seen, runs = look(tensors, advance, whole.update)
+    detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
+    wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != path.name)
+    return seen, [*wrong, *_of_values(seen), *_of_zeros(seen, runs)]
 
 
 def _of_faults(faults: Iterable[Fault], found: Inspected) -> Iterator[Finding]:
@@ -103,8 +120,8 @@ def _of_zeros(seen: Iterable[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding
             continue  # its last or first bytes only
         where = f"{coordinates(first, tensor.shape)} to {coordinates(last, tensor.shape)}"
         detail = (
-            f"{run.stop - run.start:,} of {tensor.nbytes:,} bytes are zero, in a run of {LEAST_RUN:,} or more: weights "
-            "are not, but what a download did not fill is."
+            f"{run.stop - run.start:,} of {tensor.nbytes:,} bytes are zero, in a run of {LEAST_RUN:,} or more, as "
+            "where a download did not fill its file."
         )
         yield _at(NOTE if _may_be_zero(run) else PROBLEM, "zeros", detail, tensor, where)
     told = {run.tensor for run in runs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -57,18 +58,21 @@ class _Piece(NamedTuple):
         return self.start * 8 // DTYPES[self.tensor.dtype].bits
 
 
-def look(tensors: Iterable[Tensor], advance: Callable[[int], None]) -> tuple[list[Seen], list[ZeroRun]]:
+def look(
+    tensors: Iterable[Tensor], advance: Callable[[int], None], also: Callable[[memoryview], None] = lambda data: None
+) -> tuple[list[Seen], list[ZeroRun]]:
     """Read the tensors of one shard; `advance` hears of the bytes of each window. Raises CheckpointError and OSError.
 
-    Empty tensors are not seen: there is nothing to see.
+    `also` takes the same bytes in file order, from a thread of its own. Empty tensors are not seen: there is nothing.
     """
     ordered = sorted((tensor for tensor in tensors if tensor.nbytes), key=lambda tensor: tensor.offset)
     windows = list(_windows(ordered))
     seen: list[Seen] = []
     runs: list[tuple[int, int]] = []
-    with Ahead(window for window, _ in windows) as ahead:
+    with Ahead(window for window, _ in windows) as ahead, ThreadPoolExecutor(1, "also") as beside:
         for window, pieces in windows:
             with ahead.raw(window) as raw:
+                taken = beside.submit(also, raw.data)
                 runs += [(window.offset + start, window.offset + stop) for start, stop in zero_runs(raw)]
                 for piece in pieces:
                     some = raw[piece.tensor.offset + piece.start - window.offset :][: piece.stop - piece.start]
@@ -79,6 +83,7 @@ def look(tensors: Iterable[Tensor], advance: Callable[[int], None]) -> tuple[lis
                     value = value if value == constant(some, piece.tensor.dtype) else None
                     if piece.stop == piece.tensor.nbytes:
                         seen.append(Seen(piece.tensor, found, value, hasher.hexdigest()))
+                taken.result()  # the window is gone after this
             advance(window.nbytes)
     return seen, list(_by_tensor(ordered, joined(runs, LEAST_RUN)))
 
