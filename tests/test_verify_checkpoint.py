@@ -116,7 +116,7 @@ def test_a_problem_is_a_row_a_summary_and_exit_code_10(folder: Path) -> None:
         {"severity": "problem", "check": "inf", "file": MODEL, "tensor": "w", "position": "[2]",
          "detail": "1 of 4 values is infinite."},
         {"severity": "note", "check": "file", "file": "x.py", "tensor": None, "position": None,
-         "detail": "'x.py' is code: some programs run it if they are told to trust it."},
+         "detail": "It is code: some programs run it if they are told to trust it."},
     ]  # fmt: skip
     assert done.stderr == "2 problems and 1 note in my-model: 1 tensor, 16 bytes read.\n"
 

@@ -16,7 +16,7 @@ import shardscan
 import tiny
 from shardscan import catalog, commits, flow, store
 from shardscan.cli import main
-from shardscan.errors import StoreError
+from shardscan.errors import CheckpointNotFound, StoreError
 from shardscan.verifying import Finding, verify
 
 Spoil = Callable[[Path], object]
@@ -284,9 +284,13 @@ def test_a_record_that_vouches_for_a_file_elsewhere_is_refused(scans: Path, tmp_
     (tmp_path / "secret").write_text("x")
     scan = commits.begun(scans)[0]
     stamp = commits.stamp(tmp_path / "secret")
-    commits.begin(scan, [], {**(commits.made(scan) or {}), "../../../secret": stamp, str(tmp_path / "secret"): stamp})
-    assert [f.check for f in verify(scans).findings] == ["commit", "commit"]
-    assert all("not in the scan" in f.detail for f in verify(scans).findings)
+    (arrays_of(scans) / "out").symlink_to(tmp_path)
+    outside = ("../../../secret", str(tmp_path / "secret"), "out/secret")
+    commits.begin(scan, [], {**(commits.made(scan) or {}), **dict.fromkeys(outside, stamp), "a\0b": stamp})
+    told = [(f.check, f.detail.partition(":")[0]) for f in verify(scans).findings if f.severity == "problem"]
+    assert told == [("commit", "A record vouches for it and it is not in the scan")] * 3 + [
+        ("file", "It cannot be read (ValueError)")
+    ]
 
 
 @pytest.mark.parametrize("record", [{}, {"task": 1}, {"task": "a", "product": "b", "tensors": 1, "files": {}}])
@@ -313,6 +317,14 @@ def test_a_store_that_was_written_meanwhile_is_not_judged(scans: Path, monkeypat
     monkeypatch.setattr(commits, "begun", written_meanwhile)
     with pytest.raises(StoreError, match="was written meanwhile: do it again"):
         verify(scans)
+
+
+def test_an_empty_path_is_not_the_store_in_the_current_folder(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scans)
+    assert verify(".").findings == ()
+    for path in ("", "a\0b", "x" * 5000):
+        with pytest.raises(CheckpointNotFound, match="is not there"):
+            verify(path)
 
 
 def test_an_empty_store_is_clean_and_arrays_without_commits_are_notes(tmp_path: Path, scans: Path) -> None:

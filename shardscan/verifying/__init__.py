@@ -21,5 +21,7 @@ def verify(path: str | os.PathLike[str], advance: Advance = lambda done, total: 
     `advance` is called with the bytes read and the bytes there are. Raises CheckpointNotFound where there is neither,
     CheckpointError and StoreError where that cannot even be told.
     """
-    folder = Path(path)
-    return store.verify(folder, advance) if store.is_store(folder) else checkpoint.verify(os.fspath(path), advance)
+    text = os.fspath(path)
+    if text and store.is_store(Path(text)):  # an empty path is not the current folder
+        return store.verify(Path(text), advance)
+    return checkpoint.verify(text, advance)

@@ -17,7 +17,7 @@ from shardscan.shards import Fault, Inspected, Shard, Tensor, inspect
 from shardscan.shards.folder import missing_numbers, read_config
 from shardscan.verifying import folder
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
-from shardscan.verifying.reading import LEAST_RUN, Seen, ZeroRun, look
+from shardscan.verifying.reading import Seen, ZeroRun, look
 
 LEAST_TENSOR = 4096  # bytes of a tensor whose zeros, or whose equal, are worth a note
 MAY_BE_ZERO = {"bias", "lora_b", "zero", "index", "buffer"}  # parts that are zero at the start, or for good
@@ -119,10 +119,8 @@ def _of_zeros(seen: Iterable[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding
         if first > last:
             continue  # its last or first bytes only
         where = f"{coordinates(first, tensor.shape)} to {coordinates(last, tensor.shape)}"
-        detail = (
-            f"{run.stop - run.start:,} of {tensor.nbytes:,} bytes are zero, in a run of {LEAST_RUN:,} or more, as "
-            "where a download did not fill its file."
-        )
+        zeros = f"{run.stop - run.start:,} of {tensor.nbytes:,} bytes are zero"
+        detail = f"{zeros}, as where a download did not fill its file."
         yield _at(NOTE if _may_be_zero(run) else PROBLEM, "zeros", detail, tensor, where)
     told = {run.tensor for run in runs}
     for one in seen:

@@ -56,12 +56,12 @@ def findings(listing: Listing) -> Iterator[Finding]:
             found = PROBLEM, f"cannot be looked at: {error.strerror}."
         if found:
             severity, detail = found
-            yield Finding(severity, "file", f"{shown(name)} {detail}", name)
+            yield Finding(severity, "file", f"It {detail}", name)
     blobs = folder.parent.parent / "blobs"
     if folder.parent.name == "snapshots" and blobs.is_dir():
         for name in _names(blobs):
             if name.endswith(".incomplete"):
-                detail = f"{shown(name)} is an unfinished download of the hub's cache: download the model again."
+                detail = "It is an unfinished download of the hub's cache: download the model again."
                 yield Finding(PROBLEM, "file", detail, f"../../blobs/{name}")
 
 

@@ -7,10 +7,11 @@ checksum. What nobody vouches for is told and left alone.
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from shardscan import catalog, commits, store
@@ -28,7 +29,7 @@ OF_ANOTHER_FORM = (OSError, ValueError, LookupError, TypeError, AttributeError, 
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a store, or what is left of one."""
-    return any((path / name).is_dir() for name in (COMMITS, ARRAYS))
+    return any(os.path.isdir(path / name) for name in (COMMITS, ARRAYS))  # noqa: PTH112 - no name makes it raise
 
 
 def verify(folder: Path, advance: Advance) -> Verdict:
@@ -70,9 +71,8 @@ def _strays(folder: Path, ids: set[str]) -> Iterator[Finding]:
                 yield _stray(folder, path)
     root = folder / ARRAYS / store.METADATA
     if ids and not _is_root(root):
-        yield Finding(
-            PROBLEM, "file", "It is not what Zarr has at the root: ingest a checkpoint again.", _in(folder, root)
-        )
+        detail = "It is not what Zarr keeps at the root of its arrays: remove it, and ingest a checkpoint again."
+        yield Finding(PROBLEM, "file", detail, _in(folder, root))
 
 
 def _is_root(path: Path) -> bool:
@@ -83,8 +83,8 @@ def _is_root(path: Path) -> bool:
 
 
 def _stray(folder: Path, path: Path) -> Finding:
-    killed, other = "is left of a run that was killed: remove it.", "belongs to no scan that has begun."
-    return Finding(NOTE, "file", f"{shown(path.name)} {killed if PARTIAL in path.name else other}", _in(folder, path))
+    killed, other = "It is left of a run that was killed: remove it.", "It belongs to no scan that has begun."
+    return Finding(NOTE, "file", killed if PARTIAL in path.name else other, _in(folder, path))
 
 
 def _in(folder: Path, path: Path) -> str:
@@ -153,25 +153,27 @@ def _of_files(
 
 def _of_file(scan: Scan, name: str, stamp: Stamp, advance: Callable[[int], None]) -> Iterator[Finding]:
     path, file = scan.arrays / name, f"{ARRAYS}/{scan.id}/{name}"
-    if PurePosixPath(name).is_absolute() or ".." in name.split("/"):
-        yield Finding(PROBLEM, "commit", f"A record vouches for {shown(name)}, which is not in the scan.", file)
-        return
     again = "remove the record that vouches for it and ingest its checkpoint again"
-    if not path.exists():
-        yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {again}.", file)
-    elif not _is_regular(path):
-        yield Finding(PROBLEM, "file", f"It is not a regular file: {again}.", file)
-    elif (size := path.stat().st_size) != stamp[0]:
-        yield Finding(PROBLEM, "file", f"It has {size:,} bytes instead of {stamp[0]:,}: {again}.", file)
-    elif commits.stamp(path) != stamp:
-        yield Finding(PROBLEM, "checksum", f"Its bytes are not those that were written: {again}.", file)
+    try:
+        if not path.resolve().is_relative_to(scan.arrays.resolve()):
+            yield Finding(PROBLEM, "commit", f"A record vouches for it and it is not in the scan: {again}.", file)
+        elif not path.exists():
+            yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {again}.", file)
+        elif not _is_regular(path):
+            yield Finding(PROBLEM, "file", f"It is not a regular file: {again}.", file)
+        elif (size := path.stat().st_size) != stamp[0]:
+            yield Finding(PROBLEM, "file", f"It has {size:,} bytes instead of {stamp[0]:,}: {again}.", file)
+        elif commits.stamp(path) != stamp:
+            yield Finding(PROBLEM, "checksum", f"Its bytes are not those that were written: {again}.", file)
+    except (OSError, ValueError) as error:  # no file has such a name, or the disk fails
+        yield Finding(PROBLEM, "file", f"It cannot be read ({type(error).__name__}): {again}.", file)
     advance(stamp[0])
 
 
 def _unvouched(scan: Scan, path: Path) -> Finding:
     if PARTIAL in path.name:
         return _stray(scan.store, path)
-    detail = f"No record vouches for {shown(path.name)}: it is left of an interrupted run, or of something else."
+    detail = "No record vouches for it: an interrupted run left it, or somebody else."
     return Finding(NOTE, "file", detail, _in(scan.store, path))
 
 
