@@ -300,6 +300,12 @@ def test_records_of_another_form_end_in_a_row_and_not_in_a_traceback(record: dic
     assert ("problem", "scan", "commits/*") in brief(verify(scans).findings, scans)
 
 
+def test_a_scan_that_replaces_a_number_is_of_another_form(scans: Path) -> None:
+    scan = commits.begun(scans)[0]
+    commits._write(scan.commits / "begun", {"replaces": 1, "files": commits.made(scan)})
+    assert brief(verify(scans).findings, scans) == [("problem", "scan", "commits/*")]
+
+
 def test_a_store_that_is_being_written_is_not_judged(scans: Path) -> None:
     with commits.writing(scans):
         done = CliRunner().invoke(main, ["verify", str(scans)])

@@ -186,6 +186,7 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
             detail = f"Another version made this scan (layout {held.facts['layout']}): ingest its checkpoint again."
             yield Finding(NOTE, "scan", detail, where)
             return
+        _ = commits.replaces(scan), commits.runs(scan)  # their form, for whoever reads them next
         everyone = [member for group in members(held).values() for member in group]
         verdicts = [item for record in held.done.values() for item in record["tensors"].items()]
         failed = {name: verdict["reason"] for name, verdict in verdicts if verdict["status"] == "failed"}
