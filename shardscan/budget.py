@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shardscan.anatomy import Anatomy, Placed
+from shardscan.composites import Factor
 from shardscan.dtypes import DTYPES
 from shardscan.matrices import Matrix
 from shardscan.plan import Plan, channels
@@ -120,9 +121,21 @@ def _results(task: Task) -> int:
 def _composite(task: CompositeTask) -> int:
     """Of one head while it is reduced; where heads are columns it is cut from all values."""
     factors = (task.composite.left, task.composite.right)
-    copied = [_cut(f.placed, f.matrix) if f.matrix.stored_axis == "in" else 0 for f in factors]
     dim = factors[0].heads.dim
-    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(copied)
+    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(map(_factor, factors))
+
+
+def _factor(factor: Factor) -> int:
+    """Of what is read to cut one head out."""
+    p, matrix = factor.placed, factor.matrix
+    if matrix.stored_axis == "in":
+        return _read(p.tensor, matrix.rows * matrix.cols) + _cut(p, matrix)
+    return _read(p.tensor, factor.heads.dim * p.stored_shape[1])
+
+
+def _read(tensor: Tensor, values: int) -> int:
+    """Of values that are read and not mapped."""
+    return 0 if tensor.mapped else -(-values * DTYPES[tensor.dtype].bits // 8)
 
 
 def _largest(tasks: Sequence[Task], exact: bool) -> int:
@@ -135,7 +148,9 @@ def _matrix(p: Placed, matrix: Matrix, exact: bool) -> int:
     rows, cols = len(matrix.stored_rows), len(matrix.stored_cols)
     n = min(rows, cols)
     panels = 2 * min(PANEL_BYTES + 8 * 8 * n, 8 * rows * cols)
-    return panels + (_cut(p, matrix) if rows < cols else 0) + 8 * n * n * (EXACT if exact else 1)
+    values = min(rows * cols, PANEL_BYTES // 8) if rows >= cols else rows * cols
+    stored = _read(p.tensor, values) + (_cut(p, matrix) if rows < cols else 0)
+    return panels + stored + 8 * n * n * (EXACT if exact else 1)
 
 
 def _cut(p: Placed, matrix: Matrix) -> int:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import duckdb
 import pyarrow.compute as pc
 
 from shardscan import commits, rows, sqlfiles, store
-from shardscan.commits import CATALOG, Scan
+from shardscan.commits import CATALOG, PARTIAL, Scan
 from shardscan.contents import Contents, contents
 from shardscan.errors import StoreError, StoreNotFound, shown
 
@@ -37,6 +38,8 @@ KEYS = {
     "distribution": "model, tensor, bin",
 }
 
+DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
+
 # a whole number in each large table, whose sum is exact
 SUMMED = {"channels": "channel", "distribution": "count", "singular_values": "i", "spectra": "rank", "tensors": "bytes"}
 
@@ -44,33 +47,45 @@ SUMMED = {"channels": "channel", "distribution": "count", "singular_values": "i"
 def build(folder: Path, *, rebuild: bool = False) -> Path:
     """Build the catalog of the store in `folder`; the path of the file.
 
-    Models whose commits the old catalog has loaded already are taken from it, the others from Zarr; with `rebuild` all
-    are. Both give the same rows.
+    Models whose commits the old catalog has loaded already are taken from it, the others from Zarr; with `rebuild`, and
+    where the old one is damaged, all are. Both give the same rows.
     """
     if not (folder / "commits").is_dir():
         raise StoreNotFound(
             f"{folder} is not a store: there is nothing to build a catalog from; run shardscan ingest first."
         )
-    target, building = folder / CATALOG, folder / f"{CATALOG}.{os.getpid()}.partial"
+    target = folder / CATALOG
+    try:
+        if not rebuild and target.exists():
+            with suppress(duckdb.Error):
+                return _build(folder, target, target)
+        return _build(folder, target, None)
+    except DISK as error:
+        raise commits.unwritable(folder, error) from error
+    except duckdb.Error as error:
+        raise StoreError(f"the catalog of {folder} could not be built: {error}") from error
+
+
+def _build(folder: Path, target: Path, old: Path | None) -> Path:
+    building = folder / f"{CATALOG}.{os.getpid()}{PARTIAL}"
     building.unlink(missing_ok=True)
     try:
         # one thread writes the smallest file, and as fast as two: rows come in no faster
         with duckdb.connect(building, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
+            if old:
+                _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY)")
+            _run(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
             for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
                 _run(connection, script)
-            _fill(connection, store.current(folder), None if rebuild or not target.exists() else target)
-        building.replace(target)
-    except duckdb.Error as error:
-        raise StoreError(f"the catalog of {folder} could not be built: {error}") from error
+            _fill(connection, store.current(folder), _built_from(connection) if old else {})
+            _run(connection, "COMMIT")
+        return building.replace(target)
     finally:
         building.unlink(missing_ok=True)
         Path(f"{building}.wal").unlink(missing_ok=True)
-    return target
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Path | None) -> None:
-    known = _attach(connection, old) if old else {}
-    _run(connection, "BEGIN")  # a checkpoint after each of many small insertions would take most of the time
+def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], known: Mapping[str, tuple[Any, ...]]) -> None:
     for scan in scans:
         held = contents(scan)
         if _is_built_from(known.get(held.model), held):
@@ -80,10 +95,9 @@ def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], old: Pat
             _load(connection, held)
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(
-                f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): remove {scan.commits} and "
-                "ingest its checkpoint again; until then the last catalog answers."
+                f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): ingest its checkpoint again, "
+                "which makes what is damaged anew; until then the last catalog answers."
             ) from error
-    _run(connection, "COMMIT")
 
 
 def _is_built_from(known: tuple[Any, ...] | None, held: Contents) -> bool:
@@ -121,7 +135,11 @@ def stale(file: Path, scans: Iterable[Scan]) -> list[str]:
     with duckdb.connect() as connection:
         for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
             _run(connection, script)
-        known = _attach(connection, file)
+        try:
+            _run(connection, f"ATTACH {_quoted(file)} AS old (READ_ONLY)")
+            known = _built_from(connection)
+        except duckdb.Error:
+            known = {}
     held = {found.model: found for found in map(contents, scans)}
     return [
         model
@@ -134,16 +152,12 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") + "."
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, old: Path) -> dict[str, tuple[Any, ...]]:
-    """The old catalog's models with what they were built from; empty where it cannot be used."""
-    try:
-        _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY)")
-        if _columns(connection, "'old'") != _columns(connection, "current_database()"):
-            return {}  # another version of shardscan made it
-        runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
-        found = _run(connection, f"SELECT model, scan, commits, {runs}, identity, channels FROM old.models m")
-    except duckdb.Error:
+def _built_from(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[Any, ...]]:
+    """The old catalog's models with what they were built from; none where another version of shardscan made it."""
+    if _columns(connection, "'old'") != _columns(connection, "current_database()"):
         return {}
+    runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
+    found = _run(connection, f"SELECT model, scan, commits, {runs}, identity, channels FROM old.models m")
     return {model: tuple(built_from) for model, *built_from in found}
 
 

@@ -23,9 +23,11 @@ from typing import Any
 
 import xxhash
 
-from shardscan.errors import StoreError, shown
+from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.strict import opened
 
+OK, CODES, DEGENERATE, FAILED = "ok", "codes", "degenerate", "failed"  # what a commit says of a tensor
+SCANNED = (OK, DEGENERATE)  # there are arrays of it
 CATALOG = "catalog.duckdb"  # beside commits and arrays
 PARTIAL = ".partial"  # how files end that are being written, zarr's too
 CHECKSUM = "checksum"
@@ -51,7 +53,39 @@ class Scan:
 
 @contextmanager
 def writing(store: Path) -> Iterator[None]:
-    """Be the one writer of a store; StoreError names the other where there is one."""
+    """Be the one writer of a store, without what killed writers left half done.
+
+    StoreError names the other writer where there is one; StoreWriteError is for whatever the disk refuses meanwhile.
+    """
+    with told_of(store), _locked(store):
+        _sweep(store)
+        yield
+
+
+@contextmanager
+def told_of(folder: Path) -> Iterator[None]:
+    """Have what a disk refuses be a StoreWriteError."""
+    try:
+        yield
+    except ShardscanError:
+        raise
+    except (NotADirectoryError, FileExistsError) as error:
+        raise StoreError(f"{shown(str(folder), 400)} is not a folder, nor can it be one: name another.") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(store: Path, error: Exception) -> StoreWriteError:
+    """What to raise where the disk refuses to take a store."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return StoreWriteError(
+        f"{shown(str(store), 400)} cannot be written ({reason}): see to what stands in the way, or choose another "
+        "folder; what was committed stays, and the same command continues."
+    )
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
     store.mkdir(parents=True, exist_ok=True)
     with (store / "lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -110,10 +144,22 @@ def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
     return {file.relative_to(scan.arrays).as_posix(): stamp(file) for file in files}
 
 
-def stamp(file: Path) -> Stamp:
-    """Size and hash of a file, as commits keep them."""
-    data = file.read_bytes()
-    return len(data), xxhash.xxh3_64_hexdigest(data)
+def _sweep(store: Path) -> None:
+    """Remove catalogs half built, and folders of scans that never began or were being removed."""
+    for left in store.glob(f"{CATALOG}.*.partial*"):
+        left.unlink()
+    ids = {scan.id for scan in begun(store)}
+    for folder in (store / "commits", store / "arrays.zarr"):
+        for left in folder.glob("*/"):
+            if left.name not in ids:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def sweep(scan: Scan) -> None:
+    """Remove files of a scan that a killed writer left half written."""
+    for folder in (scan.commits, scan.arrays):
+        for left in folder.rglob(f"*{PARTIAL}"):
+            left.unlink()
 
 
 def begun(store: Path) -> list[Scan]:
@@ -158,7 +204,8 @@ def supersede(scan: Scan) -> None:
 
 
 def forget(scan: Scan) -> None:
-    """Remove a scan, its commits first, so that nobody trusts half of its arrays."""
+    """Remove a scan: first the file that says that it exists, so that nobody trusts half of it."""
+    (scan.commits / "begun").unlink(missing_ok=True)
     shutil.rmtree(scan.commits, ignore_errors=True)
     shutil.rmtree(scan.arrays, ignore_errors=True)
 
@@ -171,10 +218,13 @@ def commit(scan: Scan, record: Mapping[str, Any]) -> None:
     _write(scan.commits / f"{record['task']}.{record['product'].replace('/', '-')}.json", record)
 
 
-def committed(scan: Scan) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
+def committed(scan: Scan, *, to_the_bit: bool = False) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Every commit by task and product, less those whose files are missing, cut or, if asked for, not what they were.
+
+    Otherwise bits are for the chunks' crc32c.
+    """
     records = (read(path) for path in sorted(scan.commits.glob("*.json")))
-    return {(record["task"], record["product"]): record for record in records if _is_whole(scan, record)}
+    return {(record["task"], record["product"]): record for record in records if _is_whole(scan, record, to_the_bit)}
 
 
 def stamps(scan: Scan) -> dict[tuple[str, str], int]:
@@ -183,11 +233,20 @@ def stamps(scan: Scan) -> dict[tuple[str, str], int]:
     return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
 
 
-def _is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
+def _is_whole(scan: Scan, record: Mapping[str, Any], to_the_bit: bool) -> bool:
+    files = ((scan.arrays / name, facts) for name, facts in record["files"].items())
     try:
-        return all((scan.arrays / name).stat().st_size == size for name, (size, _) in record["files"].items())
+        if to_the_bit:
+            return all(stamp(file) == tuple(facts) for file, facts in files)
+        return all(file.stat().st_size == size for file, (size, _) in files)
     except FileNotFoundError:
         return False
+
+
+def stamp(file: Path) -> Stamp:
+    """Size and hash of a file, as commits keep them."""
+    data = file.read_bytes()
+    return len(data), xxhash.xxh3_64_hexdigest(data)
 
 
 def record_run(scan: Scan, run: Mapping[str, Any]) -> None:

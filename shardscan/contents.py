@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import xxhash
 
 from shardscan import commits, store
-from shardscan.commits import Scan
+from shardscan.commits import CODES, DEGENERATE, FAILED, OK, SCANNED, Scan
 from shardscan.reduce.distribution import BINS
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.tasks import (
@@ -28,6 +28,7 @@ from shardscan.tasks import (
     task_name,
 )
 
+PENDING = "pending"  # what the catalog says of a tensor without a commit
 REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
 COMPOSITES_AT_ONCE = 16  # layers
 
@@ -172,7 +173,7 @@ def composites(held: Contents) -> Iterator[Composites]:
         for first in range(0, len(found), COMPOSITES_AT_ONCE):
             layers = slice(first, first + COMPOSITES_AT_ONCE)
             inside = {i: v for i, v in verdicts.items() if layers.start <= i < layers.stop}
-            failures = {i: str(v["reason"]) for i, v in inside.items() if v["status"] == "failed"}
+            failures = {i: str(v["reason"]) for i, v in inside.items() if v["status"] == FAILED}
             if inside:
                 facts = {i: found[i] for i in inside}
                 yield Composites(folder, group["component"], layers, facts, failures)
@@ -213,8 +214,8 @@ def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str]
         return found
 
     slots = tuple((int(layer), int(expert)) for layer, expert in facts["slots"])
-    verdicts = [verdict(slot, STATS) or {"status": "pending", "reason": None, "digest": None} for slot in slots]
-    worst = max(verdicts, key=lambda v: ("ok", "codes", "pending", "failed").index(v["status"]))
+    verdicts = [verdict(slot, STATS) or {"status": PENDING, "reason": None, "digest": None} for slot in slots]
+    worst = max(verdicts, key=lambda v: (OK, DEGENERATE, CODES, PENDING, FAILED).index(v["status"]))
     matrices = []
     for matrix in facts["matrices"]:
         slot = (int(matrix["slot"][0]), int(matrix["slot"][1]))
@@ -227,9 +228,9 @@ def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str]
             layer=place["layer"],
             facts=matrix,
             slot=slot,
-            scanned=own is not None and own["status"] == "ok",
-            spectra=frozenset(p for p, v in found.items() if v["status"] == "ok"),
-            failures={p: v["reason"] for p, v in found.items() if v["status"] == "failed"},
+            scanned=own is not None and own["status"] in SCANNED,
+            spectra=frozenset(p for p, v in found.items() if v["status"] in SCANNED),
+            failures={p: v["reason"] for p, v in found.items() if v["status"] == FAILED},
         )
         matrices.append(held)
     digest = verdicts[0]["digest"] if len(slots) == 1 else None

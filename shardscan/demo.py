@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shardscan.commits import told_of
 from shardscan.errors import StoreError, shown
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def run(folder: Path, seed: int, progress: Callable[[int, int], None] | None = N
     from shardscan.flow import ingest
 
     checkpoint, store = folder / f"demo-{seed}", folder / STORE
-    _refuse_foreign(folder)
-    if not (checkpoint / "config.json").exists():
-        write(checkpoint, seed)
+    with told_of(folder):
+        _refuse_foreign(folder)
+        if not (checkpoint / "config.json").exists():
+            write(checkpoint, seed)
     ingest(checkpoint, store, progress=progress)
     looked_for = facts(plants(seed), checkpoint.name)
     return [dataclasses.replace(fact, rows=ask.run(store, fact.sql)) for fact in looked_for], store

@@ -15,8 +15,10 @@ the command line prints it without a traceback.
 | 6 | the query, question or parameter is wrong |
 | 7 | the output cannot be written |
 | 8 | done, but at least one tensor failed: see `tensors.status` |
+| 9 | the store cannot be written: the disk is full or fails; `ingest` again continues |
 | 10 | `verify` found at least one problem |
-| 130 | interrupted; `ingest` again continues |
+| 130 | interrupted (Ctrl-C); `ingest` again continues |
+| 143 | terminated (SIGTERM); `ingest` again continues |
 """
 
 
@@ -69,6 +71,12 @@ class StoreError(ShardscanError, ValueError):
 
 class StoreNotFound(StoreError, FileNotFoundError):
     """No store, or no catalog in it, at this path."""
+
+
+class StoreWriteError(StoreError, OSError):
+    """A store that the disk does not take: it is full, it fails, or nobody may write there."""
+
+    exit_code = 9
 
 
 class QueryError(ShardscanError, ValueError):

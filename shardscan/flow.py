@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shardscan import anatomy, budget, commits, environment, families, memory, plan, shards
 from shardscan.budget import Budget
-from shardscan.commits import Scan
+from shardscan.commits import FAILED, Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
 from shardscan.plan import CHANNELS, Plan, kept_channels
 from shardscan.reduce import devices
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an ingest did: tasks committed by this run, bytes it read, and why which tensors or circuits failed."""
+    """What an ingest did: tasks committed by this run, and bytes it read.
+
+    `failures` says of the scan why which tensors or circuits failed, now or in an earlier run.
+    """
 
     model: str
     store: str
@@ -46,7 +49,8 @@ class Prepared:
     """A checkpoint with every tensor placed, what a scan of it is to produce, and what that may take.
 
     `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell;
-    `channels` is what the catalog is to have of them, None for what `contents.kept` decides.
+    `channels` is what the catalog is to have of them, None for what `contents.kept` decides; `max_bytes` is the most
+    that a run may read, None for any number.
     """
 
     checkpoint: Checkpoint
@@ -57,6 +61,7 @@ class Prepared:
     solver: Solver
     blas_threads: int
     channels: str | None
+    max_bytes: int | None
 
     @cached_property
     def plan(self) -> Plan:
@@ -72,9 +77,17 @@ class Prepared:
         return self.solver.device
 
     def budget(self, todo: Plan) -> Budget:
-        """What a plan takes, with as many workers as there is room for. OptionError where not even one fits."""
+        """What a plan takes, with as many workers as there is room for.
+
+        OptionError where not even one fits, and where the plan would read more than it may.
+        """
         from shardscan.kernels import cpu
 
+        if self.max_bytes is not None and todo.bytes_to_read > self.max_bytes:
+            raise OptionError(
+                f"this scan would read {_mb(todo.bytes_to_read)} and may read {_mb(self.max_bytes)}: allow more with "
+                "--max-bytes."
+            )
         compiles = not cpu.compiled()
         planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, compiles, self.room)
         if self.room is not None and planned.peak > self.room:
@@ -97,6 +110,8 @@ def prepare(
     memory_limit: int | None = None,
     device: str = "cpu",
     channels: str | None = None,
+    io: str = "auto",
+    max_bytes: int | None = None,
 ) -> Prepared:
     """Open and place: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if channels is not None and channels not in CHANNELS:
@@ -105,11 +120,11 @@ def prepare(
         raise OptionError(f"{workers} workers do no work: take at least 1.")
     room = _room(memory_limit)
     solver = Solver(exact, devices.chosen(device))
-    checkpoint = shards.open(path, name=name)
+    checkpoint = shards.open(path, name=name, io=io)
     placed = anatomy.place(checkpoint, families.families(family_files))
     products, processors = _products(spectra), environment.processors()
     threads = blas_threads or processors
-    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels)
+    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels, max_bytes)
 
 
 def _room(limit: int | None) -> int | None:
@@ -150,6 +165,8 @@ def ingest(
     memory_limit: int | None = None,
     device: str = "cpu",
     channels: str | None = None,
+    io: str = "auto",
+    max_bytes: int | None = None,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -164,9 +181,13 @@ def ingest(
     all were more than 20 million.
     `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
     OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
-    that can be used, else the CPU; OptionError where the one that is named cannot be used. `progress` is called with
-    the bytes reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError; a single tensor
-    that fails is in the summary's `failures` and in `tensors.status`, a spectrum in the former and in `spectra.reason`.
+    that can be used, else the CPU; OptionError where the one that is named cannot be used. `io` is how shards are read:
+    'mmap' maps what the page cache holds, 'read' maps nothing, so that a shard that is cut short meanwhile costs its
+    tensors and not the process, 'auto' is the former for local disks and the latter for a network's. `max_bytes` is the
+    most that may be read; OptionError where it would be more. `progress` is called with the bytes reduced so far and
+    the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last StoreWriteError where the disk
+    is full or fails; a single tensor that fails is in the summary's `failures` and in `tensors.status`, a spectrum in
+    the former and in `spectra.reason`.
     """
     prepared = prepare(
         path,
@@ -179,6 +200,8 @@ def ingest(
         memory_limit=memory_limit,
         device=device,
         channels=channels,
+        io=io,
+        max_bytes=max_bytes,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 
@@ -198,8 +221,8 @@ def execute(
         if prepared.channels is not None:
             commits.record_channels(scan, prepared.channels)
         finished = _reduce(scan, prepared.still(done), prepared, peak, progress)
-        failures = {name: reason for task in finished for name, reason in task.failures.items()}
-        if not failures:
+        troubles = resume.troubles(scan, prepared.products)
+        if not any(status == FAILED for status, _ in troubles.values()):
             commits.supersede(scan)
         memory.give_back()
         file = catalog.build(folder)
@@ -212,7 +235,7 @@ def execute(
         bytes_read=sum(task.nbytes for task in finished),
         seconds=time.monotonic() - clock,
         peak_memory=peak.bytes,
-        failures=failures,
+        failures={name: reason for name, (_, reason) in troubles.items()},
     )
 
 
@@ -263,7 +286,7 @@ def _reduce(
         workers, threads, solver = planned.workers, prepared.blas_threads, prepared.solver
         seen, device = commits.witness(scan) or {}, {"device": solver.device.name}
 
-        def matrices(blas_threads: int) -> Callable[..., Mapping[str, str]]:
+        def matrices(blas_threads: int) -> Callable[..., None]:
             options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
             return partial(keep.tensors, scan, seen, options)
 

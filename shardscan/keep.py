@@ -11,7 +11,7 @@ from shardscan.commits import Scan
 from shardscan.reduce import selfcheck
 from shardscan.reduce.result import Result
 from shardscan.shards.address import Tensor
-from shardscan.shards.probe import look
+from shardscan.shards.probe import is_as_seen
 from shardscan.tasks import CompositeTask, Task, Unit
 
 CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
@@ -23,22 +23,23 @@ def tensors(
     options: Mapping[str, object],
     task: Task,
     results: Sequence[Result],
-) -> Mapping[str, str]:
+) -> None:
     """Write a task's results, less those of files that are no longer what the scan began with."""
     kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    return store.write(scan, task, kept, options)
+    store.write(scan, task, kept, options)
 
 
-def composites(scan: Scan, seen: Mapping[str, list[int]], task: CompositeTask, result: Result) -> Mapping[str, str]:
+def composites(scan: Scan, seen: Mapping[str, list[int]], task: CompositeTask, result: Result) -> None:
     """Write the composites of a layer, unless a file of their factors is no longer what the scan began with."""
     factors = (task.composite.left, task.composite.right)
-    are_as_seen = all(_is_as_seen(factor.placed.tensor, seen) for factor in factors)
-    return store.write_composites(scan, task, result if are_as_seen else Result(failure=CHANGED))
+    if not result.failure and not all(_is_as_seen(factor.placed.tensor, seen) for factor in factors):
+        result = Result(failure=CHANGED)
+    store.write_composites(scan, task, result)
 
 
 def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:
     """The result, if its file is as it was and its spectra have the norm that its statistics have."""
-    if not _is_as_seen(unit.placed.tensor, seen):
+    if not result.failure and not _is_as_seen(unit.placed.tensor, seen):
         return Result(failure=CHANGED)
 
     def channels(i: int, side: str) -> np.ndarray:
@@ -49,7 +50,4 @@ def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[s
 
 
 def _is_as_seen(tensor: Tensor, seen: Mapping[str, list[int]]) -> bool:
-    try:
-        return look(tensor.path) == seen[tensor.file]
-    except OSError:
-        return False
+    return is_as_seen(tensor.path, seen[tensor.file])

@@ -7,11 +7,12 @@ place starts a generation of its own.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from shardscan import commits, store
 from shardscan.anatomy import Anatomy
-from shardscan.commits import Scan
+from shardscan.commits import DEGENERATE, FAILED, Scan
 from shardscan.errors import StoreError, shown
 from shardscan.plan import Plan
 from shardscan.reduce.blocks import content_digest
@@ -33,6 +34,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
             rivals = [rival for rival in found if rival.id in commits.replaces(scan)]
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
+            commits.sweep(scan)
             commits.record_witness(scan, seen)
             store.refresh(scan, checkpoint, anatomy)
             return scan
@@ -50,13 +52,23 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
 
 
 def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
-    """Tasks and products that need not be done again: commits without a failure, and as exact as is asked."""
+    """Tasks and products that need not be done again: commits without a failure, and as exact as is asked.
+
+    Their files are read: what a disk has lost or changed since is done again.
+    """
     return {
         key
-        for key, record in commits.committed(scan).items()
-        if all(verdict["status"] != "failed" for verdict in record["tensors"].values())
+        for key, record in commits.committed(scan, to_the_bit=True).items()
+        if all(verdict["status"] != FAILED for verdict in record["tensors"].values())
         and not (exact and record["options"].get("exact") is False)
     }
+
+
+def troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
+    """Status and reason of every tensor or composite, by name, that failed or has no finite value."""
+    records = (record for (_, product), record in commits.committed(scan).items() if product in products)
+    verdicts = ((name, verdict) for record in records for name, verdict in record["tensors"].items())
+    return {name: (v["status"], v["reason"]) for name, v in verdicts if v["status"] in (FAILED, DEGENERATE)}
 
 
 def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:

@@ -21,17 +21,20 @@ from typing import Any
 import numpy as np
 import xxhash
 import zarr
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
 from shardscan import __version__, commits
 from shardscan.anatomy import Anatomy, Placed
-from shardscan.commits import Scan
+from shardscan.commits import CODES, DEGENERATE, FAILED, OK, PARTIAL, Scan
 from shardscan.composites import Composite
 from shardscan.errors import StoreError
 from shardscan.layout import LABELS, Spec, specs
 from shardscan.matrices import Matrix
 from shardscan.plan import Plan
 from shardscan.reduce.result import Result
+from shardscan.reduce.tensors import TENSOR_MOMENTS
 from shardscan.shards.address import Checkpoint
 from shardscan.tasks import (
     FULL,
@@ -55,12 +58,18 @@ NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
-    """Make the arrays of a new scan, empty."""
+    """Make the arrays of a new scan, empty; they appear whole or not at all."""
     facts = _attributes(checkpoint, probe, anatomy, plan)
-    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
-    root = zarr.open_group(scan.arrays, mode="w", zarr_format=3, attributes={"shardscan": facts})
+    files: dict[str, Buffer] = {}  # in memory first: zarr takes three times as long on a disk
+    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
     for group in plan.groups:
         _create_group(root, group)
+    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
+    building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
+    for name, data in files.items():
+        (building / name).parent.mkdir(parents=True, exist_ok=True)
+        (building / name).write_bytes(data.to_bytes())
+    building.rename(scan.arrays)
 
 
 def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
@@ -108,8 +117,8 @@ def current(store: Path) -> list[Scan]:
     return sorted(speaking, key=lambda scan: str(attributes(scan)["model"]))
 
 
-def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> dict[str, str]:
-    """Write a finished task's arrays, then commit each of its products; why which tensors failed, by name.
+def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> None:
+    """Write a finished task's arrays, then commit each of its products.
 
     Commits record `options`, which change numbers: for last bits nothing is done again, for `exact` it is.
     """
@@ -124,19 +133,17 @@ def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[st
     verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
     for product in sorted(task.products):
         _commit(scan, task.name, product, verdicts, files[product], options)
-    return {unit.placed.tensor.name: r.failure for unit, r in zip(task.units, results, strict=True) if r.failure}
 
 
-def write_composites(scan: Scan, task: CompositeTask, result: Result) -> dict[str, str]:
-    """Likewise the composites of a layer; why they failed, by their id."""
+def write_composites(scan: Scan, task: CompositeTask, result: Result) -> None:
+    """Likewise the composites of a layer, by their id."""
     spectra = result.composites
     arrays = {"composites": spectra.sigma, "composites_facts": spectra.facts} if spectra else {}
     files: dict[str, tuple[int, str]] = {}
     for name, values in arrays.items():
         files |= _write_slots(scan, f"{task.folder}/{name}", {task.slot: values})
-    verdict = {"status": "failed" if result.failure else "ok", "reason": result.failure, "digest": None}
+    verdict = {"status": FAILED if result.failure else OK, "reason": result.failure, "digest": None}
     _commit(scan, task.name, PRODUCT_OF[task.composite.kind], {task.composite.id: verdict}, files, {})
-    return {task.composite.id: result.failure} if result.failure else {}
 
 
 def channels(scan: Scan, task: Task, unit: Unit, matrix: Matrix, side: str) -> np.ndarray:
@@ -170,7 +177,7 @@ def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan
         "probe": probe,
         **_said(checkpoint, anatomy),
         "sizes": dict(anatomy.sizes),
-        "files": [{k: v for k, v in asdict(f).items() if k != "path"} for f in checkpoint.files],
+        "files": [{k: v for k, v in asdict(f).items() if k not in ("path", "seen")} for f in checkpoint.files],
         "groups": [group.folder for group in plan.groups],
     }
 
@@ -311,10 +318,13 @@ def _commit(
 
 
 def _verdict(unit: Unit, result: Result) -> dict[str, str | None]:
-    codes = unit.placed.codes
+    codes, parameters = unit.placed.codes, unit.placed.tensor.parameters
     if result.failure or codes:
-        return {"status": "failed" if result.failure else "codes", "reason": result.failure or codes, "digest": None}
-    return {"status": "ok", "reason": unit.placed.reason, "digest": result.digest}
+        return {"status": FAILED if result.failure else CODES, "reason": result.failure or codes, "digest": None}
+    if parameters and result.tensor is not None and not result.tensor[TENSOR_MOMENTS.index("count")]:
+        reason = f"none of its {parameters:,} values is finite" if parameters > 1 else "its value is not finite"
+        return {"status": DEGENERATE, "reason": reason, "digest": result.digest}
+    return {"status": OK, "reason": unit.placed.reason, "digest": result.digest}
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:

@@ -1,5 +1,6 @@
-"""Fixtures that several tests share."""
+"""Fixtures that several tests share, the options of the long campaigns, and the count of what was tried."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,43 @@ def _keys_are_keys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "build", checked)
         yield
+
+
+TRIED = ("inputs", "kills", "write faults")
+FOUND = ("lost", "laxer", "tracebacks")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", type=int, default=8, help="A fault at every n-th write of a small scan.")
+    parser.addoption("--kills", type=int, default=100, help="Kills at random moments.")
+    parser.addoption("--seconds", type=float, default=10.0, help="How long eight readers meet one writer.")
+
+
+@pytest.fixture
+def every(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--every"))
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--seconds"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests that are marked `faults` and `hostile` tried, as they recorded it, and what came of it."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    counts: Counter[str] = Counter()
+    for report in reports:
+        counts.update({name: value for name, value in report.user_properties if name in TRIED + FOUND})
+    if counts:
+        tried = ", ".join(f"{counts[name]:,} {name}" for name in TRIED)
+        found = ", ".join(f"{counts[name]:,} {name}" for name in FOUND)
+        terminalreporter.write_line(f"{tried}: {found}")
 
 
 @pytest.fixture(scope="session")

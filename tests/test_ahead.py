@@ -44,7 +44,7 @@ def direct_reads_fail(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(ahead, "_is_cached", lambda _: False)
-    monkeypatch.setattr(ahead, "_read_direct", fail)
+    monkeypatch.setattr(os, "preadv", fail)
 
 
 @direct
@@ -158,5 +158,5 @@ def test_a_file_system_without_direct_reads_is_mapped(windows: list[Window], mon
 @direct
 def test_a_disk_that_fails_costs_a_window(windows: list[Window], monkeypatch: pytest.MonkeyPatch) -> None:
     direct_reads_fail(monkeypatch, errno.EIO)
-    with Ahead(windows) as reader, pytest.raises(OSError, match=os.strerror(errno.EIO)), reader.raw(windows[4]):
+    with Ahead(windows) as reader, pytest.raises(CheckpointError, match=os.strerror(errno.EIO)), reader.raw(windows[4]):
         pass

@@ -195,7 +195,7 @@ def test_a_store_where_nobody_may_write(refused: Refused, tmp_path: Path) -> Non
     tiny.llama(tmp_path / "model")
     (tmp_path / "locked").mkdir(mode=0o500)
     assert "'locked/scans' cannot be written (Permission denied)" in refused(
-        5, "ingest", "model", "--store", "locked/scans"
+        9, "ingest", "model", "--store", "locked/scans"
     )
 
 

@@ -82,6 +82,16 @@ def test_a_catalog_that_is_not_one_is_built_again(scans: Path, tmp_path: Path) -
     assert tables(tmp_path / "scans" / commits.CATALOG) == tables(scans / commits.CATALOG)
 
 
+def test_a_catalog_with_damage_inside_is_built_from_the_scans_alone(scans: Path, tmp_path: Path) -> None:
+    shutil.copytree(scans, tmp_path / "scans")
+    file = tmp_path / "scans" / commits.CATALOG
+    data = bytearray(file.read_bytes())
+    data[3 * 4096 :: 997] = bytes(len(data[3 * 4096 :: 997]))
+    file.write_bytes(data)
+    catalog.build(tmp_path / "scans")
+    assert tables(file) == tables(scans / commits.CATALOG)
+
+
 def test_a_catalog_of_another_version_is_not_copied_from(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
     with duckdb.connect(tmp_path / "scans" / commits.CATALOG) as connection:
@@ -139,7 +149,7 @@ def test_no_nan_or_infinity_reaches_a_table(tmp_path: Path) -> None:
         ("empty.weight", "ok", 0, 0, None, None),
         ("flags", "ok", 0, 0, 0.5, 1.0),
         ("huge.weight", "ok", 0, 0, 2.5e-301, 1e300),
-        ("nothing.weight", "ok", 4, 0, None, None),
+        ("nothing.weight", "degenerate", 4, 0, None, None),
         ("odd.weight", "ok", 4, 2, 1.0, 2.0),
         ("scalar", "ok", 0, 0, 2.5, 2.5),
         ("small.weight", "ok", 0, 0, 224.0009765625, 448.0),

@@ -21,12 +21,13 @@ from click.testing import CliRunner, Result
 import tiny
 from shardscan import errors, flow, progress
 from shardscan.cli import main
-from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, INTERRUPTED, UNCLEAN
+from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, UNCLEAN
 from shardscan.output import ENDINGS, FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "verify", "info"]
 USES_STORE = ["ingest", "sql", "ask", "catalog"]
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 Run = Callable[..., Result]
 
 
@@ -84,7 +85,7 @@ def test_every_command_has_help_with_an_example_that_it_understands(name: str, r
 
 def test_help_documents_every_exit_code(run: Run) -> None:
     tree = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShardscanError)]
-    wanted = {0, 2, INCOMPLETE, INTERRUPTED, UNCLEAN, *(c.exit_code for c in tree)}
+    wanted = {0, 2, INCOMPLETE, INTERRUPTED, TERMINATED, UNCLEAN, *(c.exit_code for c in tree)}
     assert {int(code) for code in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == wanted
     assert all(line.strip() in run("--help").stdout for line in EXIT_CODES.splitlines()[2:])
 
@@ -183,7 +184,7 @@ def test_a_tensor_that_fails_is_named_and_the_exit_code_says_so(
 
     monkeypatch.setattr(flow, "prepare", prepare_then_shrink)
     done = run("ingest", "shrinking", "--store", "failing")
-    assert (done.exit_code, json.loads(done.stdout)["failed"]) == (INCOMPLETE, 1)
+    assert (done.exit_code, json.loads(done.stdout)["failed"]) == (INCOMPLETE, 16)  # all of the file
     assert re.search(r"^Failed: 'model\..*': .* is shorter than its header says: .*\.$", done.stderr, re.MULTILINE)
 
 
@@ -320,7 +321,7 @@ def test_the_readme_shows_every_command(name: str) -> None:
 
 def test_the_readme_help_and_errors_tell_of_the_same_exit_codes() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShardscanError)]
-    codes = {0, INCOMPLETE, INTERRUPTED, UNCLEAN} | {c.exit_code for c in classes}
+    codes = {0, INCOMPLETE, INTERRUPTED, TERMINATED, UNCLEAN} | {c.exit_code for c in classes}
     (sentence,) = re.findall(r"Exit codes: (.*?)\.\n", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert {int(n) for n in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == codes
     assert {int(part.split()[0]) for part in sentence.split(";")} == codes

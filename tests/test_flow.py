@@ -58,22 +58,25 @@ def test_models_of_two_names_share_a_store(tmp_path: Path) -> None:
     ]
 
 
-def test_a_tensor_that_cannot_be_read_costs_only_itself_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_read_costs_only_its_tensors_and_is_tried_again(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
-    whole = (model / "model.safetensors").read_bytes()
+    tiny.write(tmp_path / "other", {"other.weight": np.ones((4, 4), np.float32)})
+    (tmp_path / "other" / "model.safetensors").rename(model / "other.safetensors")
+    (model / "model.safetensors").rename(model / "first.safetensors")
+    whole = (model / "other.safetensors").read_bytes()
     prepared = flow.prepare(model)
-    (model / "model.safetensors").write_bytes(whole[:-8])
+    (model / "other.safetensors").write_bytes(whole[:-8])
     done = flow.execute(prepared, tmp_path / "scans")
     failed = query(tmp_path / "scans", "select tensor, reason, mean from tensors where status = 'failed'")
     assert failed == [(name, reason, None) for name, reason in done.failures.items()]
     assert len(failed) == 1
     assert "shorter than its header says" in str(failed[0][1])
-    assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(15,)]
+    assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(16,)]
 
-    (model / "model.safetensors").write_bytes(whole)
+    (model / "other.safetensors").write_bytes(whole)
     again = shardscan.ingest(model, tmp_path / "scans", replace=True)
     assert not again.failures
-    assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(16,)]
+    assert query(tmp_path / "scans", "select count(*) from tensors where status = 'ok'") == [(17,)]
 
 
 def test_many_experts_of_a_layer_are_committed_in_runs(tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
     """Stop the next run as Ctrl-C does, once it has committed this many tasks."""
     write, left = store.write, [tasks]
 
-    def stopping(*given: Any) -> dict[str, str]:
+    def stopping(*given: Any) -> None:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        return write(*given)
+        write(*given)
 
     monkeypatch.setattr(store, "write", stopping)
 

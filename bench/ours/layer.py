@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from shardscan.environment import processors
 from shardscan.flow import prepare
@@ -25,9 +25,8 @@ def main(device: str, path: str) -> None:
     tasks = prepared.plan.matrices + prepared.plan.large_matrices
     kept: list[Result] = []
 
-    def keep(_: Task, results: Sequence[Result]) -> Mapping[str, str]:
+    def keep(_: Task, results: Sequence[Result]) -> None:
         kept.extend(results)
-        return {}
 
     scan.run_matrices(tasks[:1], prepared.solver, keep, workers=1, blas_threads=processors())
     kept.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,9 +32,8 @@ def main(product: str, path: str) -> None:
     kept: list[Result] = []
     dtype = next(iter(prepared.checkpoint.values())).dtype
 
-    def keep(_: Task, results: Sequence[Result]) -> Mapping[str, str]:
+    def keep(_: Task, results: Sequence[Result]) -> None:
         kept.extend(results)
-        return {}
 
     workers = processors()
     for _ in range(2):

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from shardscan.cli import signals
 from shardscan.errors import ShardscanError
 
-INTERRUPTED, INCOMPLETE, UNCLEAN = 130, 8, 10
+INCOMPLETE, UNCLEAN = 8, 10
 
 EXIT_CODES = """\b
 Exit codes:
@@ -21,8 +22,10 @@ Exit codes:
     6  the query, question or parameter is wrong
     7  the output cannot be written
     8  done, but at least one tensor failed
+    9  the store cannot be written; `ingest` again continues
    10  `verify` found at least one problem
-  130  interrupted; `ingest` again continues
+  130  interrupted (Ctrl-C); `ingest` again continues
+  143  terminated (SIGTERM); likewise
 """
 
 
@@ -39,14 +42,19 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our errors become Click's."""
-        try:
-            return super().invoke(ctx)
-        except ShardscanError as error:
-            raise Refusal(error) from error
-        except KeyboardInterrupt:
+
+        def farewell() -> str:
             kept = " What was committed stays: the same command continues."
-            click.echo("Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "demo")), err=True)
-            ctx.exit(INTERRUPTED)
+            return "Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "demo"))
+
+        with signals.heard(farewell) as say_farewell:
+            try:
+                return super().invoke(ctx)
+            except ShardscanError as error:
+                raise Refusal(error) from error
+            except KeyboardInterrupt as interrupt:
+                say_farewell()
+                ctx.exit(signals.exit_code(interrupt))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a first session, not of the alphabet."""

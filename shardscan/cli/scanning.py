@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import click
 
 from shardscan.cli.frame import INCOMPLETE
 from shardscan.cli.options import Size, has_families, has_store, prints_rows, write_rows
-from shardscan.errors import ShardscanError, StoreError, shown
+from shardscan.errors import shown
+
+FAILURES_TOLD = 20
 
 
 @click.command()
@@ -33,7 +34,7 @@ def demo(folder: str, seed: int, format_: str | None, output: str | None) -> Non
     from shardscan.progress import shown as progress_shown
 
     _say_if_compiling()
-    with _writing(folder), progress_shown("demo") as advance:
+    with progress_shown("demo") as advance:
         facts, store = planting.run(Path(folder), seed, progress=advance)
     if format_ is None and output is None and sys.stdout.isatty():
         _tell(facts)
@@ -152,14 +153,23 @@ def anatomy(
     "earlier run said, else all up to 20 million, else dense.",
 )
 @click.option(
+    "--io",
+    metavar="auto|mmap|read",
+    default="auto",
+    show_default=True,
+    help="How shards are read. read: nothing is mapped, so that a shard that is cut short meanwhile costs its tensors "
+    "and not the run; auto: read on network disks, mmap on others.",
+)
+@click.option("--max-bytes", type=Size(), help="Refuse to start where more than this would be read, such as 100GB.")
+@click.option(
     "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
 )
 @click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
 @prints_rows
 def ingest(
     path: str, store: str, name: str | None, family_files: tuple[str, ...], spectra: str, exact: bool,
-    workers: int | None, memory: int | None, device: str, blas_threads: int | None, channels: str | None, replace: bool,
-    dry_run: bool, format_: str | None, output: str | None,
+    workers: int | None, memory: int | None, device: str, blas_threads: int | None, channels: str | None, io: str,
+    max_bytes: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -186,6 +196,8 @@ def ingest(
         memory_limit=memory,
         device=device,
         channels=channels,
+        io=io,
+        max_bytes=max_bytes,
     )
     click.echo(listing.headline(prepared), err=True)
     kept = flow.channels(prepared, Path(store))
@@ -196,12 +208,14 @@ def ingest(
         return
     if prepared.device.name == "cpu":
         _say_if_compiling()
-    with _writing(store), progress_shown(prepared.checkpoint.name) as advance:
+    with progress_shown(prepared.checkpoint.name) as advance:
         summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
     click.echo(listing.read(summary), err=True)
     write_rows(listing.summary(summary), format_, output)
-    for tensor, reason in summary.failures.items():
+    for tensor, reason in islice(summary.failures.items(), FAILURES_TOLD):
         click.echo(f"Failed: {shown(tensor)}: {_sentence(reason)}", err=True)
+    if (more := len(summary.failures) - FAILURES_TOLD) > 0:
+        click.echo(f"And {more:,} more: `tensors.reason` and `spectra.reason` say why.", err=True)
     if summary.failures:
         sys.exit(INCOMPLETE)
 
@@ -221,8 +235,7 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
     from shardscan import ask as asking
     from shardscan import flow
 
-    with _writing(store):
-        file = flow.rebuild(Path(store), everything=rebuild)
+    file = flow.rebuild(Path(store), everything=rebuild)
     write_rows(asking.run(store, "select model, architecture, parameters, bytes, source from models"), format_, output)
     click.echo(f"The catalog is {file}.", err=True)
 
@@ -245,20 +258,6 @@ def _tell(facts: list[Any]) -> None:
         click.echo("".join(f"    {line}\n" for line in fact.sql.splitlines()), err=True)
         write(fact.rows, format="table")
         click.echo(err=True)
-
-
-@contextmanager
-def _writing(folder: str) -> Iterator[None]:
-    """Say of a folder that the disk refuses what a person can do about it."""
-    try:
-        yield
-    except ShardscanError:
-        raise
-    except OSError as error:
-        raise StoreError(
-            f"{shown(folder, 400)} cannot be written ({error.strerror or error}): choose another folder, or see to "
-            "what stands in the way; what was committed stays."
-        ) from error
 
 
 def _note(notes: tuple[str, ...]) -> None:

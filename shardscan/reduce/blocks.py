@@ -123,7 +123,7 @@ def reduce_block(block: Block, device: Device = CPU, ahead: Ahead | None = None)
             whole = reduce(Values.merge, sums) if sums else None
             parts = {piece.index: part for piece, (part, _) in zip(block.pieces, found, strict=True)}
             return Partial(whole and dataclasses.replace(whole, digests=digest), parts)
-    except (OSError, CheckpointError) as error:  # one unreadable tensor costs only itself
+    except CheckpointError as error:  # one unreadable tensor costs only itself
         return Partial(failure=str(error))
 
 
@@ -164,7 +164,7 @@ def finish(unit: Unit, partial: Partial) -> Result:
             _finish_matrix(unit, matrix, partial.parts[number])
             for number, matrix in zip(unit.numbers, unit.matrices, strict=True)
         ]
-    except (OSError, CheckpointError, np.linalg.LinAlgError) as error:
+    except (CheckpointError, np.linalg.LinAlgError) as error:
         return Result(failure=str(error))
     values, tensor = partial.values, unit.placed.tensor
     if values is None:

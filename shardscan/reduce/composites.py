@@ -35,7 +35,7 @@ def reduce_composite(composite: Composite) -> Result:
             if found:
                 sigma[head], largest[head], checks[head] = found
                 methods[head] = METHODS.index("qr_cores")
-    except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only its composites
+    except (CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only its composites
         return Result(failure=str(error))
     spectra = fitted(sigma, methods, composite.rows, composite.cols, largest)
     # QR, Gram and products err by about (rows + cols)·d·eps of ‖A‖_F²·‖B‖_F² at most (Higham 2002, §3.5 and §19.3),

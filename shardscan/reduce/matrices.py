@@ -56,7 +56,7 @@ def reduce_matrix(placed: Placed, matrix: Matrix, solver: Solver) -> Result:
         if solver.exact and _is_unsure(sigma, matrix.rows, matrix.cols):
             panels = (panel.decoded() for panel in _panels(placed, matrix))
             sigma, method = cpu.exact_full_spectrum(panels, n), "qr_svd"
-    except (OSError, CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only itself
+    except (CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only itself
         return Result(failure=str(error))
     known = "none" if np.isnan(sigma).any() else method
     methods = np.array([METHODS.index(known)])

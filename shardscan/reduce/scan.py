@@ -26,17 +26,16 @@ from shardscan.reduce.result import Result, Solver
 from shardscan.shards.ahead import Ahead
 from shardscan.tasks import Block, CompositeTask, Task, has_full, in_flight
 
-Keep = Callable[[Task, Sequence[Result]], Mapping[str, str]]
-KeepComposites = Callable[[CompositeTask, Result], Mapping[str, str]]
+Keep = Callable[[Task, Sequence[Result]], None]
+KeepComposites = Callable[[CompositeTask, Result], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A task that was kept: what it read, and why which of its tensors or composites failed."""
+    """A task that was kept, and the bytes that it read."""
 
     task: str
     nbytes: int
-    failures: Mapping[str, str]
 
 
 def run(
@@ -48,8 +47,6 @@ def run(
     device: Device = CPU,
 ) -> list[Done]:
     """Reduce every task and `keep` its results; `progress` is told the bytes of each block as it is reduced.
-
-    `keep` says why which tensors failed, by name.
 
     Threads of this process by default; a scheduler set through dask (processes, a cluster's client) is honoured, for
     which `keep` must pickle.
@@ -171,8 +168,9 @@ def _reduce(block: Block, _: None, device: Device, ahead: Ahead | None) -> Parti
     return reduce_block(block, device, ahead)
 
 
-def _keep(keep: Callable[..., Mapping[str, str]], task: Task | CompositeTask, results: Any) -> Done:
-    return Done(task.name, task.nbytes, keep(task, results))
+def _keep(keep: Callable[..., None], task: Task | CompositeTask, results: Any) -> Done:
+    keep(task, results)
+    return Done(task.name, task.nbytes)
 
 
 class _Progress(Callback):

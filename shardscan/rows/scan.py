@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan import commits, store
+from shardscan.commits import SCANNED
 from shardscan.contents import Composites, Contents, HeldMatrix, Member, Region, composites, members, regions, stacks
 from shardscan.matrices import FOLDED
 from shardscan.plan import kept_channels
@@ -66,7 +67,7 @@ def _aliases(members: Sequence[Member]) -> dict[str, str]:
 
 
 def _tensors_in(held: Contents, region: Region[Member], aliases: Mapping[str, str]) -> Iterator[Rows]:
-    scanned = [m for m in region.members if m.status == "ok"]
+    scanned = [m for m in region.members if m.status in SCANNED]
     values: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
     for part in sorted({m.place["part"] for m in scanned}):
         values |= _values(held, region, [m for m in scanned if m.place["part"] == part], part)
@@ -150,7 +151,7 @@ def _tensors(
         "reason": pa.array([m.reason for m in members], pa.string()),
         **{name: numbers(found[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
         "quantiles_exact": pa.array(
-            [is_exact(dtype) if m.status == "ok" else None for m, dtype in zip(members, dtypes, strict=True)],
+            [is_exact(dtype) if m.status in SCANNED else None for m, dtype in zip(members, dtypes, strict=True)],
             pa.bool_(),
         ),
     }

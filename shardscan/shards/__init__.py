@@ -8,13 +8,14 @@ is legal and odd is in `Checkpoint.notes`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
+from shardscan.shards.disks import mapping
 from shardscan.shards.faults import Fault, Report, refuse
 from shardscan.shards.folder import Listing, find, read_config
 from shardscan.shards.safetensors import Entry, Header, read_header, these_have
@@ -23,15 +24,17 @@ __all__ = ["Checkpoint", "Fault", "Inspected", "Shard", "ShardFile", "Tensor", "
 
 
 class Shard(NamedTuple):
-    """A file whose header obeys every rule, and that header."""
+    """A file whose header obeys every rule, that header, and whether the file may be mapped."""
 
     file: ShardFile
     header: Header
+    mapped: bool
 
     def tensor(self, entry: Entry) -> Tensor:
         """Where the bytes of an entry are."""
         offset, nbytes = self.header.header_nbytes + entry.begin, entry.end - entry.begin
-        return Tensor(entry.name, entry.dtype, entry.shape, self.file.name, self.file.path, offset, nbytes)
+        where = (self.file.name, self.file.path, offset, nbytes, self.mapped)
+        return Tensor(entry.name, entry.dtype, entry.shape, *where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +59,17 @@ class Inspected:
         return f"the index claims a total_size of {repr(claimed)[:40]} where its tensors have {found} bytes"
 
 
-def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
+def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto") -> Checkpoint:
     """Every tensor of the checkpoint at `path`: a .safetensors file, an index.json, a folder, or a hub cache's folder.
 
-    `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. Raises
+    `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. `io` says
+    how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. Raises
     CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with its
     shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
     """
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
-    found = inspect(path, refuse)
+    found = inspect(path, refuse, io)
     name = found.listing.name if name is None else name
     if not _is_text(name):
         raise CheckpointError(
@@ -76,20 +80,21 @@ def open(path: str | os.PathLike[str], name: str | None = None) -> Checkpoint:
         path=os.fsencode(found.listing.path).decode(errors="backslashreplace"),
         name=name,
         format="safetensors",
-        files=tuple(file for file, _ in found.shards),
+        files=tuple(file for file, _, _ in found.shards),
         tensors=found.tensors,
         config=config,
         notes=(*_notes(found), *config_notes),
     )
 
 
-def inspect(path: str | os.PathLike[str], report: Report) -> Inspected:
+def inspect(path: str | os.PathLike[str], report: Report, io: str = "auto") -> Inspected:
     """Read every header at `path`, as `open` does, and `report` each fault; what is whole comes back.
 
     Raises CheckpointNotFound where nothing is to be read.
     """
+    is_mapped = mapping(io)
     listing = find(os.fspath(path), report)
-    shards = tuple(_shards(listing, report))
+    shards = tuple(_shards(listing, is_mapped, report))
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards, report)
     tensors, unlisted, copies = _tensors(listing, shards, report)
@@ -101,28 +106,27 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _shards(listing: Listing, report: Report) -> Iterator[Shard]:
+def _shards(listing: Listing, is_mapped: Callable[[int], bool], report: Report) -> Iterator[Shard]:
     for name in listing.shards:
         try:
-            yield _shard(listing.folder, name)
+            yield _shard(listing.folder, name, is_mapped)
         except CheckpointError as error:
             report(Fault(error, "header", name))
 
 
-def _shard(folder: str, name: str) -> Shard:
+def _shard(folder: str, name: str, is_mapped: Callable[[int], bool]) -> Shard:
     path = str(Path(folder, name))
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path)
-    file = ShardFile(
-        name, os.path.realpath(path), header.nbytes, header.header_nbytes, header.digest, len(header.tensors)
-    )
-    return Shard(file, header)
+    sizes = (header.nbytes, header.header_nbytes)
+    file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
+    return Shard(file, header, is_mapped(header.seen[0]))
 
 
 def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[Shard, ...], report: Report) -> None:
     """Every tensor that the index lists is in the shard that it says; of shards that cannot be read nobody knows."""
-    held = {file.name: {entry.name for entry in header.tensors} for file, header in shards}
+    held = {file.name: {entry.name for entry in header.tensors} for file, header, _ in shards}
     where = {name: file for file, names in reversed(held.items()) for name in names}
     missing: dict[tuple[str, str | None], list[str]] = {}
     for name, shard in weight_map.items():
@@ -168,7 +172,7 @@ def _notes(found: Inspected) -> Iterator[str]:
     """What is legal and odd, as whoever opens a checkpoint hears of it."""
     yield from found.listing.notes
     yield from map(str, found.listing.left_out)
-    yield from (f"{shown(file.name)}: {note}" for file, header in found.shards for note in header.notes)
+    yield from (f"{shown(file.name)}: {note}" for file, header, _ in found.shards for note in header.notes)
     yield from _holes(found.shards)
     if found.unlisted:
         yield f"{these_have(found.unlisted)} no place in the index and counted all the same"
@@ -180,7 +184,7 @@ def _notes(found: Inspected) -> Iterator[str]:
 
 def _holes(shards: tuple[Shard, ...]) -> Iterator[str]:
     """A note on shards that are not on disk for the most part: an unfinished download, or a header for tests."""
-    found = [(file, header.on_disk) for file, header in shards if header.on_disk is not None]
+    found = [(file, header.on_disk) for file, header, _ in shards if header.on_disk is not None]
     if found:
         first = shown(found[0][0].name)
         which, its = (first, "its") if len(found) == 1 else (f"{len(found)} shards, like {first}", "their")

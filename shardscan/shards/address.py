@@ -1,7 +1,11 @@
 """OPEN, its values: a tensor is an address, not an array.
 
 Nothing here reads a byte until `Window.raw` or `Window.read` is called; until then a checkpoint of any size is a few
-frozen values that pickle in microseconds and that any worker, thread or cluster node can open by itself.
+frozen values that pickle in microseconds and that any worker, thread or cluster node can open by itself. What cannot be
+read is a CheckpointError.
+
+A mapped file that loses its end while it is mapped kills the process (SIGBUS). A file that is read into memory instead,
+as those on a network are, costs the window and nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +22,15 @@ import numpy as np
 
 from shardscan.dtypes import DTYPES, decode
 from shardscan.errors import CheckpointError, shown
+
+SECTOR = 4096  # direct reads begin and end on multiples of it, in file and memory
+
+Seen = tuple[int, int, int, int]
+
+
+def seen(status: os.stat_result) -> Seen:
+    """Device, inode, size and time of a file: equal only if nobody wrote to it; a copy differs."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +41,57 @@ class Window:
     offset: int
     dtype: str
     shape: tuple[int, ...]
+    mapped: bool = True
 
     @property
     def nbytes(self) -> int:
         return DTYPES[self.dtype].nbytes(math.prod(self.shape))
 
     def raw(self) -> np.ndarray:
-        """The bytes as stored: uint8 `(nbytes,)`, mapped, not copied; the pages leave memory with the last view."""
+        """The bytes as stored: uint8 `(nbytes,)`; where `mapped`, not copied: pages leave memory with the last view."""
         if not self.nbytes:
             return np.empty(0, np.uint8)
-        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
-        fd = os.open(self.path, os.O_RDONLY)
-        try:
-            mapped = mmap.mmap(fd, self.offset + self.nbytes - start, access=mmap.ACCESS_READ, offset=start)
-        except ValueError as error:
-            raise self.too_short() from error
-        finally:
-            os.close(fd)
-        return np.frombuffer(mapped, np.uint8, self.nbytes, self.offset - start)
+        if not self.mapped:
+            into = np.empty(self.nbytes, np.uint8)
+            self.read_into(into.data, self.offset, self.nbytes)
+            return into
+        return self.map()
 
-    def too_short(self) -> CheckpointError:
-        """What to raise where the file ends within the window."""
+    def map(self) -> np.ndarray:
+        """The bytes as stored, mapped in any case: none of them is read until somebody looks at it."""
+        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+        with self._opened() as fd:
+            try:
+                pages = mmap.mmap(fd, self.offset + self.nbytes - start, access=mmap.ACCESS_READ, offset=start)
+            except ValueError as error:
+                raise self._too_short() from error
+        return np.frombuffer(pages, np.uint8, self.nbytes, self.offset - start)
+
+    def read_into(self, into: memoryview, start: int, least: int, flags: int = 0) -> None:
+        """Fill `into` with the file's bytes from `start` on, as far as it goes, which is `least` bytes at the least.
+
+        `flags` are those of open(2); a read that ends off a sector is the last, where they ask for direct ones.
+        """
+        with self._opened(flags) as fd:
+            read = more = os.preadv(fd, [into], start)
+            while more and read < least and not (flags and read % SECTOR):
+                more = os.preadv(fd, [into[read:]], start + read)
+                read += more
+        if read < least:
+            raise self._too_short()
+
+    @contextmanager
+    def _opened(self, flags: int = 0) -> Iterator[int]:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | flags)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+    def _too_short(self) -> CheckpointError:
         return CheckpointError(f"{self.path} is shorter than its header says: it changed after it was opened.")
 
     def read(self) -> np.ndarray:
@@ -57,7 +101,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of a shard; valid by construction: its bytes are exactly what dtype and shape need."""
+    """One tensor of a shard; valid by construction: its bytes are exactly what dtype and shape need.
+
+    `mapped` says how its windows are read.
+    """
 
     name: str
     dtype: str
@@ -66,6 +113,7 @@ class Tensor:
     path: str
     offset: int
     nbytes: int
+    mapped: bool = True
 
     def __post_init__(self) -> None:
         needed = DTYPES[self.dtype].nbytes(self.parameters)
@@ -83,20 +131,23 @@ class Tensor:
         Rows of a dtype under 8 bits must begin on a byte: multiples of 8 always do.
         """
         if not self.shape:
-            return Window(self.path, self.offset, self.dtype, ())
+            return Window(self.path, self.offset, self.dtype, (), self.mapped)
         stop = self.shape[0] if stop is None else stop
         before = DTYPES[self.dtype].nbytes(start * math.prod(self.shape[1:])) if start else 0
-        return Window(self.path, self.offset + before, self.dtype, (stop - start, *self.shape[1:]))
+        return Window(self.path, self.offset + before, self.dtype, (stop - start, *self.shape[1:]), self.mapped)
 
     def rows(self, first: int, last: int, cols: int) -> Window:
         """Rows `first` to `last` where it is seen as rows of `cols` values; see `window` for dtypes under 8 bits."""
         before = DTYPES[self.dtype].nbytes(first * cols) if first else 0
-        return Window(self.path, self.offset + before, self.dtype, (last - first, cols))
+        return Window(self.path, self.offset + before, self.dtype, (last - first, cols), self.mapped)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """One file of a checkpoint: its name in the folder, where it really is, its sizes and what its header hashes to."""
+    """One file of a checkpoint: its name in the folder, where it really is, its sizes and what its header hashes to.
+
+    `seen` is what `seen` gave of it when its header was read.
+    """
 
     name: str
     path: str
@@ -104,6 +155,7 @@ class ShardFile:
     header_nbytes: int
     header_digest: str
     tensors: int
+    seen: Seen
 
 
 @dataclass(frozen=True)

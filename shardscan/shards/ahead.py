@@ -2,8 +2,8 @@
 
 A mapped page that is not in memory stops the worker that touches it, and its way through the page cache takes more of a
 core than the values on it. So what the cache does not hold is read past it (O_DIRECT) into a few buffers, by a thread
-that costs nearly nothing; what the cache does hold is mapped. Where a system or a file system has no such reads,
-everything is mapped.
+that costs nearly nothing; what the cache does hold is mapped, and so is everything where a system or a file system has
+no such reads. Windows that are not to be mapped are read into the same buffers, through the cache if need be.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Self
 
 import numpy as np
 
-from shardscan.shards.address import Window
+from shardscan.errors import CheckpointError
+from shardscan.shards.address import SECTOR, Window
 
-SECTOR = 4096  # direct reads begin and end on multiples of it, in file and memory
 DIRECT: int | None = getattr(os, "O_DIRECT", None)
 DEPTH = 2  # windows that are read before they are asked for
 
@@ -32,7 +32,7 @@ DEPTH = 2  # windows that are read before they are asked for
 class Ahead:
     """Reads `windows` in order, `DEPTH` of them before they are asked for; to be used in a `with` statement.
 
-    `raw` may be called from any thread, in about that order; for a window that is not among them it maps the file.
+    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead.
     """
 
     def __init__(self, windows: Iterable[Window]) -> None:
@@ -53,7 +53,7 @@ class Ahead:
 
     @contextmanager
     def raw(self, window: Window) -> Iterator[np.ndarray]:
-        """What `Window.raw` gives, for as long as the context lasts. Raises OSError and CheckpointError."""
+        """What `Window.raw` gives, for as long as the context lasts."""
         self._begin(self._numbers.get(window, -1) + 1 + DEPTH)
         with self._lock:
             coming = self._coming.pop(window, None)
@@ -75,11 +75,17 @@ class Ahead:
             self._begun = max(self._begun, number)
 
     def _fetch(self, window: Window) -> _Buffer | None:
-        if DIRECT is None or _is_cached(window):
+        past_the_cache = DIRECT is not None and not _is_cached(window)
+        if window.mapped and not past_the_cache:
             return None
         with self._lock:
             buffer = self._free.pop() if self._free else _Buffer()
-        return buffer if buffer.fill(window) else None
+        if past_the_cache and buffer.fill_directly(window):
+            return buffer
+        if window.mapped:
+            return None
+        buffer.fill(window)
+        return buffer
 
 
 class _Buffer:
@@ -89,42 +95,34 @@ class _Buffer:
         self._memory = _anonymous(SECTOR)
         self.held = np.empty(0, np.uint8)
 
-    def fill(self, window: Window) -> bool:
+    def fill(self, window: Window) -> None:
+        """Read a window through the cache."""
+        window.read_into(self._room(window.nbytes), window.offset, window.nbytes)
+        self.held = np.frombuffer(self._memory, np.uint8, window.nbytes)
+
+    def fill_directly(self, window: Window) -> bool:
         """Read a window past the cache; False where its file system has no such reads."""
         start = window.offset - window.offset % SECTOR
         length = window.offset + window.nbytes - start
-        room = -(-length // SECTOR) * SECTOR
-        if len(self._memory) < room:
-            self.held = np.empty(0, np.uint8)  # else the smaller memory stays until the next read is done
-            self._memory = _anonymous(room)
         try:
-            read = _read_direct(window.path, start, memoryview(self._memory)[:room])
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOTSUP):
+            window.read_into(self._room(-(-length // SECTOR) * SECTOR), start, length, DIRECT or 0)
+        except CheckpointError as error:
+            if getattr(error.__cause__, "errno", None) in (errno.EINVAL, errno.ENOTSUP):
                 return False
             raise
-        if read < length:
-            raise window.too_short()
         self.held = np.frombuffer(self._memory, np.uint8, window.nbytes, window.offset - start)
         return True
+
+    def _room(self, nbytes: int) -> memoryview:
+        if len(self._memory) < nbytes:
+            self.held = np.empty(0, np.uint8)  # else the smaller memory stays until the next read is done
+            self._memory = _anonymous(nbytes)
+        return memoryview(self._memory)[:nbytes]
 
 
 def _anonymous(nbytes: int) -> mmap.mmap:
     # not shared, as Python's default is: such memory would not count as anonymous
     return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
-def _read_direct(path: str, start: int, into: memoryview) -> int:
-    """Fill `into` from byte `start` on, as far as the file goes; the bytes read."""
-    fd = os.open(path, os.O_RDONLY | (DIRECT or 0))
-    try:
-        read = more = os.preadv(fd, [into], start)
-        while more and read % SECTOR == 0 and read < len(into):  # anywhere else is the file's end
-            more = os.preadv(fd, [into[read:]], start + read)
-            read += more
-        return read
-    finally:
-        os.close(fd)
 
 
 def _is_cached(window: Window) -> bool:
@@ -134,7 +132,7 @@ def _is_cached(window: Window) -> bool:
     """
     if Path(window.path).stat().st_uid != os.geteuid() and not os.access(window.path, os.W_OK):
         return False
-    raw = window.raw()
+    raw = window.map()
     start = raw.ctypes.data - raw.ctypes.data % mmap.PAGESIZE
     length = raw.ctypes.data + raw.nbytes - start
     pages = np.zeros(-(-length // mmap.PAGESIZE), np.uint8)

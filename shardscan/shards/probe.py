@@ -1,18 +1,20 @@
 """OPEN, its memory: what tells one checkpoint from another without reading it all.
 
 Headers alone do not: a fine-tuned model has its base model's. So each file also gives a few dozen pages, evenly spread.
-A change between those pages shows in the witness, unless somebody hides it; then content hashes decide.
+A change between those pages shows in the witness, unless somebody hides it; then content hashes decide. The witness of
+a file is taken when its header is read: what is not that file any more, or was written to since, is not mixed with it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
 
 from shardscan.errors import CheckpointError
-from shardscan.shards.address import Checkpoint
+from shardscan.shards.address import Checkpoint, seen
 
 PAGES, PAGE = 64, 4096
 
@@ -23,23 +25,24 @@ def probe(checkpoint: Checkpoint) -> str:
     for file in checkpoint.files:
         digest.update(f"{file.name} {file.nbytes} {file.header_digest}\n".encode("utf-8", "surrogatepass"))
         data = file.nbytes - file.header_nbytes
-        fd = os.open(file.path, os.O_RDONLY)
         try:
-            for i in range(PAGES):
-                digest.update(os.pread(fd, PAGE, file.header_nbytes + max(0, data - PAGE) * i // (PAGES - 1)))
+            with open(file.path, "rb", buffering=0) as pages:
+                for i in range(PAGES):
+                    place = file.header_nbytes + max(0, data - PAGE) * i // (PAGES - 1)
+                    digest.update(os.pread(pages.fileno(), PAGE, place))
         except OSError as error:
-            raise CheckpointError(f"{file.name} cannot be read: {error.strerror}.") from error
-        finally:
-            os.close(fd)
+            raise CheckpointError(f"{file.path} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
 
 
 def witness(checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """What `look` sees of every file, by its name."""
-    return {file.name: look(file.path) for file in checkpoint.files}
+    """What was seen of every file when its header was read, by its name."""
+    return {file.name: list(file.seen) for file in checkpoint.files}
 
 
-def look(path: str) -> list[int]:
-    """Device, inode, size and time of a file: equal only if nobody wrote to it; a copy differs."""
-    stat = Path(path).stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+def is_as_seen(path: str, before: Sequence[int]) -> bool:
+    """Whether a file is there and still what a witness saw."""
+    try:
+        return list(seen(Path(path).stat())) == list(before)
+    except OSError:
+        return False

@@ -20,6 +20,7 @@ import xxhash
 
 from shardscan.dtypes import DTYPES, MAX_DIMENSIONS
 from shardscan.errors import HeaderError, shown
+from shardscan.shards.address import Seen, seen
 from shardscan.shards.strict import MAX_DEPTH, depth, opened, parse
 
 MAX_HEADER = 100_000_000
@@ -56,7 +57,8 @@ class Entry(NamedTuple):
 class Header:
     """A header that obeys every rule: its tensors in its own order, its size with the 8 bytes before it, its hash.
 
-    `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads as zeros.
+    `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads as zeros; `seen` witnesses
+    which file this was.
     """
 
     tensors: tuple[Entry, ...]
@@ -66,6 +68,7 @@ class Header:
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
     on_disk: int | None
+    seen: Seen
 
 
 def read_header(path: str) -> Header:
@@ -99,7 +102,7 @@ def _read(file: BinaryIO) -> Header:
         *_odd_bools(file, tensors, len(raw)),
     )
     digest = xxhash.xxh3_128_hexdigest(raw)
-    return Header(tensors, len(raw), status.st_size, digest, metadata, notes, _on_disk(status))
+    return Header(tensors, len(raw), status.st_size, digest, metadata, notes, _on_disk(status), seen(status))
 
 
 def _header_bytes(file: BinaryIO, size: int) -> bytes:

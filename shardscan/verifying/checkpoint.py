@@ -79,7 +79,7 @@ def _of_faults(faults: Iterable[Fault], found: Inspected) -> Iterator[Finding]:
 
 
 def _of_headers(found: Inspected) -> Iterator[Finding]:
-    for file, header in found.shards:
+    for file, header, _ in found.shards:
         for note in header.notes:
             yield Finding(NOTE, "header", f"{note}.", file.name)
         if header.on_disk is not None:

@@ -1,0 +1,52 @@
+"""A scan is killed at random moments, again and again, until it is done. `pytest -m faults --kills 1000` is longer."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import survival
+import tiny
+from crashing import KILL, Fault, Server
+
+WHOLE = "select count(*) from tensors where model = 'new' and status = 'ok'"
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as found:
+        yield found
+
+
+@pytest.mark.parametrize("replacing", [False, True], ids=["a first scan", "one that replaces another"])
+def test_a_run_killed_at_random_moments_is_continued_to_the_bit(
+    replacing: bool, server: Server, tmp_path: Path, kills: int, record_property: Callable[[str, object], None]
+) -> None:
+    rival = tiny.llama(tmp_path / "rival" / "new", seed=7) if replacing else None
+    options = ("--spectra", "heads,full", *(("--replace",) if replacing else ()))
+    trial = survival.prepare(server, tmp_path, tiny.llama(tmp_path / "new"), *options, rival=rival)
+    moments, killed, store = random.Random(2026), 0, tmp_path / "scans"
+    while killed < kills // 2:
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(trial.before, store)
+        code = -9
+        while code == -9 and killed < kills // 2:
+            fault = Fault(KILL, seconds=moments.uniform(0.01, 0.6))
+            code = survival.disturbed(server, trial, store, tmp_path / "log", fault).code
+            killed += code == -9
+            if replacing and killed % 4 == 0:
+                # the old scan or the new one, whole in any case
+                assert server.run(["catalog", "--rebuild", "--store", str(store)], tmp_path / "log").code == 0
+                assert (
+                    survival.answer(store, "select count(*) from tensors where model = 'new' and status = 'ok'") == 16
+                )
+        if code == -9:
+            survival.resume(server, trial, store, tmp_path / "log")
+        assert survival.files(store) == trial.files
+        assert survival.tables(store) == trial.tables
+    record_property("kills", killed)
