@@ -24,6 +24,20 @@ from shardscan.errors import StoreError, StoreNotFound, shown
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 
+# what is unique in each table, though no index enforces it
+KEYS = {
+    "models": "model",
+    "files": "model, file",
+    "runs": "model, run",
+    "tensors": "model, tensor",
+    "matrices": "model, matrix",
+    "channels": "model, matrix, axis, channel",
+    "spectra": "model, spectrum",
+    "singular_values": "model, spectrum, i",
+    "spectrum_fits": "model, spectrum",
+    "distribution": "model, tensor, bin",
+}
+
 DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
 
 # a whole number in each large table, whose sum is exact
@@ -74,9 +88,7 @@ def _build(folder: Path, target: Path, old: Path | None) -> Path:
 def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], known: Mapping[str, tuple[Any, ...]]) -> None:
     for scan in scans:
         held = contents(scan)
-        *built_from, channels = known.get(held.model, (None,))
-        is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
-        if built_from == [scan.id, len(held.done), len(commits.runs(scan)), held.identity] and is_as_chosen:
+        if _is_built_from(known.get(held.model), held):
             _copy(connection, held)
             continue
         try:
@@ -86,6 +98,58 @@ def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], known: M
                 f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): ingest its checkpoint again, "
                 "which makes what is damaged anew; until then the last catalog answers."
             ) from error
+
+
+def _is_built_from(known: tuple[Any, ...] | None, held: Contents) -> bool:
+    """Whether a model's rows are of what is committed now."""
+    *built_from, channels = known or (None,)
+    is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
+    return built_from == [held.scan.id, len(held.done), len(commits.runs(held.scan)), held.identity] and is_as_chosen
+
+
+def damage(file: Path) -> Iterator[str]:
+    """What is wrong with a catalog by itself, in sentences: blocks that are not what was written, keys that repeat."""
+    with duckdb.connect(config={"threads": 1, "temp_directory": ""}) as connection:
+        try:
+            _run(connection, f"ATTACH {_quoted(file)} AS old (READ_ONLY)")
+        except duckdb.Error as error:
+            yield f"It cannot be opened: {_first_line(error)}"
+            return
+        for table, key in KEYS.items():
+            columns = "SELECT column_name FROM duckdb_columns() WHERE database_name = 'old' AND table_name = $table"
+            try:
+                names = ", ".join(f'"{name}"' for (name,) in _run(connection, columns, {"table": table}))
+                # DuckDB compares the checksum of a block when it reads it; sum of hashes, or it would not read
+                _run(connection, f"SELECT bit_xor(hash({names})) FROM old.{table}")
+                counts = f"SELECT count(*), count(DISTINCT hash({key})) FROM old.{table}"
+                ((rows, keys),) = _run(connection, counts)
+            except duckdb.Error as error:
+                yield f"Its table {table} cannot be read: {_first_line(error)}"
+                continue
+            if rows != keys:
+                yield f"Its table {table} has {rows:,} rows and {keys:,} keys ({key})."
+
+
+def stale(file: Path, scans: Iterable[Scan]) -> list[str]:
+    """The models whose rows in a catalog are not of what is committed, by name; all where it is of another version."""
+    with duckdb.connect() as connection:
+        for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
+            _run(connection, script)
+        try:
+            _run(connection, f"ATTACH {_quoted(file)} AS old (READ_ONLY)")
+            known = _built_from(connection)
+        except duckdb.Error:
+            known = {}
+    held = {found.model: found for found in map(contents, scans)}
+    return [
+        model
+        for model in sorted(held.keys() | known.keys())
+        if model not in held or not _is_built_from(known.get(model), held[model])
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".") + "."
 
 
 def _built_from(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[Any, ...]]:

@@ -1,6 +1,8 @@
 """STORE, its promises: what a scan has finished, as small JSON files that appear whole or not at all.
 
-<store>/commits/<scan>/begun                     the scan exists; which scans it is to replace
+Each ends in a checksum of itself, so that what they vouch for is what was once written.
+
+<store>/commits/<scan>/begun                     the scan exists; which scans it is to replace; its files of no task
 <store>/commits/<scan>/<task>.<product>.json     these tensors are done, these files hold them
 <store>/commits/<scan>/runs/<number>.json        what one run took
 <store>/commits/<scan>/channels                  which channels the catalog is to have, where somebody said
@@ -22,11 +24,15 @@ from typing import Any
 import xxhash
 
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
+from shardscan.shards.strict import opened
 
 OK, CODES, DEGENERATE, FAILED = "ok", "codes", "degenerate", "failed"  # what a commit says of a tensor
 SCANNED = (OK, DEGENERATE)  # there are arrays of it
 CATALOG = "catalog.duckdb"  # beside commits and arrays
 PARTIAL = ".partial"  # how files end that are being written, zarr's too
+CHECKSUM = "checksum"
+
+Stamp = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,50 @@ def _locked(store: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unwritten(store: Path) -> Iterator[None]:
+    """Look at a store that nobody writes; StoreError where somebody does, or did before the look was over."""
+    before = _last_writer(store)
+    try:
+        yield
+    finally:
+        if _last_writer(store) != before:
+            raise StoreError(f"{shown(str(store), 400)} was written meanwhile: do it again once nobody writes to it.")
+
+
+def _last_writer(store: Path) -> int:
+    """When the last writer of a store began, in ns; StoreError where it is not done."""
+    path = store / "lock"
+    if not os.path.lexists(path):
+        return 0
+    try:
+        with opened(str(path)) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return os.fstat(lock.fileno()).st_mtime_ns
+    except BlockingIOError as error:
+        holder = path.read_bytes()[:200].decode("utf-8", "backslashreplace") or "another process"
+        raise StoreError(f"{shown(str(store), 400)} is being written by {holder}: wait for it.") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{shown(str(path), 400)} {error}: remove it.") from error
+
+
+def begin(scan: Scan, replaces: list[str], files: Mapping[str, Stamp] | None) -> None:
+    """Make the scan exist, and vouch for the files that it began with; None for a scan that never did."""
+    _write(scan.commits / "begun", {"replaces": replaces, **({} if files is None else {"files": files})})
+
+
+def made(scan: Scan) -> Mapping[str, Stamp] | None:
+    """The files that a scan began with; None of one that an earlier build began."""
+    files = read(scan.commits / "begun").get("files")
+    return None if files is None else {name: (size, digest) for name, (size, digest) in files.items()}
+
+
+def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
+    """Size and hash of every file of a scan's arrays."""
+    files = (file for file in sorted(scan.arrays.rglob("*")) if file.is_file())
+    return {file.relative_to(scan.arrays).as_posix(): stamp(file) for file in files}
+
+
 def _sweep(store: Path) -> None:
     """Remove catalogs half built, and folders of scans that never began or were being removed."""
     for left in store.glob(f"{CATALOG}.*.partial*"):
@@ -112,11 +162,6 @@ def sweep(scan: Scan) -> None:
             left.unlink()
 
 
-def begin(scan: Scan, replaces: list[str]) -> None:
-    """Make the scan exist."""
-    _write(scan.commits / "begun", {"replaces": replaces})
-
-
 def begun(store: Path) -> list[Scan]:
     """Every scan of a store that exists."""
     return [Scan(store, path.parent.name) for path in sorted((store / "commits").glob("*/begun"))]
@@ -124,13 +169,13 @@ def begun(store: Path) -> list[Scan]:
 
 def replaces(scan: Scan) -> list[str]:
     """Ids of the scans this one is to replace when it is complete."""
-    return list(_read(scan.commits / "begun")["replaces"])
+    return list(read(scan.commits / "begun")["replaces"])
 
 
 def witness(scan: Scan) -> Mapping[str, Any] | None:
     """What `record_witness` last kept."""
     path = scan.commits / "witness"
-    return _read(path) if path.exists() else None
+    return read(path) if path.exists() else None
 
 
 def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
@@ -141,7 +186,7 @@ def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
 def channels(scan: Scan) -> str | None:
     """What `record_channels` last kept."""
     path = scan.commits / "channels"
-    return str(_read(path)["channels"]) if path.exists() else None
+    return str(read(path)["channels"]) if path.exists() else None
 
 
 def record_channels(scan: Scan, choice: str) -> None:
@@ -155,7 +200,7 @@ def supersede(scan: Scan) -> None:
     for rival in rivals:
         forget(Scan(scan.store, rival))
     if rivals:
-        begin(scan, [])
+        begin(scan, [], made(scan))
 
 
 def forget(scan: Scan) -> None:
@@ -178,7 +223,7 @@ def committed(scan: Scan, *, to_the_bit: bool = False) -> dict[tuple[str, str], 
 
     Otherwise bits are for the chunks' crc32c.
     """
-    records = (_read(path) for path in sorted(scan.commits.glob("*.json")))
+    records = (read(path) for path in sorted(scan.commits.glob("*.json")))
     return {(record["task"], record["product"]): record for record in records if _is_whole(scan, record, to_the_bit)}
 
 
@@ -198,7 +243,7 @@ def _is_whole(scan: Scan, record: Mapping[str, Any], to_the_bit: bool) -> bool:
         return False
 
 
-def stamp(file: Path) -> tuple[int, str]:
+def stamp(file: Path) -> Stamp:
     """Size and hash of a file, as commits keep them."""
     data = file.read_bytes()
     return len(data), xxhash.xxh3_64_hexdigest(data)
@@ -212,23 +257,41 @@ def record_run(scan: Scan, run: Mapping[str, Any]) -> None:
 
 def runs(scan: Scan) -> list[Mapping[str, Any]]:
     """The runs of a scan, in order."""
-    return [_read(path) for path in sorted((scan.commits / "runs").glob("*.json"))]
+    return [read(path) for path in sorted((scan.commits / "runs").glob("*.json"))]
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """One record; StoreError where it is not what was written."""
+    record, is_as_written = unsealed(path)
+    if is_as_written is False:
+        raise _damaged(path)
+    return record
+
+
+def unsealed(path: Path) -> tuple[dict[str, Any], bool | None]:
+    """A record without its checksum, and whether that is true; None where an earlier build wrote none."""
     try:
         record = json.loads(path.read_bytes())
         assert isinstance(record, dict)
-    except (ValueError, AssertionError) as error:
-        raise StoreError(f"{path} is damaged: remove it, and ingest its checkpoint again.") from error
-    return record
+    except (ValueError, AssertionError, RecursionError) as error:
+        raise _damaged(path) from error
+    checksum = record.pop(CHECKSUM, None)
+    return record, None if checksum is None else checksum == _checksum(record)
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"{path} is damaged: remove it, and ingest its checkpoint again.")
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(record).encode())
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}{PARTIAL}")  # a name that no glob for commits finds
     with temporary.open("w", encoding="ascii") as file:
-        json.dump(record, file, indent=1)
+        json.dump({**record, CHECKSUM: _checksum(record)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

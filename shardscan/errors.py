@@ -16,6 +16,7 @@ the command line prints it without a traceback.
 | 7 | the output cannot be written |
 | 8 | done, but at least one tensor failed: see `tensors.status` |
 | 9 | the store cannot be written: the disk is full or fails; `ingest` again continues |
+| 10 | `verify` found at least one problem |
 | 130 | interrupted (Ctrl-C); `ingest` again continues |
 | 143 | terminated (SIGTERM); `ingest` again continues |
 """

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shardscan.flow import Prepared, Summary
     from shardscan.plan import Plan
     from shardscan.tasks import Group
+    from shardscan.verifying import Verdict
 
 
 SHORT = ("tensor", "layer", "role", "part", "heads", "dtype", "shape", "bytes")
@@ -140,3 +141,26 @@ def summary(done: Summary) -> pa.Table:
         "peak_memory": pa.array([done.peak_memory], pa.int64()),
         "catalog": [done.catalog],
     })  # fmt: skip
+
+
+def findings(verdict: Verdict) -> pa.Table:
+    """One row a finding, problems first."""
+    import pyarrow as pa
+
+    columns = ("severity", "check", "file", "tensor", "position", "detail")
+    found = sorted(verdict.findings, key=lambda finding: finding.severity == "note")
+    texts = ([_text(getattr(finding, column)) for finding in found] for column in columns)
+    return pa.table({column: pa.array(text, pa.string()) for column, text in zip(columns, texts, strict=True)})
+
+
+def _text(name: str | None) -> str | None:
+    # names of files that are not UTF-8 have lone surrogates, which no table holds
+    return None if name is None else name.encode("utf-8", "backslashreplace").decode()
+
+
+def verdict(found: Verdict) -> str:
+    """What `verify` found, in a sentence."""
+    notes = len(found.findings) - found.problems
+    counted = " and ".join(_count(n, noun) for n, noun in ((found.problems, "problem"), (notes, "note")) if n)
+    what = f"{counted} in {visible(_text(found.name) or '')}" if found.problems else f"Clean, {counted}".rstrip(", ")
+    return f"{what}: {_count(found.count, found.of)}, {size(found.nbytes)} read."

@@ -18,17 +18,17 @@ FINISHING = "building the catalog"
 
 
 @contextmanager
-def shown(label: str) -> Iterator[Advance]:
-    """A function to call with the bytes done and the bytes in all."""
+def shown(label: str, finishing: str = FINISHING) -> Iterator[Advance]:
+    """A function to call with the bytes done and the bytes in all; `finishing` is what comes after the last."""
     if sys.stderr.isatty():
-        with _moving(label) as advance:
+        with _moving(label, finishing) as advance:
             yield advance
     else:
         yield _logged(label)
 
 
 @contextmanager
-def _moving(label: str) -> Iterator[Advance]:
+def _moving(label: str, finishing: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -45,14 +45,14 @@ def _moving(label: str) -> Iterator[Advance]:
 
         def advance(done: int, total: int) -> None:
             known = progress.tasks[0]
-            progress.update(task, completed=done, total=total, state=_state(known, done, total))
+            progress.update(task, completed=done, total=total, state=_state(known, done, total, finishing))
 
         yield advance
 
 
-def _state(task: Task, done: int, total: int) -> str:
+def _state(task: Task, done: int, total: int, finishing: str) -> str:
     if done >= total:
-        return FINISHING
+        return finishing
     return sentence(done, total, task.finished_speed or task.speed)
 
 

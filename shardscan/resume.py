@@ -44,7 +44,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
     number = 1 + max((int(scan.id.partition("-")[2]) for scan in generations), default=0)
     scan = Scan(folder, f"{base}-{number}")
     store.create(scan, checkpoint, sample, anatomy, plan)
-    commits.begin(scan, [rival.id for rival in rivals])
+    commits.begin(scan, [rival.id for rival in rivals], commits.stamps_of_all(scan))
     if chosen := _chosen(rivals):
         commits.record_channels(scan, chosen)
     commits.record_witness(scan, seen)

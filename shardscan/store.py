@@ -53,6 +53,7 @@ from shardscan.tasks import (
 
 LAYOUT = 3
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
+METADATA = "zarr.json"
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 
@@ -103,6 +104,9 @@ def refresh(scan: Scan, checkpoint: Checkpoint, anatomy: Anatomy) -> None:
     said = _said(checkpoint, anatomy)
     if any(facts[name] != value for name, value in said.items()):
         root.attrs["shardscan"] = {**facts, **said}
+    vouched, now = commits.made(scan), commits.stamp(scan.arrays / METADATA)
+    if vouched is not None and vouched.get(METADATA) != now:  # also where a run was killed between the two
+        commits.begin(scan, commits.replaces(scan), {**vouched, METADATA: now})
 
 
 def current(store: Path) -> list[Scan]:

@@ -4,18 +4,7 @@ from pathlib import Path
 
 import duckdb
 
-KEYS = {
-    "models": "model",
-    "files": "model, file",
-    "runs": "model, run",
-    "tensors": "model, tensor",
-    "matrices": "model, matrix",
-    "channels": "model, matrix, axis, channel",
-    "spectra": "model, spectrum",
-    "singular_values": "model, spectrum, i",
-    "spectrum_fits": "model, spectrum",
-    "distribution": "model, tensor, bin",
-}
+from shardscan.catalog import KEYS
 
 
 def repeated(catalog: Path) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 
 import shardscan
 import tiny
-from keys import KEYS
 from shardscan import catalog, commits, contents, sqlfiles, store
+from shardscan.catalog import KEYS
 from shardscan.errors import StoreNotFound
 
 

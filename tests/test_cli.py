@@ -22,10 +22,10 @@ import tiny
 from commands import ROOT, command, environment
 from shardscan import errors, flow, progress
 from shardscan.cli import main
-from shardscan.cli.frame import EXIT_CODES, INCOMPLETE
+from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, UNCLEAN
 from shardscan.output import ENDINGS, FORMATS
 
-ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "info"]
+ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "verify", "info"]
 USES_STORE = ["ingest", "sql", "ask", "catalog"]
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 Run = Callable[..., Result]
@@ -77,7 +77,7 @@ def test_every_command_has_help_with_an_example_that_it_understands(name: str, r
 
 def test_help_documents_every_exit_code(run: Run) -> None:
     tree = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShardscanError)]
-    wanted = {0, 2, INCOMPLETE, INTERRUPTED, TERMINATED, *(c.exit_code for c in tree)}
+    wanted = {0, 2, INCOMPLETE, INTERRUPTED, TERMINATED, UNCLEAN, *(c.exit_code for c in tree)}
     assert {int(code) for code in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == wanted
     assert all(line.strip() in run("--help").stdout for line in EXIT_CODES.splitlines()[2:])
 
@@ -320,7 +320,7 @@ def test_the_readme_shows_every_command(name: str) -> None:
 
 def test_the_readme_help_and_errors_tell_of_the_same_exit_codes() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShardscanError)]
-    codes = {0, INCOMPLETE, INTERRUPTED, TERMINATED} | {c.exit_code for c in classes}
+    codes = {0, INCOMPLETE, INTERRUPTED, TERMINATED, UNCLEAN} | {c.exit_code for c in classes}
     (sentence,) = re.findall(r"Exit codes: (.*?)\.\n", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert {int(n) for n in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == codes
     assert {int(part.split()[0]) for part in sentence.split(";")} == codes

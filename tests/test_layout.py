@@ -37,6 +37,7 @@ FLOW = (
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
     *("questions", "ask", "confined"),
+    "verifying",
     *("cells", "pieces", "tables", "output"),
     *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from shardscan import __version__
-from shardscan.cli import asking, scanning
+from shardscan.cli import asking, checking, scanning
 from shardscan.cli.frame import EXIT_CODES, Commands
 
 
@@ -30,6 +30,6 @@ def main() -> None:
 for command in (
     *(scanning.demo, scanning.ls, scanning.anatomy, scanning.ingest),
     *(asking.sql, asking.ask, asking.questions),
-    *(scanning.catalog, asking.info),
+    *(scanning.catalog, checking.verify, asking.info),
 ):
     main.add_command(command)

@@ -10,7 +10,7 @@ from shardscan.cells import visible
 from shardscan.cli import signals
 from shardscan.errors import ShardscanError
 
-INCOMPLETE = 8
+INCOMPLETE, UNCLEAN = 8, 10
 
 EXIT_CODES = """\b
 Exit codes:
@@ -24,6 +24,7 @@ Exit codes:
     7  the output cannot be written
     8  done, but at least one tensor failed
     9  the store cannot be written; `ingest` again continues
+   10  `verify` found at least one problem
   130  interrupted (Ctrl-C); `ingest` again continues
   143  terminated (SIGTERM); likewise
 """

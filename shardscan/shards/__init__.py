@@ -8,16 +8,55 @@ is legal and odd is in `Checkpoint.notes`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.disks import mapping
+from shardscan.shards.faults import Fault, Report, refuse
 from shardscan.shards.folder import Listing, find, read_config
-from shardscan.shards.safetensors import Header, read_header, these_have
+from shardscan.shards.safetensors import Entry, Header, read_header, these_have
 
-__all__ = ["Checkpoint", "ShardFile", "Tensor", "Window", "open"]
+__all__ = ["Checkpoint", "Fault", "Inspected", "Shard", "ShardFile", "Tensor", "Window", "inspect", "open"]
+
+
+class Shard(NamedTuple):
+    """A file whose header obeys every rule, that header, and whether the file may be mapped."""
+
+    file: ShardFile
+    header: Header
+    mapped: bool
+
+    def tensor(self, entry: Entry) -> Tensor:
+        """Where the bytes of an entry are."""
+        offset, nbytes = self.header.header_nbytes + entry.begin, entry.end - entry.begin
+        where = (self.file.name, self.file.path, offset, nbytes, self.mapped)
+        return Tensor(entry.name, entry.dtype, entry.shape, *where)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What can be read of a checkpoint: its shards, every tensor once, and what is odd about them together.
+
+    `unlisted` are tensors that the index does not list, `copies` (name, shard) of those that it wants from another.
+    """
+
+    listing: Listing
+    shards: tuple[Shard, ...]
+    tensors: Mapping[str, Tensor]
+    unlisted: tuple[str, ...]
+    copies: tuple[tuple[str, str], ...]
+
+    @property
+    def total_size(self) -> str | None:
+        """A note on a total_size that is not true."""
+        claimed, found = self.listing.total_size, sum(tensor.nbytes for tensor in self.tensors.values())
+        if claimed is None or (type(claimed) is int and claimed == found):
+            return None
+        return f"the index claims a total_size of {repr(claimed)[:40]} where its tensors have {found} bytes"
 
 
 def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto") -> Checkpoint:
@@ -28,30 +67,38 @@ def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto"
     CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with its
     shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
     """
-    is_mapped = mapping(io)
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
-    listing = find(os.fspath(path))
-    name = listing.name if name is None else name
+    found = inspect(path, refuse, io)
+    name = found.listing.name if name is None else name
     if not _is_text(name):
         raise CheckpointError(
             f"The model's name {shown(name)} is not valid Unicode text: rename its folder, or give a name with --name."
         )
-    shards = tuple(_shard(listing.folder, file) for file in listing.shards)
-    if listing.weight_map is not None:
-        _check_index(listing, listing.weight_map, shards)
-    tensors, unlisted = _tensors(listing, shards, is_mapped)
-    config, config_notes = read_config(listing)
-    headers = (f"{shown(file.name)}: {note}" for file, header in shards for note in header.notes)
+    config, config_notes = read_config(found.listing)
     return Checkpoint(
-        path=os.fsencode(listing.path).decode(errors="backslashreplace"),
+        path=os.fsencode(found.listing.path).decode(errors="backslashreplace"),
         name=name,
         format="safetensors",
-        files=tuple(file for file, _ in shards),
-        tensors=tensors,
+        files=tuple(file for file, _, _ in found.shards),
+        tensors=found.tensors,
         config=config,
-        notes=(*listing.notes, *headers, *_holes(shards), *unlisted, *_total_size(listing, tensors), *config_notes),
+        notes=(*_notes(found), *config_notes),
     )
+
+
+def inspect(path: str | os.PathLike[str], report: Report, io: str = "auto") -> Inspected:
+    """Read every header at `path`, as `open` does, and `report` each fault; what is whole comes back.
+
+    Raises CheckpointNotFound where nothing is to be read.
+    """
+    is_mapped = mapping(io)
+    listing = find(os.fspath(path), report)
+    shards = tuple(_shards(listing, is_mapped, report))
+    if listing.weight_map is not None:
+        _check_index(listing, listing.weight_map, shards, report)
+    tensors, unlisted, copies = _tensors(listing, shards, report)
+    return Inspected(listing, shards, tensors, tuple(unlisted), tuple(copies))
 
 
 def _is_text(name: str) -> bool:
@@ -59,74 +106,87 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _shard(folder: str, name: str) -> tuple[ShardFile, Header]:
+def _shards(listing: Listing, is_mapped: Callable[[int], bool], report: Report) -> Iterator[Shard]:
+    for name in listing.shards:
+        try:
+            yield _shard(listing.folder, name, is_mapped)
+        except CheckpointError as error:
+            report(Fault(error, "header", name))
+
+
+def _shard(folder: str, name: str, is_mapped: Callable[[int], bool]) -> Shard:
     path = str(Path(folder, name))
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path)
     sizes = (header.nbytes, header.header_nbytes)
     file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
-    return file, header
+    return Shard(file, header, is_mapped(header.seen[0]))
 
 
-def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[tuple[ShardFile, Header], ...]) -> None:
-    """Every tensor that the index lists is in the shard that it says."""
-    held = {file.name: {entry.name for entry in header.tensors} for file, header in shards}
-    missing = [name for name, shard in weight_map.items() if name not in held[shard]]
-    if missing:
-        others = [shard for shard, names in held.items() if missing[0] in names]
-        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        there = f"it is in {shown(others[0])}" if others else "no shard has it"
-        shard = weight_map[missing[0]]
-        raise ShardIndexError(
-            f"{shown(listing.index or '', 400)} lists the tensor {shown(missing[0])}{more} in {shown(shard)}, "
+def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[Shard, ...], report: Report) -> None:
+    """Every tensor that the index lists is in the shard that it says; of shards that cannot be read nobody knows."""
+    held = {file.name: {entry.name for entry in header.tensors} for file, header, _ in shards}
+    where = {name: file for file, names in reversed(held.items()) for name in names}
+    missing: dict[tuple[str, str | None], list[str]] = {}
+    for name, shard in weight_map.items():
+        if shard in held and name not in held[shard]:
+            missing.setdefault((shard, where.get(name)), []).append(name)
+    for (shard, other), names in missing.items():
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        there = f"it is in {shown(other)}" if other else "no shard has it"
+        error = ShardIndexError(
+            f"{shown(listing.index or '', 400)} lists the tensor {shown(names[0])}{more} in {shown(shard)}, "
             f"but {there}: download the index and its shards again, of one revision."
         )
+        report(Fault(error, "index", shard, names[0]))
 
 
 def _tensors(
-    listing: Listing, shards: tuple[tuple[ShardFile, Header], ...], is_mapped: Callable[[int], bool]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Every tensor once, in the order of shards and headers, and notes on those that the index does not list."""
+    listing: Listing, shards: tuple[Shard, ...], report: Report
+) -> tuple[dict[str, Tensor], list[str], list[tuple[str, str]]]:
+    """Every tensor once, in the order of shards and headers, what the index does not list, and second copies."""
     tensors: dict[str, Tensor] = {}
     weight_map = listing.weight_map or {}
     unlisted, copies = [], []
-    for file, header in shards:
-        where, mapped = (file.name, file.path), is_mapped(file.seen[0])
-        for entry in header.tensors:
-            if weight_map.get(entry.name, file.name) != file.name:
-                copies.append(entry.name)
+    for shard in shards:
+        here = shard.file.name
+        for entry in shard.header.tensors:
+            if weight_map.get(entry.name, here) != here:
+                copies.append((entry.name, here))
                 continue
             if entry.name in tensors:
-                first = tensors[entry.name].file
-                raise ShardIndexError(
-                    f"The tensor {shown(entry.name)} is in both {shown(first)} and {shown(file.name)} of "
+                error = ShardIndexError(
+                    f"The tensor {shown(entry.name)} is in both {shown(tensors[entry.name].file)} and {shown(here)} of "
                     f"{shown(listing.folder, 400)}, and no index says which one counts: give the path of one shard."
                 )
+                report(Fault(error, "duplicate", here, entry.name))
+                continue
             if listing.weight_map is not None and entry.name not in weight_map:
                 unlisted.append(entry.name)
-            offset, nbytes = header.header_nbytes + entry.begin, entry.end - entry.begin
-            tensors[entry.name] = Tensor(entry.name, entry.dtype, entry.shape, *where, offset, nbytes, mapped)
-    notes = (
-        (unlisted, "no place in the index and counted all the same"),
-        (copies, "a copy in a second shard, where the index does not want it: that one was left out"),
-    )
-    return tensors, tuple(f"{these_have(names)} {what}" for names, what in notes if names)
+            tensors[entry.name] = shard.tensor(entry)
+    return tensors, unlisted, copies
 
 
-def _holes(shards: tuple[tuple[ShardFile, Header], ...]) -> tuple[str, ...]:
+def _notes(found: Inspected) -> Iterator[str]:
+    """What is legal and odd, as whoever opens a checkpoint hears of it."""
+    yield from found.listing.notes
+    yield from map(str, found.listing.left_out)
+    yield from (f"{shown(file.name)}: {note}" for file, header, _ in found.shards for note in header.notes)
+    yield from _holes(found.shards)
+    if found.unlisted:
+        yield f"{these_have(found.unlisted)} no place in the index and counted all the same"
+    if names := [name for name, _ in found.copies]:
+        yield f"{these_have(names)} a copy in a second shard, where the index does not want it: that one was left out"
+    if found.total_size:
+        yield found.total_size
+
+
+def _holes(shards: tuple[Shard, ...]) -> Iterator[str]:
     """A note on shards that are not on disk for the most part: an unfinished download, or a header for tests."""
-    found = [(file, header.on_disk) for file, header in shards if header.on_disk is not None]
-    if not found:
-        return ()
-    first = shown(found[0][0].name)
-    which, its = (first, "its") if len(found) == 1 else (f"{len(found)} shards, like {first}", "their")
-    there, total = sum(n for _, n in found), sum(file.nbytes for file, _ in found)
-    return (f"{which}: only {there:,} of {its} {total:,} bytes are on disk: the rest is a hole that reads as zeros",)
-
-
-def _total_size(listing: Listing, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    total, found = listing.total_size, sum(tensor.nbytes for tensor in tensors.values())
-    if total is None or (type(total) is int and total == found):
-        return ()
-    return (f"the index claims a total_size of {repr(total)[:40]} where its tensors have {found} bytes",)
+    found = [(file, header.on_disk) for file, header, _ in shards if header.on_disk is not None]
+    if found:
+        first = shown(found[0][0].name)
+        which, its = (first, "its") if len(found) == 1 else (f"{len(found)} shards, like {first}", "their")
+        there, total = sum(n for _, n in found), sum(file.nbytes for file, _ in found)
+        yield f"{which}: only {there:,} of {its} {total:,} bytes are on disk: the rest is a hole that reads as zeros"

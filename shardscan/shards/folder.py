@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shardscan.errors import CheckpointError, CheckpointNotFound, ShardIndexError, shown
+from shardscan.shards.faults import Fault, Report, refuse
 from shardscan.shards.strict import MAX_DEPTH, depth, parse, read_text
 
 SHARD = ".safetensors"
@@ -29,6 +31,17 @@ OTHER_WEIGHTS = re.compile(
 HUB_FOLDER = re.compile(r"models--(.+)")
 
 
+class LeftOut(NamedTuple):
+    """Files that were not read, and why: the end of a sentence."""
+
+    names: tuple[str, ...]
+    why: str
+
+    def __str__(self) -> str:
+        more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
+        return f"{shown(self.names[0])}{more} left out: {self.why}"
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The shards of one checkpoint, as names in `folder`, and the index that says which of them holds a tensor.
@@ -41,13 +54,17 @@ class Listing:
     name: str
     shards: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     index: str | None = None
     weight_map: Mapping[str, str] | None = None
     total_size: Any = None
 
 
-def find(path: str) -> Listing:
-    """Say what `path` means: a shard, an index, a folder of shards, or a folder of a hub cache."""
+def find(path: str, report: Report = refuse) -> Listing:
+    """Say what `path` means: a shard, an index, a folder of shards, or a folder of a hub cache.
+
+    Where `report` returns, the listing has what can be read in spite of the fault. CheckpointNotFound is raised anyway.
+    """
     where = Path(os.path.abspath(path))  # noqa: PTH100 - not resolved: people know the model by the link's name
     try:
         kind = "folder" if where.is_dir() else "file" if where.is_file() else "other" if where.exists() else "nothing"
@@ -62,10 +79,9 @@ def find(path: str) -> Listing:
         raise CheckpointError(
             f"{shown(path, 400)} is neither a file nor a folder: give a .safetensors file or a model's folder."
         )
-    if kind == "file":
-        return _from_index(where.parent, where.name) if where.name.endswith(".index.json") else _from_file(where)
-    folder = _snapshot(where)
-    return _from_folder(folder)
+    if kind == "folder":
+        return _from_folder(_snapshot(where), report)
+    return _from_index(where.parent, where.name, report) if where.name.endswith(".index.json") else _from_file(where)
 
 
 def read_config(listing: Listing) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
@@ -133,14 +149,19 @@ def _names(folder: Path) -> list[str]:
         raise CheckpointError(f"{shown(str(folder), 400)} cannot be listed: {error.strerror}.") from None
 
 
-def _from_folder(folder: Path) -> Listing:
+def _from_folder(folder: Path, report: Report) -> Listing:
     names = _names(folder)
     indexes = [name for name in names if name.endswith(INDEX)]
-    if indexes:
-        return _from_index(folder, _main_index(folder, indexes))
-    shards = [name for name in names if name.endswith(SHARD)]
-    if not shards:
+    if indexes and (main := _main_index(folder, indexes, report)):
+        return _from_index(folder, main, report)
+    if not any(name.endswith(SHARD) for name in names):
         raise CheckpointNotFound(_nothing_here(folder, names))
+    return _from_shards(folder, report)
+
+
+def _from_shards(folder: Path, report: Report) -> Listing:
+    names = _names(folder)
+    shards = [name for name in names if name.endswith(SHARD)]
     if MODEL in shards:
         chosen, why = [MODEL], f"{MODEL} was read"
     else:
@@ -148,39 +169,44 @@ def _from_folder(folder: Path) -> Listing:
         whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
         chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
         why = "they are not counted beside the model's shards"
-    _check_numbering(folder, chosen)
-    notes = [*_left_out([name for name in shards if name not in chosen], why), *_other_weights(names)]
-    if len(chosen) > 1:
-        notes.append(f"no index says which tensors belong to the model: all {len(chosen)} shards were read")
-    return Listing(str(folder), str(folder), _model_name(folder), tuple(chosen), tuple(notes))
+    for fault in missing_numbers(folder, chosen):
+        report(fault)
+    left_out = (*_left_out([name for name in shards if name not in chosen], why), *_other_weights(names))
+    unsaid = f"no index says which tensors belong to the model: all {len(chosen)} shards were read"
+    notes = (unsaid,) if len(chosen) > 1 else ()
+    return Listing(str(folder), str(folder), _model_name(folder), tuple(chosen), notes, left_out)
 
 
-def _main_index(folder: Path, indexes: list[str]) -> str:
+def _main_index(folder: Path, indexes: list[str], report: Report) -> str | None:
+    """The index of several that counts; None where none says so."""
     if MODEL_INDEX in indexes:
         return MODEL_INDEX
     usual = [name for name in indexes if not name.startswith(("consolidated", "adapter"))] or indexes
-    if len(usual) > 1:
-        raise ShardIndexError(
-            f"{shown(str(folder), 400)} has {len(usual)} indexes and none is {MODEL_INDEX}: give the path of one, "
-            f"like {shown(usual[0])}."
-        )
-    return usual[0]
+    if len(usual) == 1:
+        return usual[0]
+    error = ShardIndexError(
+        f"{shown(str(folder), 400)} has {len(usual)} indexes and none is {MODEL_INDEX}: give the path of one, "
+        f"like {shown(usual[0])}."
+    )
+    report(Fault(error, "index", usual[0]))
+    return None
 
 
-def _check_numbering(folder: Path, shards: list[str]) -> None:
+def missing_numbers(folder: Path, shards: list[str]) -> Iterator[Fault]:
     """`-00001-of-00003` says how many there are: a missing one is an unfinished download."""
     numbers: dict[tuple[str, str], set[int]] = {}
     for part in filter(None, map(NUMBERED.fullmatch, shards)):
         numbers.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
     for (stem, total), found in numbers.items():
         if len(found) < int(total):
-            raise ShardIndexError(
+            error = ShardIndexError(
                 f"{shown(str(folder), 400)} has {len(found)} of the {int(total):,} shards "
                 f"{shown(f'{stem}-…-of-{total}{SHARD}')}: download the others."
             )
+            yield Fault(error, "file")
 
 
-def _from_index(folder: Path, index: str) -> Listing:
+def _from_index(folder: Path, index: str, report: Report) -> Listing:
     where = shown(str(folder / index), 400)
     try:
         text = read_text(str(folder / index), MAX_JSON)
@@ -188,33 +214,34 @@ def _from_index(folder: Path, index: str) -> Listing:
         if depth(document) > MAX_DEPTH:
             raise ValueError("nests its JSON too deeply")
         weight_map = _weight_map(document)
-        shards = sorted(set(weight_map.values()))
-        for shard in shards:
-            _check_shard_name(folder, shard)
-        _check_one_file_each(folder, shards)
     except (ValueError, OSError) as error:
-        raise ShardIndexError(f"{where} {error}.") from None
-    names = _names(folder)
+        report(Fault(ShardIndexError(f"{where} {error}."), "index", index))
+        return _from_shards(folder, report)
+    named, refused, names = set(weight_map.values()), set(), _names(folder)
+    for shard, why in _refused_shards(folder, sorted(named)):
+        refused.add(shard)
+        report(Fault(ShardIndexError(f"{where} {why}."), "index", shard))
+    shards = sorted(named - refused)
     notes = ["the index begins with a byte order mark"] if text.startswith("\ufeff") else []
     if below := [shard for shard in shards if "/" in shard]:
         notes.append(f"the index names shards in a subfolder, like {shown(below[0])}")
-    others = [name for name in names if name.endswith(INDEX) and name != index]
-    spare = [name for name in names if name.endswith(SHARD) and name not in shards]
-    notes += [
-        *_left_out(others, f"{shown(index)} was read"),
-        *_left_out(spare, "not in the index"),
-        *_other_weights(names),
-    ]
     metadata = document.get("metadata", {})
     if not isinstance(metadata, dict):
         notes.append("the index has metadata that is not an object")
         metadata = {}
+    others = [name for name in names if name.endswith(INDEX) and name != index]
+    spare = [name for name in names if name.endswith(SHARD) and name not in named]
     return Listing(
         path=str(folder),
         folder=str(folder),
         name=_model_name(folder),
         shards=tuple(shards),
         notes=tuple(notes),
+        left_out=(
+            *_left_out(others, f"{shown(index)} was read"),
+            *_left_out(spare, "not in the index"),
+            *_other_weights(names),
+        ),
         index=str(folder / index),
         weight_map=weight_map,
         total_size=metadata.get("total_size"),
@@ -233,7 +260,26 @@ def _weight_map(document: Any) -> dict[str, str]:
     return weight_map
 
 
-def _check_shard_name(folder: Path, shard: str) -> None:
+def _refused_shards(folder: Path, shards: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The shards that an index must not name, and why."""
+    names = cache(lambda path: frozenset(_names(path)))
+    seen: dict[tuple[int, int], str] = {}
+    for shard in shards:
+        try:
+            _check_shard_name(folder, shard, names)
+        except ValueError as error:
+            yield shard, str(error)
+            continue
+        if not (folder / shard).exists():
+            continue  # a dangling link: reading it says so
+        status = (folder / shard).stat()
+        first = seen.setdefault((status.st_dev, status.st_ino), shard)
+        if first != shard:
+            same = f"names {shown(first)} and {shown(shard)}, which are one and the same file: download them again"
+            yield shard, same
+
+
+def _check_shard_name(folder: Path, shard: str, names: Callable[[Path], frozenset[str]]) -> None:
     """Take plain relative names only, spelt as on disk; their links are followed, since a hub cache is made of them."""
     parts = shard.split("/")
     if not shard.endswith(SHARD) or "\\" in shard or ":" in shard or not shard.isprintable():
@@ -242,34 +288,18 @@ def _check_shard_name(folder: Path, shard: str) -> None:
         raise ValueError(f"names {shown(shard)}, which lies outside this folder")
     here = folder
     for i, part in enumerate(parts):
-        if not here.is_dir() or part not in _names(here):  # a disk that ignores case would find more
+        if not here.is_dir() or part not in names(here):  # a disk that ignores case would find more
             raise ValueError(f"names {shown(shard)}, which is not there: download it, or correct the index")
         here = here / part
         if i < len(parts) - 1 and not here.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"names {shown(shard)}, whose folder is a link out of this one")
 
 
-def _check_one_file_each(folder: Path, shards: Iterable[str]) -> None:
-    seen: dict[tuple[int, int], str] = {}
-    for shard in shards:
-        if not (folder / shard).exists():
-            continue  # a dangling link: reading it says so
-        status = (folder / shard).stat()
-        first = seen.setdefault((status.st_dev, status.st_ino), shard)
-        if first != shard:
-            raise ValueError(
-                f"names {shown(first)} and {shown(shard)}, which are one and the same file: download them again"
-            )
+def _left_out(names: list[str], why: str) -> tuple[LeftOut, ...]:
+    return (LeftOut(tuple(names), why),) if names else ()
 
 
-def _left_out(names: list[str], why: str) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return [f"{shown(names[0])}{more} left out: {why}"]
-
-
-def _other_weights(names: list[str]) -> list[str]:
+def _other_weights(names: list[str]) -> tuple[LeftOut, ...]:
     return _left_out([n for n in names if OTHER_WEIGHTS.fullmatch(n)], "only the safetensors files were read")
 
 

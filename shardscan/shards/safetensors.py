@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
@@ -216,7 +216,7 @@ def _extra_fields(document: dict[str, Any]) -> Iterator[str]:
         yield f"{these_have(names)} fields that the format does not have and nothing reads, like {shown(fields[0], 40)}"
 
 
-def these_have(names: list[str]) -> str:
+def these_have(names: Sequence[str]) -> str:
     """Begin a note on one tensor or on many, with one of their names."""
     return (
         f"The tensor {shown(names[0])} has"

@@ -1,0 +1,37 @@
+"""The command line, what checks: verify."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from shardscan.cli.frame import UNCLEAN
+from shardscan.cli.options import prints_rows, write_rows
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@prints_rows
+def verify(path: str, format_: str | None, output: str | None) -> None:
+    """Check that a checkpoint or a store is whole; reads all of it.
+
+    Of a checkpoint (PATH as for `ls`): headers against file sizes and the index, NaN, infinities, zeros, copies,
+    unexpected files. Of a store: every file that a commit vouches for, every commit, the catalog. One row a finding;
+    exit code 10 where one of them is a problem.
+
+    \b
+    shardscan verify ./SmolLM2-135M
+    shardscan verify ./SmolLM2-135M --format json -o findings.json
+    shardscan verify scans
+    """
+    from shardscan import listing
+    from shardscan.progress import shown as progress_shown
+    from shardscan.verifying import verify as verified
+
+    with progress_shown("verify", "comparing") as advance:
+        verdict = verified(path, advance)
+    write_rows(listing.findings(verdict), format_, output)
+    click.echo(listing.verdict(verdict), err=True)
+    if verdict.problems:
+        sys.exit(UNCLEAN)

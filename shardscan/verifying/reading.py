@@ -1,0 +1,123 @@
+"""VERIFY, its pass: all bytes of a shard once, in file order, in windows of bounded size, read ahead of the looking."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import xxhash
+
+from shardscan.dtypes import DTYPES
+from shardscan.shards import Tensor, Window
+from shardscan.shards.ahead import Ahead
+from shardscan.verifying.values import NonFinite, constant, joined, non_finite, zero_runs
+
+WINDOW = 15 << 20  # bytes; a multiple of 16 and of 3, so that no value of any dtype is cut
+LEAST_RUN = 1 << 20  # bytes of zeros that no weights have by chance
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the bytes of one tensor are like; `constant` is the value of all, as stored, None where they differ."""
+
+    tensor: Tensor
+    non_finite: NonFinite
+    constant: bytes | None
+    digest: str
+
+    @property
+    def is_zero(self) -> bool:
+        return self.constant is not None and not any(self.constant)
+
+
+class ZeroRun(NamedTuple):
+    """Zero bytes `start` to `stop` of a tensor, part of a run of `LEAST_RUN` bytes that may go on in its neighbours."""
+
+    tensor: Tensor
+    start: int
+    stop: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.stop - self.start == self.tensor.nbytes
+
+
+class _Piece(NamedTuple):
+    """Bytes `start` to `stop` of a tensor, all of them in one window."""
+
+    tensor: Tensor
+    start: int
+    stop: int
+
+    @property
+    def first_value(self) -> int:
+        """The number of its first value in the tensor."""
+        return self.start * 8 // DTYPES[self.tensor.dtype].bits
+
+
+def look(
+    tensors: Iterable[Tensor], advance: Callable[[int], None], also: Callable[[memoryview], None] = lambda data: None
+) -> tuple[list[Seen], list[ZeroRun]]:
+    """Read the tensors of one shard; `advance` hears of the bytes of each window. Raises CheckpointError and OSError.
+
+    `also` takes the same bytes in file order, from a thread of its own. Empty tensors are not seen: there is nothing.
+    """
+    ordered = sorted((tensor for tensor in tensors if tensor.nbytes), key=lambda tensor: tensor.offset)
+    windows = list(_windows(ordered))
+    seen: list[Seen] = []
+    runs: list[tuple[int, int]] = []
+    with Ahead(window for window, _ in windows) as ahead, ThreadPoolExecutor(1, "also") as beside:
+        for window, pieces in windows:
+            with ahead.raw(window) as raw:
+                taken = beside.submit(also, raw.data)
+                runs += [(window.offset + start, window.offset + stop) for start, stop in zero_runs(raw)]
+                for piece in pieces:
+                    some = raw[piece.tensor.offset + piece.start - window.offset :][: piece.stop - piece.start]
+                    if not piece.start:
+                        hasher, found, value = xxhash.xxh3_128(), NonFinite(), constant(some, piece.tensor.dtype)
+                    hasher.update(some.data)
+                    found = found.then(non_finite(some, piece.tensor.dtype), piece.first_value)
+                    value = value if value == constant(some, piece.tensor.dtype) else None
+                    if piece.stop == piece.tensor.nbytes:
+                        seen.append(Seen(piece.tensor, found, value, hasher.hexdigest()))
+                taken.result()  # the window is gone after this
+            advance(window.nbytes)
+    return seen, list(_by_tensor(ordered, joined(runs, LEAST_RUN)))
+
+
+def _windows(ordered: Iterable[Tensor]) -> Iterator[tuple[Window, list[_Piece]]]:
+    """Windows over neighbouring tensors, each with its pieces: small tensors share one, large ones have several."""
+    pieces: list[_Piece] = []
+    filled = 0
+    for piece in _pieces(ordered):
+        nbytes = piece.stop - piece.start
+        if filled + nbytes > WINDOW:
+            yield _window(pieces, filled), pieces
+            pieces, filled = [], 0
+        pieces.append(piece)
+        filled += nbytes
+    if pieces:
+        yield _window(pieces, filled), pieces
+
+
+def _pieces(ordered: Iterable[Tensor]) -> Iterator[_Piece]:
+    for tensor in ordered:
+        for start in range(0, tensor.nbytes, WINDOW):
+            yield _Piece(tensor, start, min(start + WINDOW, tensor.nbytes))
+
+
+def _window(pieces: Sequence[_Piece], nbytes: int) -> Window:
+    whole = pieces[0].tensor.window()
+    return replace(whole, offset=whole.offset + pieces[0].start, dtype="U8", shape=(nbytes,))
+
+
+def _by_tensor(ordered: Sequence[Tensor], runs: Iterable[tuple[int, int]]) -> Iterator[ZeroRun]:
+    """The part of each run that each tensor has."""
+    begins = [tensor.offset for tensor in ordered]
+    for start, stop in runs:
+        for tensor in ordered[bisect_right(begins, start) - 1 : bisect_left(begins, stop)]:
+            first, last = max(start, tensor.offset), min(stop, tensor.offset + tensor.nbytes)
+            yield ZeroRun(tensor, first - tensor.offset, last - tensor.offset)
