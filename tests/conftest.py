@@ -35,7 +35,6 @@ OPTIONS: dict[str, tuple[type, float, str]] = {
     "kills": (int, 100, "Kills at random moments."),
     "seconds": (float, 10, "How long eight readers meet one writer."),
     "headers": (int, 100_000, "Mutated headers."),
-    "seed": (int, 2026, "What the mutations begin with."),
 }
 
 

@@ -24,9 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-MODULES = [
-    f"shardscan.{name}" for name in ("ask", "catalog", "flow", "keep", "listing", "output", "reduce.scan", "resume")
-]
+MODULES = ("ask", "catalog", "flow", "keep", "listing", "output", "reduce.scan", "resume")
 KILL, FULL, BROKEN, TORN = "kill", "full", "broken", "torn"
 
 

@@ -117,7 +117,8 @@ def resume(server: Server, trial: Trial, store: Path, log: Path) -> Ended:
     ended = server.run(trial.words(store), log)
     assert ended.code == 0, ended.output
     assert json.loads(ended.output[ended.output.index("[") :])[0]["bytes_read"] == left
-    assert {path: stamp for path, stamp in commits(store).items() if path in finished} == finished
+    # the commits of a scan that was replaced are gone
+    assert all(finished.get(path, stamp) == stamp for path, stamp in commits(store).items())
     assert files(store) == trial.files
     assert tables(store) == trial.tables
     return ended

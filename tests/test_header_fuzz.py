@@ -1,6 +1,6 @@
 """A hundred thousand mutated headers, each read by our reader and by the safetensors library: none may be laxer.
 
-`pytest -m hostile --headers 1000000 --seed 7` is a longer campaign.
+`pytest -m hostile --headers 1000000` is a longer campaign.
 """
 
 from __future__ import annotations
@@ -108,11 +108,11 @@ def reference_accepts(data: bytes) -> bool:
 
 
 def test_no_mutated_header_is_read_that_the_library_refuses(
-    tmp_path: Path, headers: int, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, headers: int, record_property: Callable[[str, object], None]
 ) -> None:
     path, tried, laxer, stricter = tmp_path / "model.safetensors", Counter[str](), list[bytes](), list[str]()
     file = os.open(path, os.O_RDWR | os.O_CREAT)
-    for data, _ in zip(mutants(seed), range(headers), strict=False):
+    for data, _ in zip(mutants(2026), range(headers), strict=False):
         os.pwrite(file, data, 0)
         os.truncate(file, len(data))
         accepted = reference_accepts(data)

@@ -49,7 +49,7 @@ COMMENT ON COLUMN tensors.role IS
 COMMENT ON COLUMN tensors.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
 COMMENT ON COLUMN tensors.part IS 'Which part of the module: weight, bias, scale, zero, index, buffer, lora_a, lora_b.';
 COMMENT ON COLUMN tensors.alias_of IS 'Token embedding that this lm_head is a stored copy of (tied); else NULL.';
-COMMENT ON COLUMN tensors.status IS 'ok; degenerate (no finite value); codes (quantised, no statistics); failed; pending (not scanned yet).';
+COMMENT ON COLUMN tensors.status IS 'ok; degenerate (no finite value); codes (no statistics); failed; pending.';
 COMMENT ON COLUMN tensors.reason IS 'Why status is not ok, or what is odd about the tensor or its place.';
 COMMENT ON COLUMN tensors.mean IS 'Mean of the finite values.';
 COMMENT ON COLUMN tensors.std IS 'Population standard deviation of the finite values.';
