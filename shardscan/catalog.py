@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow.compute as pc
 
-from shardscan import commits, rows, sqlfiles, store
+from shardscan import commits, rows, sqlfiles, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan
 from shardscan.contents import Contents, contents
 from shardscan.errors import StoreError, StoreNotFound, shown
@@ -61,7 +61,7 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
                 return _build(folder, target, target)
         return _build(folder, target, None)
     except DISK as error:
-        raise commits.unwritable(folder, error) from error
+        raise writers.unwritable(folder, error) from error
     except duckdb.Error as error:
         raise StoreError(f"the catalog of {folder} could not be built: {error}") from error
 

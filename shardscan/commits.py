@@ -10,21 +10,17 @@ Each ends in a checksum of itself, so that what they vouch for is what was once 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
-from shardscan.shards.strict import opened
+from shardscan.errors import StoreError
 
 OK, CODES, DEGENERATE, FAILED = "ok", "codes", "degenerate", "failed"  # what a commit says of a tensor
 SCANNED = (OK, DEGENERATE)  # there are arrays of it
@@ -51,108 +47,20 @@ class Scan:
         return self.store / "commits" / self.id
 
 
-@contextmanager
-def writing(store: Path) -> Iterator[None]:
-    """Be the one writer of a store, without what killed writers left half done.
-
-    StoreError names the other writer where there is one; StoreWriteError is for whatever the disk refuses meanwhile.
-    """
-    with told_of(store), _locked(store):
-        _sweep(store)
-        yield
+def begin(scan: Scan, replaces: list[str], files: Mapping[str, Stamp]) -> None:
+    """Make the scan exist, and vouch for the files that it began with."""
+    _write(scan.commits / "begun", {"replaces": replaces, "files": files})
 
 
-@contextmanager
-def told_of(folder: Path) -> Iterator[None]:
-    """Have what a disk refuses be a StoreWriteError."""
-    try:
-        yield
-    except ShardscanError:
-        raise
-    except (NotADirectoryError, FileExistsError) as error:
-        raise StoreError(f"{shown(str(folder), 400)} is not a folder, nor can it be one: name another.") from error
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(store: Path, error: Exception) -> StoreWriteError:
-    """What to raise where the disk refuses to take a store."""
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return StoreWriteError(
-        f"{shown(str(store), 400)} cannot be written ({reason}): see to what stands in the way, or choose another "
-        "folder; what was committed stays, and the same command continues."
-    )
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / "lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read() or "another process"
-            raise StoreError(f"{store} is being written by {holder}: wait for it, or name another store.") from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}")
-        lock.flush()
-        yield
-
-
-@contextmanager
-def unwritten(store: Path) -> Iterator[None]:
-    """Look at a store that nobody writes; StoreError where somebody does, or did before the look was over."""
-    before = _last_writer(store)
-    try:
-        yield
-    finally:
-        if _last_writer(store) != before:
-            raise StoreError(f"{shown(str(store), 400)} was written meanwhile: do it again once nobody writes to it.")
-
-
-def _last_writer(store: Path) -> int:
-    """When the last writer of a store began, in ns; StoreError where it is not done."""
-    path = store / "lock"
-    if not os.path.lexists(path):
-        return 0
-    try:
-        with opened(str(path)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return os.fstat(lock.fileno()).st_mtime_ns
-    except BlockingIOError as error:
-        holder = path.read_bytes()[:200].decode("utf-8", "backslashreplace") or "another process"
-        raise StoreError(f"{shown(str(store), 400)} is being written by {holder}: wait for it.") from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{shown(str(path), 400)} {error}: remove it.") from error
-
-
-def begin(scan: Scan, replaces: list[str], files: Mapping[str, Stamp] | None) -> None:
-    """Make the scan exist, and vouch for the files that it began with; None for a scan that never did."""
-    _write(scan.commits / "begun", {"replaces": replaces, **({} if files is None else {"files": files})})
-
-
-def made(scan: Scan) -> Mapping[str, Stamp] | None:
-    """The files that a scan began with; None of one that an earlier build began."""
-    files = read(scan.commits / "begun").get("files")
-    return None if files is None else {name: (size, digest) for name, (size, digest) in files.items()}
+def made(scan: Scan) -> dict[str, Stamp]:
+    """The files that a scan began with."""
+    return {name: (size, digest) for name, (size, digest) in read(scan.commits / "begun")["files"].items()}
 
 
 def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
     """Size and hash of every file of a scan's arrays."""
     files = (file for file in sorted(scan.arrays.rglob("*")) if file.is_file())
     return {file.relative_to(scan.arrays).as_posix(): stamp(file) for file in files}
-
-
-def _sweep(store: Path) -> None:
-    """Remove catalogs half built, and folders of scans that never began or were being removed."""
-    for left in store.glob(f"{CATALOG}.*.partial*"):
-        left.unlink()
-    ids = {scan.id for scan in begun(store)}
-    for folder in (store / "commits", store / "arrays.zarr"):
-        for left in folder.glob("*/"):
-            if left.name not in ids:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def sweep(scan: Scan) -> None:
@@ -173,9 +81,9 @@ def replaces(scan: Scan) -> list[str]:
 
 
 def witness(scan: Scan) -> Mapping[str, Any] | None:
-    """What `record_witness` last kept."""
-    path = scan.commits / "witness"
-    return read(path) if path.exists() else None
+    """What `record_witness` last kept; None where that is lost, which only costs reading the checkpoint again."""
+    record, is_as_written = unsealed(scan.commits / "witness")
+    return record if is_as_written else None
 
 
 def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
@@ -218,13 +126,26 @@ def commit(scan: Scan, record: Mapping[str, Any]) -> None:
     _write(scan.commits / f"{record['task']}.{record['product'].replace('/', '-')}.json", record)
 
 
-def committed(scan: Scan, *, to_the_bit: bool = False) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Every commit by task and product, less those whose files are missing, cut or, if asked for, not what they were.
+Commits = dict[tuple[str, str], Mapping[str, Any]]
 
-    Otherwise bits are for the chunks' crc32c.
-    """
-    records = (read(path) for path in sorted(scan.commits.glob("*.json")))
-    return {(record["task"], record["product"]): record for record in records if _is_whole(scan, record, to_the_bit)}
+
+def committed(scan: Scan) -> Commits:
+    """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
+    return _by_key(record for record in map(read, _paths(scan)) if _is_whole(scan, record))
+
+
+def intact(scan: Scan) -> Commits:
+    """The same, less those that are damaged themselves, or whose files are not to the bit what they were."""
+    found = (unsealed(path) for path in _paths(scan))
+    return _by_key(record for record, is_as_written in found if is_as_written and _is_intact(scan, record))
+
+
+def _paths(scan: Scan) -> list[Path]:
+    return sorted(scan.commits.glob("*.json"))
+
+
+def _by_key(records: Iterable[Mapping[str, Any]]) -> Commits:
+    return {(record["task"], record["product"]): record for record in records}
 
 
 def stamps(scan: Scan) -> dict[tuple[str, str], int]:
@@ -233,13 +154,22 @@ def stamps(scan: Scan) -> dict[tuple[str, str], int]:
     return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
 
 
-def _is_whole(scan: Scan, record: Mapping[str, Any], to_the_bit: bool) -> bool:
-    files = ((scan.arrays / name, facts) for name, facts in record["files"].items())
+def _is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
     try:
-        if to_the_bit:
-            return all(stamp(file) == tuple(facts) for file, facts in files)
-        return all(file.stat().st_size == size for file, (size, _) in files)
+        return all((scan.arrays / name).stat().st_size == size for name, (size, _) in record["files"].items())
     except FileNotFoundError:
+        return False
+
+
+def _is_intact(scan: Scan, record: Mapping[str, Any]) -> bool:
+    return all(is_as_stamped(scan.arrays / name, facts) for name, facts in record["files"].items())
+
+
+def is_as_stamped(file: Path, before: Sequence[Any]) -> bool:
+    """Whether a file is there and still what a record vouches for."""
+    try:
+        return stamp(file) == tuple(before)
+    except OSError:
         return False
 
 
@@ -263,24 +193,19 @@ def runs(scan: Scan) -> list[Mapping[str, Any]]:
 def read(path: Path) -> dict[str, Any]:
     """One record; StoreError where it is not what was written."""
     record, is_as_written = unsealed(path)
-    if is_as_written is False:
-        raise _damaged(path)
+    if not is_as_written:
+        raise StoreError(f"{path} is damaged: ingest its checkpoint again, and remove it first if that does not help.")
     return record
 
 
-def unsealed(path: Path) -> tuple[dict[str, Any], bool | None]:
-    """A record without its checksum, and whether that is true; None where an earlier build wrote none."""
+def unsealed(path: Path) -> tuple[dict[str, Any], bool]:
+    """A record without its checksum, empty where there is none to be read, and whether it is what was written."""
     try:
         record = json.loads(path.read_bytes())
-        assert isinstance(record, dict)
-    except (ValueError, AssertionError, RecursionError) as error:
-        raise _damaged(path) from error
-    checksum = record.pop(CHECKSUM, None)
-    return record, None if checksum is None else checksum == _checksum(record)
-
-
-def _damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} is damaged: remove it, and ingest its checkpoint again.")
+        checksum = record.pop(CHECKSUM)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return {}, False
+    return record, checksum == _checksum(record)
 
 
 def _checksum(record: Mapping[str, Any]) -> str:

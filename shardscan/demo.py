@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardscan.commits import told_of
 from shardscan.errors import StoreError, shown
+from shardscan.writers import told_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardscan import anatomy, budget, commits, environment, families, memory, plan, shards
+from shardscan import anatomy, budget, commits, environment, families, memory, plan, shards, writers
 from shardscan.budget import Budget
 from shardscan.commits import FAILED, Scan
 from shardscan.errors import OptionError, StoreNotFound, shown
@@ -215,7 +215,7 @@ def execute(
     clock = time.monotonic()
     prepared.budget(remaining(prepared, folder))  # before anything is written
     memory.give_back()
-    with memory.watched() as peak, commits.writing(folder):
+    with memory.watched() as peak, writers.writing(folder):
         scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
         done = resume.done(scan, exact=prepared.solver.exact)
         if prepared.channels is not None:
@@ -261,7 +261,7 @@ def rebuild(folder: Path, *, everything: bool = True) -> Path:
 
     if not (folder / "commits").is_dir():
         raise StoreNotFound(f"{folder} is not a store: make one with `shardscan ingest CHECKPOINT --store {folder}`.")
-    with commits.writing(folder):
+    with writers.writing(folder):
         return catalog.build(folder, rebuild=everything)
 
 

@@ -36,7 +36,7 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
                 raise _taken(folder, checkpoint.name)
             commits.sweep(scan)
             commits.record_witness(scan, seen)
-            store.refresh(scan, checkpoint, anatomy)
+            store.refresh(scan, checkpoint, sample, anatomy, plan)
             return scan
     rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
@@ -58,7 +58,7 @@ def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
     """
     return {
         key
-        for key, record in commits.committed(scan, to_the_bit=True).items()
+        for key, record in commits.intact(scan).items()
         if all(verdict["status"] != FAILED for verdict in record["tensors"].values())
         and not (exact and record["options"].get("exact") is False)
     }
@@ -100,7 +100,7 @@ def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
 
 def _holds(scan: Scan, plan: Plan) -> bool:
     """Whether everything committed is of the contents that the plan would read."""
-    committed = commits.committed(scan).values()
+    committed = commits.intact(scan).values()
     verdicts = ((record["task"], *item) for record in committed for item in record["tensors"].items())
     digests = {(task, name): verdict["digest"] for task, name, verdict in verdicts if verdict["digest"]}
     units = ((digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units)

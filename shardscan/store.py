@@ -51,7 +51,7 @@ from shardscan.tasks import (
     stack_folder,
 )
 
-LAYOUT = 3
+LAYOUT = 4
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 METADATA = "zarr.json"
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
@@ -59,17 +59,22 @@ NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
     """Make the arrays of a new scan, empty; they appear whole or not at all."""
+    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
+    building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
+    for name, data in _first_files(checkpoint, probe, anatomy, plan).items():
+        (building / name).parent.mkdir(parents=True, exist_ok=True)
+        (building / name).write_bytes(data.to_bytes())
+    building.rename(scan.arrays)
+
+
+def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> Mapping[str, Buffer]:
+    """What a scan begins with: Zarr's metadata and the coordinates."""
     facts = _attributes(checkpoint, probe, anatomy, plan)
     files: dict[str, Buffer] = {}  # in memory first: zarr takes three times as long on a disk
     root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
     for group in plan.groups:
         _create_group(root, group)
-    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
-    building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
-    for name, data in files.items():
-        (building / name).parent.mkdir(parents=True, exist_ok=True)
-        (building / name).write_bytes(data.to_bytes())
-    building.rename(scan.arrays)
+    return files
 
 
 def scan_id(checkpoint: Checkpoint, probe: str, anatomy: Anatomy) -> str:
@@ -93,20 +98,30 @@ def attributes(scan: Scan) -> Mapping[str, Any]:
         return _facts(zarr.open_group(scan.arrays, mode="r"))
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(
-            f"the arrays in {scan.arrays} are gone or damaged: remove {scan.commits} and ingest their checkpoint again."
+            f"the arrays in {scan.arrays} are gone or damaged: ingest their checkpoint again, or remove {scan.commits}."
         ) from error
 
 
-def refresh(scan: Scan, checkpoint: Checkpoint, anatomy: Anatomy) -> None:
-    """Keep what a checkpoint says of itself now, where it is the same to a scan: config, notes, path, family's name."""
-    root = zarr.open_group(scan.arrays, mode="r+", zarr_format=3)
-    facts = dict(_facts(root))
-    said = _said(checkpoint, anatomy)
-    if any(facts[name] != value for name, value in said.items()):
-        root.attrs["shardscan"] = {**facts, **said}
-    vouched, now = commits.made(scan), commits.stamp(scan.arrays / METADATA)
-    if vouched is not None and vouched.get(METADATA) != now:  # also where a run was killed between the two
-        commits.begin(scan, commits.replaces(scan), {**vouched, METADATA: now})
+def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
+    """Make anew what a disk has lost of a scan's first files, and keep what a checkpoint says of itself now.
+
+    That is its config, notes, path and family's name, which are the same to a scan.
+    """
+    vouched = commits.made(scan)
+    stale = {name for name, stamp in vouched.items() if not commits.is_as_stamped(scan.arrays / name, stamp)}
+    if METADATA not in stale:
+        facts = attributes(scan)
+        stale |= {METADATA for name, value in _said(checkpoint, anatomy).items() if facts[name] != value}
+    if not stale:
+        return
+    files = _first_files(checkpoint, probe, anatomy, plan)
+    for name in stale:
+        path = scan.arrays / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}{PARTIAL}")
+        partial.write_bytes(files[name].to_bytes())
+        partial.replace(path)
+    commits.begin(scan, commits.replaces(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 
 def current(store: Path) -> list[Scan]:
@@ -130,8 +145,8 @@ def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[st
                 stacked.setdefault((product, path), {})[slot] = values
     for (product, path), values_of in stacked.items():
         files[product] |= _write_slots(scan, path, values_of)
-    verdicts = {u.placed.tensor.name: _verdict(u, r) for u, r in zip(task.units, results, strict=True)}
     for product in sorted(task.products):
+        verdicts = {u.placed.tensor.name: _verdict(u, r, product) for u, r in zip(task.units, results, strict=True)}
         _commit(scan, task.name, product, verdicts, files[product], options)
 
 
@@ -317,11 +332,15 @@ def _commit(
     commits.commit(scan, {**facts, "tensors": verdicts, "files": files})
 
 
-def _verdict(unit: Unit, result: Result) -> dict[str, str | None]:
+def _verdict(unit: Unit, result: Result, product: str) -> dict[str, str | None]:
+    """What one product's commit says of a tensor; that of its statistics also what its values are like."""
     codes, parameters = unit.placed.codes, unit.placed.tensor.parameters
     if result.failure or codes:
         return {"status": FAILED if result.failure else CODES, "reason": result.failure or codes, "digest": None}
-    if parameters and result.tensor is not None and not result.tensor[TENSOR_MOMENTS.index("count")]:
+    if product != STATS:
+        return {"status": OK, "reason": unit.placed.reason, "digest": None}
+    assert result.tensor is not None
+    if parameters and not result.tensor[TENSOR_MOMENTS.index("count")]:
         reason = f"none of its {parameters:,} values is finite" if parameters > 1 else "its value is not finite"
         return {"status": DEGENERATE, "reason": reason, "digest": result.digest}
     return {"status": OK, "reason": unit.placed.reason, "digest": result.digest}

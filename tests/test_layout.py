@@ -33,7 +33,7 @@ FLOW = (
     *("names", "codes", "adapters", "axes", "families", "sizes", "matrices", "anatomy", "composites"),
     *("tasks", "groups", "grid", "plan", "budget"),
     *("kernels", "reduce"),
-    *("commits", "layout", "store"),
+    *("commits", "writers", "layout", "store"),
     *("contents", "rows", "sqlfiles", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
     *("questions", "ask", "confined"),

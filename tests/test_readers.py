@@ -50,8 +50,8 @@ print(json.dumps([reads, wrong]))
 HOLDER = """
 import sys, time
 from pathlib import Path
-from shardscan import commits
-with commits.writing(Path(sys.argv[1])):
+from shardscan import writers
+with writers.writing(Path(sys.argv[1])):
     print("ready", flush=True)
     time.sleep(60)
 """

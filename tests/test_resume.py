@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 import shardscan
+import survival
 import tiny
-from shardscan import catalog, commits, flow, keep, store
+from shardscan import catalog, commits, flow, keep, store, writers
 from shardscan.errors import StoreError
 
 
@@ -204,7 +206,7 @@ def test_a_shard_rewritten_during_the_scan_is_said_to_have_changed(
 def test_one_process_writes_a_store_at_a_time(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "scans")
-    with commits.writing(tmp_path / "scans"):
+    with writers.writing(tmp_path / "scans"):
         with pytest.raises(StoreError, match=r"is being written by process [0-9]+ on"):
             shardscan.ingest(model, tmp_path / "scans")
         with pytest.raises(StoreError, match="wait for it"):
@@ -213,16 +215,49 @@ def test_one_process_writes_a_store_at_a_time(tmp_path: Path) -> None:
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
 
 
-def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) -> None:
+def flip(file: Path) -> None:
+    flipped = bytearray(file.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    file.write_bytes(flipped)
+
+
+DAMAGE: dict[str, tuple[Callable[[commits.Scan], object], int]] = {
+    "a flipped bit in a chunk": (lambda s: flip(s.arrays / "text/up_proj/channels_out/c/1/0/0/0"), 1),
+    "a flipped bit in a shard of heads": (lambda s: flip(s.arrays / "text/q_proj/heads/c/0/0/0"), 1),
+    "a lost chunk": (lambda s: (s.arrays / "text/up_proj/moments_weight/c/1/0/0").unlink(), 1),
+    "a flipped bit in a commit": (lambda s: flip(s.commits / "text.up_proj.1.stats-1.json"), 1),
+    "half a commit": (lambda s: (s.commits / "text.up_proj.1.stats-1.json").write_text('{"task": '), 1),
+    "flipped coordinates": (lambda s: flip(s.arrays / "text/up_proj/layer/c/0"), 0),
+    "lost sizes": (lambda s: (s.arrays / "text/up_proj/sizes/c/0/0/0").unlink(), 0),
+    "a flipped bit in an array's metadata": (lambda s: flip(s.arrays / "text/up_proj/channels_out/zarr.json"), 0),
+    "lost metadata of a group": (lambda s: (s.arrays / "text/up_proj/zarr.json").unlink(), 0),
+    "a flipped bit in the attributes": (lambda s: flip(s.arrays / "zarr.json"), 0),
+    "a lost witness": (lambda s: flip(s.commits / "witness"), 0),
+    "all arrays lost": (lambda s: shutil.rmtree(s.arrays), 16),
+}
+
+
+@pytest.mark.parametrize(("damage", "tasks"), DAMAGE.values(), ids=DAMAGE)
+def test_what_a_disk_has_lost_or_changed_is_made_anew_by_the_next_ingest_and_nothing_else(
+    damage: Callable[[commits.Scan], object], tasks: int, tmp_path: Path
+) -> None:
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
-    (scan.commits / "text.up_proj.1.stats-1.json").write_text('{"task": ')
-    with pytest.raises(StoreError, match=r"text\.up_proj\.1\.stats-1\.json is damaged: remove it"):
+    before = survival.files(tmp_path / "scans")
+    damage(scan)
+    assert survival.files(tmp_path / "scans") != before
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == tasks
+    assert survival.files(tmp_path / "scans") == before
+
+
+def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
+    (scan,) = store.current(tmp_path / "scans")
+    flip(scan.commits / "text.up_proj.1.stats-1.json")
+    with pytest.raises(StoreError, match=r"text\.up_proj\.1\.stats-1\.json is damaged: ingest its checkpoint again"):
         catalog.build(tmp_path / "scans")
     assert query(tmp_path / "scans", "select count(*) from tensors") == [(16,)]
-    (scan.commits / "text.up_proj.1.stats-1.json").unlink()
-    assert shardscan.ingest(model, tmp_path / "scans").tasks == 1
 
 
 def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
@@ -233,20 +268,16 @@ def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
         lambda: catalog.build(tmp_path / "scans"),
         lambda: shardscan.ingest(tiny.llama(tmp_path / "other"), tmp_path / "scans"),
     ):
-        with pytest.raises(StoreError, match="are gone or damaged: remove"):
+        with pytest.raises(StoreError, match="are gone or damaged: ingest their checkpoint again"):
             again()
     assert query(tmp_path / "scans", "select count(*) from tensors") == [(16,)]
-    shutil.rmtree(scan.commits)
-    assert shardscan.ingest(tmp_path / "tiny", tmp_path / "scans").tasks == 16
 
 
 def test_a_flipped_bit_is_named_when_the_catalog_is_rebuilt(tmp_path: Path) -> None:
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
     chunk = scan.arrays / "text/up_proj/channels_out/c/1/0/0/0"
-    flipped = bytearray(chunk.read_bytes())
-    flipped[len(flipped) // 2] ^= 1
-    chunk.write_bytes(flipped)
+    flip(chunk)
     with pytest.raises(StoreError, match=r"the scan of 'tiny' in .* is damaged"):
         catalog.build(tmp_path / "scans", rebuild=True)
     assert query(tmp_path / "scans", "select count(*) from tensors") == [(16,)]

@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shardscan import catalog, commits, store
+from shardscan import catalog, commits, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan, Stamp
 from shardscan.contents import contents, members
-from shardscan.errors import StoreError, shown
+from shardscan.errors import shown
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
 RECORD = re.compile(r"(runs/)?[^/]+\.json")
 ROOT = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 # what a record or an attribute of another form gives, whoever wrote it
+AGAIN = "ingest its checkpoint again, which makes it anew"
 OF_ANOTHER_FORM = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
@@ -37,7 +38,7 @@ def verify(folder: Path, advance: Advance) -> Verdict:
 
     StoreError where somebody writes it.
     """
-    with commits.unwritten(folder):
+    with writers.unwritten(folder):
         scans = commits.begun(folder)
         findings = list(_strays(folder, {scan.id for scan in scans}))
         records = [_records(scan) for scan in scans]
@@ -94,7 +95,7 @@ def _in(folder: Path, path: Path) -> str:
 def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
     """The records of a scan that are what was once written, by their path in its folder of commits; what is wrong."""
     found: dict[str, dict[str, Any]] = {}
-    findings, unsealed = [], []
+    findings = []
     for path in sorted(scan.commits.rglob("*")):
         name, file = _in(scan.commits, path), _in(scan.store, path)
         if name == "runs" and not path.is_symlink() and path.is_dir():
@@ -102,24 +103,20 @@ def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
         if name not in ("begun", "witness", "channels") and not RECORD.fullmatch(name):
             findings.append(_stray(scan.store, path))
             continue
-        try:
-            record, is_as_written = commits.unsealed(path) if _is_regular(path) else ({}, False)
-        except (StoreError, OSError):
-            record, is_as_written = {}, False
-        if is_as_written is False:
-            what = shown(str(scan.commits if name == "begun" else path), 400)
-            detail = f"It is not what was once written: remove {what} and ingest its checkpoint again."
+        record, is_as_written = commits.unsealed(path) if _is_regular(path) else ({}, False)
+        if not is_as_written:
+            detail = f"It is not what was once written: {_mended(scan, path)}."
             findings.append(Finding(PROBLEM, "commit", detail, file))
             continue
         found[name] = record
-        unsealed += [file] * (is_as_written is None)
-    if "files" in found.get("begun", {}):
-        detail = "It has lost its checksum: remove it, and ingest its checkpoint again."
-        findings += [Finding(PROBLEM, "commit", detail, file) for file in unsealed]
-    elif unsealed:  # one flipped bit does not take both from it
-        detail = "An earlier build began this scan, and its records have no checksums."
-        findings.append(Finding(NOTE, "commit", detail, unsealed[0]))
     return found, findings
+
+
+def _mended(scan: Scan, record: Path) -> str:
+    """What makes a damaged record anew."""
+    if record.name == "begun":
+        return f"remove {shown(str(scan.commits), 400)} and ingest its checkpoint again"
+    return AGAIN if record.parent == scan.commits and record.name != "channels" else "remove it"
 
 
 def _is_regular(path: Path) -> bool:
@@ -145,28 +142,26 @@ def _of_files(
     vouched = _vouched(records)
     for name, stamp in vouched.items():
         yield from _of_file(scan, name, stamp, advance)
-    if "files" in records.get("begun", {}):
-        for path in sorted(scan.arrays.rglob("*")):
-            if (path.is_symlink() or not path.is_dir()) and _in(scan.arrays, path) not in vouched:
-                yield _unvouched(scan, path)
+    for path in sorted(scan.arrays.rglob("*")):
+        if (path.is_symlink() or not path.is_dir()) and _in(scan.arrays, path) not in vouched:
+            yield _unvouched(scan, path)
 
 
 def _of_file(scan: Scan, name: str, stamp: Stamp, advance: Callable[[int], None]) -> Iterator[Finding]:
     path, file = scan.arrays / name, f"{ARRAYS}/{scan.id}/{name}"
-    again = "remove the record that vouches for it and ingest its checkpoint again"
     try:
         if not path.resolve().is_relative_to(scan.arrays.resolve()):
-            yield Finding(PROBLEM, "commit", f"A record vouches for it and it is not in the scan: {again}.", file)
+            yield Finding(PROBLEM, "commit", f"A record vouches for it and it is not in the scan: {AGAIN}.", file)
         elif not path.exists():
-            yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {again}.", file)
+            yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {AGAIN}.", file)
         elif not _is_regular(path):
-            yield Finding(PROBLEM, "file", f"It is not a regular file: {again}.", file)
+            yield Finding(PROBLEM, "file", f"It is not a regular file: {AGAIN}.", file)
         elif (size := path.stat().st_size) != stamp[0]:
-            yield Finding(PROBLEM, "file", f"It has {size:,} bytes instead of {stamp[0]:,}: {again}.", file)
+            yield Finding(PROBLEM, "file", f"It has {size:,} bytes instead of {stamp[0]:,}: {AGAIN}.", file)
         elif commits.stamp(path) != stamp:
-            yield Finding(PROBLEM, "checksum", f"Its bytes are not those that were written: {again}.", file)
+            yield Finding(PROBLEM, "checksum", f"Its bytes are not those that were written: {AGAIN}.", file)
     except (OSError, ValueError) as error:  # no file has such a name, or the disk fails
-        yield Finding(PROBLEM, "file", f"It cannot be read ({type(error).__name__}): {again}.", file)
+        yield Finding(PROBLEM, "file", f"It cannot be read ({type(error).__name__}): {AGAIN}.", file)
     advance(stamp[0])
 
 

@@ -1,0 +1,102 @@
+"""STORE, its door: one process writes a store at a time, once what killed ones left half done is swept."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shardscan.commits import CATALOG, PARTIAL, begun
+from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
+from shardscan.shards.strict import opened
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Be the one writer of a store, without what killed writers left half done.
+
+    StoreError names the other writer where there is one; StoreWriteError is for whatever the disk refuses meanwhile.
+    """
+    with told_of(store), _locked(store):
+        _sweep(store)
+        yield
+
+
+@contextmanager
+def told_of(folder: Path) -> Iterator[None]:
+    """Have what a disk refuses be a StoreWriteError."""
+    try:
+        yield
+    except ShardscanError:
+        raise
+    except (NotADirectoryError, FileExistsError) as error:
+        raise StoreError(f"{shown(str(folder), 400)} is not a folder, nor can it be one: name another.") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(store: Path, error: Exception) -> StoreWriteError:
+    """What to raise where the disk refuses to take a store."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return StoreWriteError(
+        f"{shown(str(store), 400)} cannot be written ({reason}): see to what stands in the way, or choose another "
+        "folder; what was committed stays, and the same command continues."
+    )
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read() or "another process"
+            raise StoreError(f"{store} is being written by {holder}: wait for it, or name another store.") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def unwritten(store: Path) -> Iterator[None]:
+    """Look at a store that nobody writes; StoreError where somebody does, or did before the look was over."""
+    before = _last_writer(store)
+    try:
+        yield
+    finally:
+        if _last_writer(store) != before:
+            raise StoreError(f"{shown(str(store), 400)} was written meanwhile: do it again once nobody writes to it.")
+
+
+def _last_writer(store: Path) -> int:
+    """When the last writer of a store began, in ns; StoreError where it is not done."""
+    path = store / "lock"
+    if not os.path.lexists(path):
+        return 0
+    try:
+        with opened(str(path)) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return os.fstat(lock.fileno()).st_mtime_ns
+    except BlockingIOError as error:
+        holder = path.read_bytes()[:200].decode("utf-8", "backslashreplace") or "another process"
+        raise StoreError(f"{shown(str(store), 400)} is being written by {holder}: wait for it.") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{shown(str(path), 400)} {error}: remove it.") from error
+
+
+def _sweep(store: Path) -> None:
+    """Remove catalogs half built, and folders of scans that never began or were being removed."""
+    for left in store.glob(f"{CATALOG}.*{PARTIAL}*"):
+        left.unlink()
+    ids = {scan.id for scan in begun(store)}
+    for folder in (store / "commits", store / "arrays.zarr"):
+        for left in folder.glob("*/"):
+            if left.name not in ids:
+                shutil.rmtree(left, ignore_errors=True)
