@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import safetensors
 import xxhash
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from shardscan.dtypes import DTYPES
 from shardscan.errors import HeaderError, shown
 from shardscan.shards import open as open_checkpoint
 from shardscan.shards.safetensors import read_header
+from test_header_fuzz import reference_accepts
 
 REFERENCE: Any = safetensors.deserialize  # it has no types
 
@@ -167,14 +167,6 @@ def write(tmp_path: Path) -> Callable[[bytes], str]:
         return str(path)
 
     return to_file
-
-
-def reference_accepts(data: bytes) -> bool:
-    try:
-        REFERENCE(data)
-    except SafetensorError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(("data", "said"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
