@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from shardscan.adapters import pairs
@@ -25,6 +26,7 @@ from shardscan.sizes import holds, sizes_of
 
 OTHER, WEIGHT = "other", "weight"
 KV_ROLES = frozenset({"k_proj", "v_proj"})
+MOST_PATTERNS = 1000  # of names, by which a family is chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +156,13 @@ def _choose(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[st
     alike: dict[str, list[Tensor]] = {}
     for tensor in checkpoint.tensors.values():
         alike.setdefault(NUMBER.sub("*", tensor.name), []).append(tensor)
+    step = -(-len(alike) // MOST_PATTERNS)  # no model has as many: this is for names without any pattern
+    alike = dict(islice(alike.items(), None, None, step or 1))
     readings = {name: _Reading(family, config) for name, family in known.items()}
     towers = [reading for reading in readings.values() if reading.family.tower]
     scores = {name: _score(reading, towers, alike, checkpoint, config) for name, reading in readings.items()}
     best = max(scores, key=lambda name: scores[name])
-    return known[best] if scores[best][0] * 2 >= max(1, len(checkpoint)) else None
+    return known[best] if scores[best][0] * 2 >= max(1, sum(map(len, alike.values()))) else None
 
 
 def _score(

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from shardscan.commits import CATALOG
 from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
+from shardscan.locked import LOCK, SETTINGS
 from shardscan.questions import Query, Question, Value, asked, find, listed, query
 
 _HUGEINT = pa.decimal128(38, 0)
@@ -61,16 +62,12 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
         "async_threads": 0,  # eight threads that wait for remote files, each with memory of its own
     }
     if not access.unlocked:
-        config |= {
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "allow_community_extensions": False,
-            "allow_persistent_secrets": False,
-        }
+        config |= SETTINGS
     # in memory: a process has one database for each path, which would be the old file after the catalog is renamed
     connection = duckdb.connect(config=config)
     try:
-        for statement in (*_attach(path), *(() if access.unlocked else _LOCK)):
+        # without the database in memory nothing is left that could be written to
+        for statement in (*_attach(path), *(() if access.unlocked else ("DETACH memory", *LOCK))):
             connection.execute(statement).fetchall()
     except (duckdb.Error, UnicodeError) as error:
         connection.close()
@@ -86,17 +83,6 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
 def _attach(path: Path) -> tuple[str, ...]:
     quoted = str(path.absolute()).replace("'", "''")
     return (f"ATTACH '{quoted}' AS catalog (READ_ONLY, TYPE duckdb)", "USE catalog")
-
-
-# the order counts
-_LOCK = (
-    "DETACH memory",  # nothing is left that could be written to
-    "SET enable_external_access = false",
-    # the line above leaves the attached file open to everybody: to COPY … TO it, and to ATTACH it for writing
-    "SET disabled_filesystems = 'LocalFileSystem'",
-    # last: every option before it is final from here on
-    "SET lock_configuration = true",
-)
 
 
 def _catalog(store: Path) -> Path:

@@ -54,7 +54,9 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     partial = max(map(_partial, units), default=0)
     read = max((block.window.nbytes for unit in units for block in unit.blocks), default=0)
     # beside what is in flight: what is read ahead, the tensors that those blocks are parts of, and one task kept
-    running = workers * scratch + in_flight(workers) * (partial + read) + DEPTH * read
+    running = (
+        workers * (scratch + max(map(_redone, units), default=0)) + in_flight(workers) * (partial + read) + DEPTH * read
+    )
     running += 2 * max(map(_results, plan.tasks), default=0)
     rows = plan.channels + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
     return Budget(
@@ -73,6 +75,13 @@ def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
         if memory is None or found.peak <= memory:
             return found
     return budget(plan, anatomy, 1, exact, compiles)
+
+
+def _redone(unit: Unit) -> int:
+    """Of what is read once more where the Gram matrix of a head does not do: all, where heads are stored as columns."""
+    p = unit.placed
+    wanted = [piece.matrix for block in unit.blocks for piece in block.pieces if piece.divided and piece.matrix]
+    return max((_all(p, matrix) for matrix in wanted if matrix.stored_axis == "in"), default=0)
 
 
 def _scratch(unit: Unit) -> int:
@@ -122,15 +131,19 @@ def _composite(task: CompositeTask) -> int:
     """Of one head while it is reduced; where heads are columns it is cut from all values."""
     factors = (task.composite.left, task.composite.right)
     dim = factors[0].heads.dim
-    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + max(map(_factor, factors))
+    return 8 * dim * (SLICES * max(f.length for f in factors) + CORES * dim) + sum(map(_factor, factors))
 
 
 def _factor(factor: Factor) -> int:
     """Of what is read to cut one head out."""
     p, matrix = factor.placed, factor.matrix
     if matrix.stored_axis == "in":
-        return _read(p.tensor, matrix.rows * matrix.cols) + _cut(p, matrix)
+        return _all(p, matrix)
     return _read(p.tensor, factor.heads.dim * p.stored_shape[1])
+
+
+def _all(p: Placed, matrix: Matrix) -> int:
+    return _read(p.tensor, matrix.rows * matrix.cols) + _cut(p, matrix)
 
 
 def _read(tensor: Tensor, values: int) -> int:

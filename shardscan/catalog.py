@@ -21,6 +21,7 @@ from shardscan import commits, rows, sqlfiles, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan
 from shardscan.contents import Contents, contents
 from shardscan.errors import StoreError, StoreNotFound, shown
+from shardscan.locked import LOCK, SETTINGS
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 
@@ -38,6 +39,9 @@ KEYS = {
     "distribution": "model, tensor, bin",
 }
 
+READING: dict[str, Any] = {
+    **SETTINGS, "threads": 1, "temp_directory": "", "memory_limit": "4GB", "python_enable_replacements": False,
+}  # fmt: skip
 DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
 
 # a whole number in each large table, whose sum is exact
@@ -73,7 +77,7 @@ def _build(folder: Path, target: Path, old: Path | None) -> Path:
         # one thread writes the smallest file, and as fast as two: rows come in no faster
         with duckdb.connect(building, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
             if old:
-                _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY)")
+                _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY, TYPE duckdb)")
             _run(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
             for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
                 _run(connection, script)
@@ -104,21 +108,24 @@ def _is_built_from(known: tuple[Any, ...] | None, held: Contents) -> bool:
     """Whether a model's rows are of what is committed now."""
     *built_from, channels = known or (None,)
     is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
-    return built_from == [held.scan.id, len(held.done), len(commits.runs(held.scan)), held.identity] and is_as_chosen
+    return built_from == [held.scan.id, held.state, len(commits.runs(held.scan))] and is_as_chosen
 
 
 def damage(file: Path) -> Iterator[str]:
     """What is wrong with a catalog by itself, in sentences: blocks that are not what was written, keys that repeat."""
-    with duckdb.connect(config={"threads": 1, "temp_directory": ""}) as connection:
+    with duckdb.connect(config=READING) as connection:
         try:
-            _run(connection, f"ATTACH {_quoted(file)} AS old (READ_ONLY)")
+            _attach(connection, file)
         except duckdb.Error as error:
             yield f"It cannot be opened: {_first_line(error)}"
             return
+        known = _columns(connection, "'old'")
         for table, key in KEYS.items():
-            columns = "SELECT column_name FROM duckdb_columns() WHERE database_name = 'old' AND table_name = $table"
+            names = ", ".join(f'"{column}"' for of, column, _ in known if of == table)
+            if not names:
+                yield f"It has no table {table}."
+                continue
             try:
-                names = ", ".join(f'"{name}"' for (name,) in _run(connection, columns, {"table": table}))
                 # DuckDB compares the checksum of a block when it reads it; sum of hashes, or it would not read
                 _run(connection, f"SELECT bit_xor(hash({names})) FROM old.{table}")
                 counts = f"SELECT count(*), count(DISTINCT hash({key})) FROM old.{table}"
@@ -132,11 +139,11 @@ def damage(file: Path) -> Iterator[str]:
 
 def stale(file: Path, scans: Iterable[Scan]) -> list[str]:
     """The models whose rows in a catalog are not of what is committed, by name; all where it is of another version."""
-    with duckdb.connect() as connection:
+    with duckdb.connect(config=READING) as connection:
         for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
             _run(connection, script)
         try:
-            _run(connection, f"ATTACH {_quoted(file)} AS old (READ_ONLY)")
+            _attach(connection, file)
             known = _built_from(connection)
         except duckdb.Error:
             known = {}
@@ -148,6 +155,12 @@ def stale(file: Path, scans: Iterable[Scan]) -> list[str]:
     ]
 
 
+def _attach(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """Attach a catalog that somebody else may have made, and let nothing in it reach beyond it."""
+    for statement in (f"ATTACH {_quoted(file)} AS old (READ_ONLY, TYPE duckdb)", *LOCK):
+        _run(connection, statement)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") + "."
 
@@ -157,15 +170,15 @@ def _built_from(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[Any, .
     if _columns(connection, "'old'") != _columns(connection, "current_database()"):
         return {}
     runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
-    found = _run(connection, f"SELECT model, scan, commits, {runs}, identity, channels FROM old.models m")
+    found = _run(connection, f"SELECT model, scan, state, {runs}, channels FROM old.models m")
     return {model: tuple(built_from) for model, *built_from in found}
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
-    query = (
-        f"SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = {database} ORDER BY ALL"
-    )
-    return _run(connection, query)
+    """Table, column and type of everything that is a table there: a view of its name could read anything."""
+    tables = f"SELECT table_name FROM duckdb_tables() WHERE database_name = {database}"
+    columns = f"SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = {database}"
+    return _run(connection, f"{columns} AND table_name IN ({tables}) ORDER BY ALL")
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:

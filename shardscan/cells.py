@@ -19,8 +19,11 @@ NULL = "–"
 
 # C0, C1, and what moves, hides or reorders text without being seen: bidi controls, zero widths, separators, tags
 _UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd"
+    "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_FORMULA = re.compile(r"[\s\x00-\x1f\u200b\u2060\ufeff]*[=+\-@＝＋－＠]|[\t\r]")
 # what GitHub's Markdown would read as markup; an underscore inside a word is none, and q_proj stays readable
 _MARKUP = re.compile(r"[\\`*<|~$]|&(?=[#A-Za-z])|\](?=[(\[])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 
@@ -90,5 +93,5 @@ def csv_text(value: Any, terminal: bool) -> str:
 
 
 def unformula(text: str) -> str:
-    """An apostrophe before what a spreadsheet would run as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """An apostrophe before what a spreadsheet would run as a formula, blanks before it or not."""
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -157,7 +157,7 @@ def stamps(scan: Scan) -> dict[tuple[str, str], int]:
 def _is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
     try:
         return all((scan.arrays / name).stat().st_size == size for name, (size, _) in record["files"].items())
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -214,7 +214,7 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{PARTIAL}")  # a name that no glob for commits finds
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # a name that no glob for commits finds
     with temporary.open("w", encoding="ascii") as file:
         json.dump({**record, CHECKSUM: _checksum(record)}, file, indent=1)
         file.flush()

@@ -18,7 +18,7 @@ from shardscan.adapters import Pair, pairs
 from shardscan.anatomy import OTHER, Anatomy, Placed
 from shardscan.axes import Heads, Run
 from shardscan.dtypes import DTYPES
-from shardscan.matrices import WHOLE, Matrix
+from shardscan.matrices import WHOLE, Matrix, id_of
 
 CIRCUIT, DELTA = "circuit", "delta"
 # the roles whose heads multiply: on the left one head for each query head, on the right one for each KV head
@@ -131,4 +131,4 @@ def _low_rank(p: Placed, axis: str) -> Factor:
     rows, cols = p.tensor.shape
     heads = Heads(axis, 1, rows if axis == "out" else cols, 1)
     runs = Run.of(0, rows), Run.of(0, cols)
-    return Factor(p, Matrix(p.tensor.name, WHOLE, p.place.role, None, rows, cols, heads, False, *runs), heads)
+    return Factor(p, Matrix(id_of(p.tensor), WHOLE, p.place.role, None, rows, cols, heads, False, *runs), heads)

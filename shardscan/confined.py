@@ -89,6 +89,22 @@ def rows(store: str | Path, wanted: Query, bounds: Bounds, *, unlocked: bool = F
 
 
 @contextmanager
+def within(bounds: Bounds) -> Iterator[None]:
+    """Hold this process to so much more memory, too, for making text of a result; QueryStopped at its end."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    _limit_memory(bounds.memory)
+    try:
+        yield
+    except MemoryError as error:
+        raise QueryStopped(
+            f"The result takes more than {-(-bounds.memory // 10**6):,} MB of memory to write as text: ask for smaller "
+            "values, write it to a .parquet file with -o, or allow more with --memory."
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextmanager
 def _child(
     question: dict[str, Any], bounds: Bounds, expired: threading.Event
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
@@ -172,6 +188,7 @@ def _ask(question: dict[str, Any]) -> pa.Table:
     from shardscan import ask
 
     bounds = Bounds(**question["bounds"])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(bounds.memory)
     return ask.rows(question["store"], Query(**question["wanted"]), ask.Access(bounds.memory, question["unlocked"]))
 
@@ -190,7 +207,6 @@ def _line(error: str | None, text: str) -> bytes:
 
 def _limit_memory(allowed: int | None) -> None:
     """Hold the address space to its size now and `allowed` more bytes; None lets go of it, to tell of an error."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     size = memory.address_space()
     if size is None:
         return

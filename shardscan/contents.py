@@ -47,6 +47,11 @@ class Contents:
         return str(self.facts["model"])
 
     @property
+    def state(self) -> str:
+        """A hash of every commit: what tables are made of, less what only runs know."""
+        return xxhash.xxh3_128_hexdigest(json.dumps(sorted(self.done.items())).encode())
+
+    @property
     def identity(self) -> str:
         """A hash of headers, file sizes and the contents of every tensor committed."""
         records = (record for (_, product), record in self.done.items() if product == STATS)

@@ -85,7 +85,7 @@ class Prepared:
 
         if self.max_bytes is not None and todo.bytes_to_read > self.max_bytes:
             raise OptionError(
-                f"this scan would read {_mb(todo.bytes_to_read)} and may read {_mb(self.max_bytes)}: allow more with "
+                f"this scan would read {todo.bytes_to_read:,} bytes and may read {self.max_bytes:,}: allow more with "
                 "--max-bytes."
             )
         compiles = not cpu.compiled()
@@ -216,7 +216,9 @@ def execute(
     prepared.budget(remaining(prepared, folder))  # before anything is written
     memory.give_back()
     with memory.watched() as peak, writers.writing(folder):
-        scan = resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace)
+        scan = resume.scan_for(
+            prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace, max_bytes=prepared.max_bytes
+        )
         done = resume.done(scan, exact=prepared.solver.exact)
         if prepared.channels is not None:
             commits.record_channels(scan, prepared.channels)
@@ -243,15 +245,17 @@ def remaining(prepared: Prepared, folder: Path) -> Plan:
     """What a scan into this store would still do; nothing is read but headers and commits."""
     from shardscan import resume
 
-    scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
-    return prepared.still(resume.done(scan, exact=prepared.solver.exact) if scan else set())
+    with writers.read_from(folder):
+        scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
+        return prepared.still(resume.done(scan, exact=prepared.solver.exact) if scan else set())
 
 
 def channels(prepared: Prepared, folder: Path) -> str:
     """Which channels this store's catalog would have: as is asked, as an earlier run said, or by their number."""
     from shardscan import resume
 
-    chosen = prepared.channels or resume.channels(prepared.checkpoint, prepared.anatomy, folder)
+    with writers.read_from(folder):
+        chosen = prepared.channels or resume.channels(prepared.checkpoint, prepared.anatomy, folder)
     return kept_channels(chosen, prepared.plan.channels)
 
 

@@ -14,7 +14,7 @@ from shardscan.shards.address import Tensor
 from shardscan.shards.probe import is_as_seen
 from shardscan.tasks import CompositeTask, Task, Unit
 
-CHANGED = "the file changed while it was scanned: ingest again once nobody writes to it"
+CHANGED = "the file changed while it was scanned: ingest again with --replace once nobody writes to it"
 
 
 def tensors(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from shardscan.families import Rule
 from shardscan.shards.address import Tensor
 
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"
+# how ids end, or begin, that are no tensor's: of parts, experts, heads, circuits and deltas
+DERIVED = re.compile(r"(#\w*|\[\d+\]|@\d+)\Z|\A(circuit|delta):")
 MOST_EXPERTS = 1 << 12  # of one layer; a header that claims more has something else in mind
 # what reads the residual stream has as many columns as it is wide, what writes to it as many rows
 READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
@@ -127,7 +130,12 @@ def _all_of(tensor: Tensor, role: str, expert: int | None, turned: bool) -> Matr
     down, across = tensor.shape[0], math.prod(tensor.shape[1:])
     rows, cols = (across, down) if turned else (down, across)
     kind = FOLDED if len(tensor.shape) > 2 else WHOLE
-    return Matrix(tensor.name, kind, role, expert, rows, cols, None, turned, Run.of(0, down), Run.of(0, across))
+    return Matrix(id_of(tensor), kind, role, expert, rows, cols, None, turned, Run.of(0, down), Run.of(0, across))
+
+
+def id_of(tensor: Tensor) -> str:
+    """The tensor's name, which ids of parts, experts and heads begin with; marked where it looks like one of those."""
+    return f"{tensor.name}#" if DERIVED.search(tensor.name) else tensor.name
 
 
 def _cut(
@@ -149,7 +157,9 @@ def _cut(
             if number is not None:
                 stored_rows = dataclasses.replace(stored_rows, start=stored_rows.start + number * down)
             yield Matrix(
-                id=tensor.name + (f"[{number}]" if number is not None else "") + (f"#{part.role}" if part.role else ""),
+                id=id_of(tensor)
+                + (f"[{number}]" if number is not None else "")
+                + (f"#{part.role}" if part.role else ""),
                 kind=EXPERT if number is not None else PART if part.role else WHOLE,
                 role=part.role or role,
                 expert=expert if number is None else number,

@@ -35,9 +35,10 @@ class LoraName(NamedTuple):
 
 def canonical(name: str) -> str:
     """The name without the prefixes that wrappers (DataParallel, torch.compile, PEFT) put before it."""
-    while wrapper := next((w for w in WRAPPERS if name.startswith(w)), None):
-        name = name.removeprefix(wrapper)
-    return name
+    at = 0
+    while wrapper := next((w for w in WRAPPERS if name.startswith(w, at)), None):
+        at += len(wrapper)
+    return name[at:]
 
 
 def lora(name: str) -> LoraName | None:

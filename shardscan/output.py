@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -76,11 +77,13 @@ def _distinct(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     import pyarrow as pa
 
     names: list[str] = []
+    used, numbers = set(reader.schema.names), defaultdict[str, Iterator[int]](lambda: count(1))
+    seen: set[str] = set()
     for name in reader.schema.names:
-        free = (f"{name}_{i}" for i in count(1))
-        names.append(
-            name if name not in names else next(other for other in free if other not in [*names, *reader.schema.names])
-        )
+        free = (f"{name}_{i}" for i in numbers[name])
+        names.append(next(other for other in free if other not in used) if name in seen else name)
+        seen.add(name)
+        used.add(names[-1])
     if names == reader.schema.names:
         return reader
     schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])

@@ -67,7 +67,9 @@ def sentence(done: int, total: int, speed: float | None) -> str:
 
 
 def _logged(label: str) -> Advance:
-    told = time.monotonic()
+    from shardscan.cells import visible
+
+    label, told = visible(label), time.monotonic()
     first: tuple[float, int] | None = None  # the time before it went into compiling and says nothing of the speed
 
     def advance(done: int, total: int) -> None:

@@ -13,24 +13,26 @@ from pathlib import Path
 from shardscan import commits, store
 from shardscan.anatomy import Anatomy
 from shardscan.commits import DEGENERATE, FAILED, Scan
-from shardscan.errors import StoreError, shown
+from shardscan.errors import OptionError, StoreError, shown
 from shardscan.plan import Plan
 from shardscan.reduce.blocks import content_digest
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.probe import probe, witness
 
 
-def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path, *, replace: bool) -> Scan:
+def scan_for(
+    checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path, *, replace: bool, max_bytes: int | None
+) -> Scan:
     """The scan to write to: the one that was begun with these contents, else a new one.
 
     StoreError where the name belongs to other contents and `replace` is not set; with it, the new scan takes their
-    place once it is complete.
+    place once it is complete. OptionError where files are not those last seen, and comparing them would read too much.
     """
     seen, sample = witness(checkpoint), probe(checkpoint)
     base, found = store.scan_id(checkpoint, sample, anatomy), commits.begun(folder)
     generations = _generations(found, base)
     for scan in generations:
-        if commits.witness(scan) == seen or _holds(scan, plan):
+        if commits.witness(scan) == seen or _holds(scan, plan, max_bytes):
             rivals = [rival for rival in found if rival.id in commits.replaces(scan)]
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
@@ -41,13 +43,13 @@ def scan_for(checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path,
     rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
         raise _taken(folder, checkpoint.name)
-    number = 1 + max((int(scan.id.partition("-")[2]) for scan in generations), default=0)
+    number = 1 + max(map(_number, generations), default=0)
     scan = Scan(folder, f"{base}-{number}")
     store.create(scan, checkpoint, sample, anatomy, plan)
-    commits.begin(scan, [rival.id for rival in rivals], commits.stamps_of_all(scan))
     if chosen := _chosen(rivals):
         commits.record_channels(scan, chosen)
     commits.record_witness(scan, seen)
+    commits.begin(scan, [rival.id for rival in rivals], commits.stamps_of_all(scan))  # last: now it exists
     return scan
 
 
@@ -74,7 +76,8 @@ def troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
 def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
     """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
     generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
-    return generations[-1] if generations else None
+    as_seen = [scan for scan in generations if commits.witness(scan) == witness(checkpoint)]
+    return next(iter([*as_seen, *reversed(generations)]), None)
 
 
 def channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | None:
@@ -90,7 +93,12 @@ def _chosen(scans: list[Scan]) -> str | None:
 
 
 def _generations(found: list[Scan], base: str) -> list[Scan]:
-    return [scan for scan in found if scan.id.partition("-")[0] == base]
+    """The scans of these contents, the first begun first."""
+    return sorted((scan for scan in found if scan.id.partition("-")[0] == base), key=_number)
+
+
+def _number(scan: Scan) -> int:
+    return int(scan.id.partition("-")[2])
 
 
 def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
@@ -98,12 +106,18 @@ def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
     return bool(_generations(rivals, base)) or any(store.attributes(rival)["probe"] != sample for rival in rivals)
 
 
-def _holds(scan: Scan, plan: Plan) -> bool:
+def _holds(scan: Scan, plan: Plan, max_bytes: int | None) -> bool:
     """Whether everything committed is of the contents that the plan would read."""
     committed = commits.intact(scan).values()
     verdicts = ((record["task"], *item) for record in committed for item in record["tensors"].items())
     digests = {(task, name): verdict["digest"] for task, name, verdict in verdicts if verdict["digest"]}
-    units = ((digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units)
+    units = [(digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units]
+    nbytes = sum(unit.nbytes for digest, unit in units if digest)
+    if max_bytes is not None and nbytes > max_bytes:
+        raise OptionError(
+            f"this checkpoint was written to or copied, so {nbytes:,} bytes must be compared with what is committed, "
+            f"and {max_bytes:,} may be read: allow more with --max-bytes."
+        )
     return all(digest == content_digest(unit) for digest, unit in units if digest)
 
 

@@ -59,12 +59,21 @@ NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
     """Make the arrays of a new scan, empty; they appear whole or not at all."""
-    zarr.open_group(scan.arrays.parent, mode="a", zarr_format=3)
     building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
     for name, data in _first_files(checkpoint, probe, anatomy, plan).items():
-        (building / name).parent.mkdir(parents=True, exist_ok=True)
-        (building / name).write_bytes(data.to_bytes())
+        _write(building / name, data)
+    root: dict[str, Buffer] = {}
+    zarr.open_group(MemoryStore(root), mode="w", zarr_format=3)
+    _write(scan.arrays.parent / METADATA, root[METADATA])
     building.rename(scan.arrays)
+
+
+def _write(path: Path, data: Buffer) -> None:
+    """Write a small file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}{PARTIAL}")
+    partial.write_bytes(data.to_bytes())
+    partial.replace(path)
 
 
 def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> Mapping[str, Buffer]:
@@ -116,11 +125,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
         return
     files = _first_files(checkpoint, probe, anatomy, plan)
     for name in stale:
-        path = scan.arrays / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}{PARTIAL}")
-        partial.write_bytes(files[name].to_bytes())
-        partial.replace(path)
+        _write(scan.arrays / name, files[name])
     commits.begin(scan, commits.replaces(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 

@@ -6,9 +6,11 @@ import fcntl
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from shardscan.commits import CATALOG, PARTIAL, begun
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
@@ -39,6 +41,19 @@ def told_of(folder: Path) -> Iterator[None]:
         raise unwritable(folder, error) from error
 
 
+@contextmanager
+def read_from(store: Path) -> Iterator[None]:
+    """Have what a disk does not give be a StoreError."""
+    try:
+        yield
+    except ShardscanError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{shown(str(store), 400)} cannot be read ({error.strerror}): see to what stands in the way."
+        ) from error
+
+
 def unwritable(store: Path, error: Exception) -> StoreWriteError:
     """What to raise where the disk refuses to take a store."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -53,7 +68,7 @@ def _locked(store: Path) -> Iterator[None]:
     store.mkdir(parents=True, exist_ok=True)
     with (store / "lock").open("a+", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
         except BlockingIOError as error:
             lock.seek(0)
             holder = lock.read() or "another process"
@@ -62,6 +77,15 @@ def _locked(store: Path) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
         yield
+
+
+def _take(lock: TextIO) -> None:
+    """Lock a file; a moment is left to those who only look whether it is locked."""
+    for wait in (0.02, 0.05, 0.1):
+        with suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(wait)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -94,7 +118,7 @@ def _last_writer(store: Path) -> int:
 def _sweep(store: Path) -> None:
     """Remove catalogs half built, and folders of scans that never began or were being removed."""
     for left in store.glob(f"{CATALOG}.*{PARTIAL}*"):
-        left.unlink()
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     ids = {scan.id for scan in begun(store)}
     for folder in (store / "commits", store / "arrays.zarr"):
         for left in folder.glob("*/"):

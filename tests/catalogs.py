@@ -116,6 +116,7 @@ def _model(model: str, catalog: Catalog) -> dict[str, Any]:
         "model": model,
         "scan": model,
         "commits": 1,
+        "state": "1",
         "source": f"/models/{model}",
         "format": "safetensors",
         "architecture": "LlamaForCausalLM",

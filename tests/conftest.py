@@ -1,7 +1,7 @@
 """Fixtures that several tests share, the options of the long campaigns, and the count of what was tried."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ FOUND = ("lost", "laxer", "tracebacks")
 
 
 OPTIONS: dict[str, tuple[type, float, str]] = {
-    "every": (int, 8, "A fault at every n-th write of a small scan."),
+    "every": (int, 12, "A fault at every n-th write of a small scan."),
     "kills": (int, 100, "Kills at random moments."),
     "seconds": (float, 10, "How long eight readers meet one writer."),
     "headers": (int, 100_000, "Mutated headers."),
@@ -49,15 +49,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(name, [metafunc.config.getoption(f"--{name}")])
 
 
+Tally = Callable[..., None]
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Tally:
+    """Count what a test tries and finds, from the moment on that it does: `tally(kills=1)`, `tally(lost=0)`."""
+
+    def count(**numbers: int) -> None:
+        for name, number in numbers.items():
+            record_property(name.replace("_", " "), number)
+
+    return count
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the tests that are marked `faults` and `hostile` tried, as they recorded it, and what came of it."""
+    """What the tests that are marked `faults` and `hostile` tried, as they counted it, and what came of it."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
     counts: Counter[str] = Counter()
     for report in reports:
-        counts.update({name: value for name, value in report.user_properties if name in TRIED + FOUND})
-    if counts:
-        tried = ", ".join(f"{counts[name]:,} {name}" for name in TRIED)
-        found = ", ".join(f"{counts[name]:,} {name}" for name in FOUND)
+        for name, value in report.user_properties:
+            if name in TRIED + FOUND:
+                counts[name] += value
+    tried, found = (", ".join(f"{counts[n]:,} {n}" for n in names if n in counts) for names in (TRIED, FOUND))
+    if tried:
         terminalreporter.write_line(f"{tried}: {found}")
 
 

@@ -2,7 +2,7 @@
 
 `Server` is a process that has imported everything, and forks one child for each run, so that a hundred of them take no
 more than their work. Faults are injected below zarr and below our own code: in the raw files that Python writes, and in
-os.write, os.rename, os.replace, os.fsync and os.mkdir. DuckDB writes by itself: there only kills and full disks reach.
+os.write, rename, replace, fsync, mkdir, unlink and rmdir. DuckDB writes by itself: only kills and full disks reach it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KILL, FULL, BROKEN, TORN = "kill", "full", "broken", "torn"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens at the `at`-th write, rename or sync, counted from 1, or after so many seconds.
+    """What happens at the `at`-th write, rename, sync or removal, counted from 1, or after so many seconds.
 
     'kill' is SIGKILL before it, 'torn' half a write and then SIGKILL; 'full' is ENOSPC from then on, 'broken' one EIO.
     """
@@ -120,12 +120,14 @@ def install(fault: Fault | None) -> Callable[[], int]:
     """Have every write, rename and sync of this process counted, and one of them go wrong; gives the count."""
     lock, seen = threading.Lock(), 0
 
-    def event(tear: Callable[[], object] | None = None) -> None:
+    def event(tear: Callable[[], object] | None = None, *, frees: bool = False) -> None:
         nonlocal seen
         with lock:
             seen += 1
             here = seen
         if fault is None or not fault.at or here < fault.at or (here > fault.at and fault.kind != FULL):
+            return
+        if fault.kind == FULL and frees:
             return
         if fault.kind in (FULL, BROKEN):
             number = errno.ENOSPC if fault.kind == FULL else errno.EIO
@@ -151,16 +153,16 @@ def install(fault: Fault | None) -> Callable[[], int]:
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, options.get("encoding"), write_through=True)
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(function: Callable[..., Any], frees: bool) -> Callable[..., Any]:
         def calling(*arguments: Any, **options: Any) -> Any:
-            event()
+            event(frees=frees)
             return function(*arguments, **options)
 
         return calling
 
     builtins.open = io.open = opening
-    for name in ("write", "rename", "replace", "fsync", "mkdir"):
-        setattr(os, name, counted(getattr(os, name)))
+    for name in ("write", "rename", "replace", "fsync", "mkdir", "unlink", "rmdir"):
+        setattr(os, name, counted(getattr(os, name), frees=name in ("unlink", "rmdir")))
     return lambda: seen
 
 

@@ -16,6 +16,7 @@ import xxhash
 
 import shardscan
 import tiny
+from conftest import Tally
 from crashing import Ended, Fault, Server
 
 OLD = "select count(*) from tensors where model = 'old' and mean is not null"
@@ -45,7 +46,7 @@ def prepare(server: Server, folder: Path, model: Path, *options: str, rival: Pat
     before, after, log = folder / "before", folder / "after", folder / "log"
     shardscan.ingest(tiny.llama(folder / "old", seed=9, inner=(8,)), before)
     if rival:
-        shardscan.ingest(rival, before)
+        shardscan.ingest(rival, before, channels="dense")  # which goes over to what takes its place
     trial = Trial(model, before, options, {}, {}, 0)
     shutil.copytree(before, after)
     ended = server.run(trial.words(after), log)
@@ -53,9 +54,9 @@ def prepare(server: Server, folder: Path, model: Path, *options: str, rival: Pat
     return Trial(model, before, options, files(after), tables(after), ended.events)
 
 
-def small(folder: Path) -> Path:
+def small(folder: Path, seed: int = 0) -> Path:
     """A checkpoint of three tensors, of which two have heads, in two shards."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for i in range(2):
         q = rng.standard_normal((32, 16)).astype(ml_dtypes.bfloat16)
         norm = {"model.norm.weight": q[0]} if i else {}
@@ -111,7 +112,7 @@ def _tensors_of(commit: str, trial: Trial) -> list[str]:
     return list(json.loads((trial.before.with_name("after") / commit).read_bytes())["tensors"])
 
 
-def resume(server: Server, trial: Trial, store: Path, log: Path) -> Ended:
+def resume(server: Server, trial: Trial, store: Path, log: Path, tally: Tally) -> None:
     """Run the command again, without a fault, and have it leave what an undisturbed run leaves, redoing nothing."""
     finished, left = commits(store), bytes_left(trial, store)
     ended = server.run(trial.words(store), log)
@@ -119,14 +120,20 @@ def resume(server: Server, trial: Trial, store: Path, log: Path) -> Ended:
     assert json.loads(ended.output[ended.output.index("[") :])[0]["bytes_read"] == left
     # the commits of a scan that was replaced are gone
     assert all(finished.get(path, stamp) == stamp for path, stamp in commits(store).items())
-    assert files(store) == trial.files
-    assert tables(store) == trial.tables
-    return ended
+    be_equal(trial, store, tally)
 
 
-def disturbed(server: Server, trial: Trial, store: Path, log: Path, fault: Fault) -> Ended:
+def be_equal(trial: Trial, store: Path, tally: Tally) -> None:
+    """A store must be what an undisturbed run leaves, to the bit."""
+    lost = int(files(store) != trial.files or tables(store) != trial.tables)
+    tally(lost=lost)
+    assert not lost, sorted(trial.files.items() ^ files(store).items())
+
+
+def disturbed(server: Server, trial: Trial, store: Path, log: Path, fault: Fault, tally: Tally) -> Ended:
     """Run the command with a fault, after which the last catalog must answer and nobody has seen a traceback."""
     ended = server.run(trial.words(store), log, fault)
+    tally(tracebacks=ended.output.count("Traceback"))
     assert "Traceback" not in ended.output, ended.output
     assert answer(store, OLD) == OLD_TENSORS
     return ended

@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 import shardscan
 import survival
 import tiny
+from conftest import Tally
 
 pytestmark = pytest.mark.faults
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -43,7 +43,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("room", [8, 200, 600, 1200])
 def test_a_full_disk_is_said_the_last_catalog_answers_and_room_is_all_it_takes(
-    room: int, small: Path, before: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    room: int, small: Path, before: Path, tmp_path: Path, tally: Tally
 ) -> None:
     if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system lets nobody mount a disk of their own")
@@ -54,12 +54,12 @@ def test_a_full_disk_is_said_the_last_catalog_answers_and_room_is_all_it_takes(
     assert "No space left on device" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [line for line in ended.stdout.splitlines() if line.startswith('{"n"')] == ['{"n": 9}', '{"n": 25}']
-    record_property("write faults", 1)
+    tally(write_faults=1)
 
 
 @pytest.mark.parametrize("limit", [100_000, 500_000])
 def test_a_catalog_that_does_not_fit_is_said_and_leaves_the_one_before(
-    limit: int, small: Path, before: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    limit: int, small: Path, before: Path, tmp_path: Path, tally: Tally
 ) -> None:
     """A limit on the size of a file, which DuckDB meets in its own writes."""
     shutil.copytree(before, tmp_path / "scans")
@@ -75,4 +75,4 @@ def test_a_catalog_that_does_not_fit_is_said_and_leaves_the_one_before(
     assert survival.answer(tmp_path / "scans", "select count(*) from tensors") == 9
     assert shardscan.ingest(small, tmp_path / "scans").bytes_read == 0
     assert survival.answer(tmp_path / "scans", "select count(*) from tensors") == 25
-    record_property("write faults", 1)
+    tally(write_faults=1)

@@ -11,7 +11,7 @@ import random
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 import safetensors
 from safetensors import SafetensorError
 
+from conftest import Tally
 from shardscan.errors import HeaderError
 from shardscan.shards.safetensors import read_header
 
@@ -107,9 +108,7 @@ def reference_accepts(data: bytes) -> bool:
     return True
 
 
-def test_no_mutated_header_is_read_that_the_library_refuses(
-    tmp_path: Path, headers: int, record_property: Callable[[str, object], None]
-) -> None:
+def test_no_mutated_header_is_read_that_the_library_refuses(tmp_path: Path, headers: int, tally: Tally) -> None:
     path, tried, laxer, stricter = tmp_path / "model.safetensors", Counter[str](), list[bytes](), list[str]()
     file = os.open(path, os.O_RDWR | os.O_CREAT)
     for data, _ in zip(mutants(2026), range(headers), strict=False):
@@ -128,8 +127,7 @@ def test_no_mutated_header_is_read_that_the_library_refuses(
             tried["read"] += 1
             if not accepted:
                 laxer.append(data)
-    record_property("inputs", tried.total())
-    record_property("laxer", len(laxer))
+    tally(inputs=tried.total(), laxer=len(laxer))
     assert laxer == []
     assert stricter == []
     assert tried["read"] > headers // 50

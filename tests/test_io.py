@@ -170,7 +170,7 @@ def test_a_mapped_shard_that_is_cut_may_cost_the_run_but_nothing_that_is_committ
 
 def test_more_than_max_bytes_is_refused_before_anything_is_written(spread: Path, tmp_path: Path) -> None:
     total = 3 * 300 * 70 * 4
-    with pytest.raises(OptionError, match="would read 1 MB and may read 1 MB: allow more with --max-bytes"):
+    with pytest.raises(OptionError, match="would read 252,000 bytes and may read 251,999: allow more with --max-bytes"):
         shardscan.ingest(spread, tmp_path / "scans", max_bytes=total - 1)
     assert not (tmp_path / "scans").exists()
     assert shardscan.ingest(spread, tmp_path / "scans", max_bytes=total).bytes_read == total

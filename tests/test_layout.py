@@ -34,7 +34,7 @@ FLOW = (
     *("tasks", "groups", "grid", "plan", "budget"),
     *("kernels", "reduce"),
     *("commits", "writers", "layout", "store"),
-    *("contents", "rows", "sqlfiles", "catalog"),
+    *("contents", "rows", "sqlfiles", "locked", "catalog"),
     *("memory", "environment", "resume", "keep", "flow"),
     *("questions", "ask", "confined"),
     "verifying",

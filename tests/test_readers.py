@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import shardscan
 import tiny
+from conftest import Tally
 from shardscan import flow
 from shardscan.errors import StoreError
 
@@ -62,7 +62,7 @@ def begin(script: str, *words: object) -> subprocess.Popen[str]:
 
 
 def test_eight_readers_never_fail_nor_see_half_of_what_a_writer_writes(
-    tmp_path: Path, seconds: float, record_property: Callable[[str, object], None]
+    tmp_path: Path, seconds: float, tally: Tally
 ) -> None:
     for seed, name in enumerate(("one", "two")):
         tiny.llama(tmp_path / name, seed=seed)
@@ -70,7 +70,7 @@ def test_eight_readers_never_fail_nor_see_half_of_what_a_writer_writes(
     writer, *readers = (begin(script, tmp_path, seconds) for script in (WRITER, *[READER] * 8))
     found = [json.loads(reader.communicate()[0]) for reader in readers]
     written = int(writer.communicate()[0])
-    record_property("lost", sum(len(wrong) for _, wrong in found))
+    tally(lost=sum(len(wrong) for _, wrong in found))
     assert [wrong for _, wrong in found] == [[]] * 8
     assert sum(reads for reads, _ in found) > 3 * seconds
     assert written >= 2

@@ -15,6 +15,7 @@ import pytest
 import shardscan
 import survival
 import tiny
+from conftest import Tally
 
 pytestmark = pytest.mark.faults
 SECONDS = 5.0
@@ -60,7 +61,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_a_signal_during_an_eigensolver_ends_the_scan_which_then_continues(
-    number: signal.Signals, large: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    number: signal.Signals, large: Path, tmp_path: Path, tally: Tally
 ) -> None:
     store = tmp_path / "scans"
     process = begin("ingest", large, "--store", store, "--spectra", "full", "--channels", "none")
@@ -68,12 +69,12 @@ def test_a_signal_during_an_eigensolver_ends_the_scan_which_then_continues(
     time.sleep(0.3)
     assert b"Interrupted. What was committed stays: the same command continues.\n" in end(process, number)
     assert shardscan.ingest(large, store, spectra="full", channels="none").tasks in (1, 2)
-    record_property("kills", 1)
+    tally(kills=1)
 
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_a_signal_while_the_catalog_is_built_leaves_the_one_before(
-    number: signal.Signals, large: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    number: signal.Signals, large: Path, tmp_path: Path, tally: Tally
 ) -> None:
     store = tmp_path / "scans"
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), store)
@@ -85,7 +86,7 @@ def test_a_signal_while_the_catalog_is_built_leaves_the_one_before(
     assert shardscan.ingest(large, store, spectra="none").bytes_read == 0
     assert survival.answer(store, "select count(*) from tensors") == 19
     assert not list(store.glob("*.partial*"))
-    record_property("kills", 1)
+    tally(kills=1)
 
 
 def test_a_thread_that_does_not_end_does_not_keep_the_process(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def _answer(
     from shardscan import confined
 
     bounds = confined.Bounds(timeout, confined.free_memory() if memory is None else memory)
-    write_rows(confined.rows(store, wanted, bounds, unlocked=unlocked), format_, output)
+    rows = confined.rows(store, wanted, bounds, unlocked=unlocked)
+    with confined.within(bounds):
+        write_rows(rows, format_, output)
 
 
 @click.command()

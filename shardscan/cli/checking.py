@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from shardscan.cli.frame import UNCLEAN
+from shardscan.cli.frame import UNCLEAN, tell
 from shardscan.cli.options import prints_rows, write_rows
 
 
@@ -32,6 +32,6 @@ def verify(path: str, format_: str | None, output: str | None) -> None:
     with progress_shown("verify", "comparing") as advance:
         verdict = verified(path, advance)
     write_rows(listing.findings(verdict), format_, output)
-    click.echo(listing.verdict(verdict), err=True)
+    tell(listing.verdict(verdict))
     if verdict.problems:
         sys.exit(UNCLEAN)

@@ -49,15 +49,23 @@ class Commands(click.Group):
             kept = " What was committed stays: the same command continues."
             return "Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "demo"))
 
-        with signals.heard(farewell) as say_farewell:
+        with signals.heard(farewell) as ears:
             try:
                 return super().invoke(ctx)
-            except ShardscanError as error:
-                raise Refusal(error) from error
-            except KeyboardInterrupt as interrupt:
-                say_farewell()
-                ctx.exit(signals.exit_code(interrupt))
+            except (Exception, KeyboardInterrupt) as error:
+                # after a signal, whatever comes comes of it: DuckDB raises errors of its own
+                if ears.number is None and not isinstance(error, KeyboardInterrupt):
+                    if isinstance(error, ShardscanError):
+                        raise Refusal(error) from error
+                    raise
+                ears.say_farewell()
+                ctx.exit(ears.exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a first session, not of the alphabet."""
         return list(self.commands)
+
+
+def tell(text: str) -> None:
+    """Say a line on stderr; what strangers' names have in them stays text."""
+    click.echo(visible(text), err=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from shardscan.cli.frame import INCOMPLETE
+from shardscan.cli.frame import INCOMPLETE, tell
 from shardscan.cli.options import Size, has_families, has_store, prints_rows, write_rows
 from shardscan.errors import shown
 
@@ -64,7 +64,7 @@ def ls(path: str, long: bool, family_files: tuple[str, ...], format_: str | None
 
     prepared = prepare(path, family_files=family_files)
     write_rows(listing.tensors(prepared, long=long), format_, output)
-    click.echo(listing.headline(prepared), err=True)
+    tell(listing.headline(prepared))
     _note(prepared.checkpoint.notes)
 
 
@@ -94,8 +94,8 @@ def anatomy(
         write_rows(explaining.tensor(prepared, explain), format_, output)
         return
     write_rows(explaining.every(prepared), format_, output)
-    click.echo(listing.headline(prepared), err=True)
-    click.echo(explaining.share(prepared), err=True)
+    tell(listing.headline(prepared))
+    tell(explaining.share(prepared))
     _note(prepared.checkpoint.notes)
 
 
@@ -199,7 +199,7 @@ def ingest(
         io=io,
         max_bytes=max_bytes,
     )
-    click.echo(listing.headline(prepared), err=True)
+    tell(listing.headline(prepared))
     kept = flow.channels(prepared, Path(store))
     notes = listing.without_circuits(prepared) + listing.without_channels(prepared, kept)
     _note(prepared.checkpoint.notes + notes)
@@ -210,10 +210,10 @@ def ingest(
         _say_if_compiling()
     with progress_shown(prepared.checkpoint.name) as advance:
         summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
-    click.echo(listing.read(summary), err=True)
+    tell(listing.read(summary))
     write_rows(listing.summary(summary), format_, output)
     for tensor, reason in islice(summary.failures.items(), FAILURES_TOLD):
-        click.echo(f"Failed: {shown(tensor)}: {_sentence(reason)}", err=True)
+        tell(f"Failed: {shown(tensor)}: {_sentence(reason)}")
     if (more := len(summary.failures) - FAILURES_TOLD) > 0:
         click.echo(f"And {more:,} more: `tensors.reason` and `spectra.reason` say why.", err=True)
     if summary.failures:
@@ -237,7 +237,7 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
 
     file = flow.rebuild(Path(store), everything=rebuild)
     write_rows(asking.run(store, "select model, architecture, parameters, bytes, source from models"), format_, output)
-    click.echo(f"The catalog is {file}.", err=True)
+    tell(f"The catalog is {file}.")
 
 
 def _say_if_compiling() -> None:
@@ -262,7 +262,7 @@ def _tell(facts: list[Any]) -> None:
 
 def _note(notes: tuple[str, ...]) -> None:
     for note in notes:
-        click.echo(f"Note: {_sentence(note)}", err=True)
+        tell(f"Note: {_sentence(note)}")
 
 
 def _sentence(text: str) -> str:

@@ -24,7 +24,7 @@ from shardscan.reduce.distribution import Tails
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, MatrixResult, Result, Spectra
-from shardscan.reduce.values import head_slice, kernel_values, selected
+from shardscan.reduce.values import head_slices, kernel_values, selected
 from shardscan.shards.ahead import Ahead
 from shardscan.tasks import Block, Piece, Unit
 
@@ -212,8 +212,9 @@ def _head_spectra(unit: Unit, matrix: Matrix, grams: Grams) -> Spectra:
     rank = heads.rank(matrix.rows, matrix.cols)
     sigma, holds, by = grams.device.gram_spectra(grams.matrices, rank, GRAM_FLOOR)
     methods = np.where(holds, METHODS.index(by.gram), METHODS.index("none")).astype(np.uint8)
-    for head in np.flatnonzero(~holds):
-        exact = cpu.exact_spectrum(head_slice(unit.placed, matrix, int(head)))
+    unsure = np.flatnonzero(~holds).tolist()
+    for head, w in zip(unsure, head_slices(unit.placed, matrix, unsure), strict=True):
+        exact = cpu.exact_spectrum(w)
         sigma[head] = np.nan if exact is None else exact
         methods[head] = METHODS.index("none" if exact is None else "qr_svd")
     rows, cols = heads.slice_shape(matrix.rows, matrix.cols)

@@ -6,6 +6,8 @@ the core of a KV head serves all its query heads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from shardscan.composites import Composite, Factor
@@ -14,7 +16,7 @@ from shardscan.kernels import FITS, cpu
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.result import METHODS, SELF_CHECK, SPECTRUM_FACTS, Result
 from shardscan.reduce.selfcheck import missed
-from shardscan.reduce.values import head_slice
+from shardscan.reduce.values import head_slices
 
 # what compares σ with those of one matrix of random entries, which a product is not
 OF_ONE_MATRIX = [SPECTRUM_FACTS.index(name) for name in FITS if name.startswith(("mp_", "snr"))]
@@ -27,10 +29,10 @@ def reduce_composite(composite: Composite) -> Result:
     largest, checks = np.full(composite.heads, np.nan), np.full(composite.heads, np.nan)
     queries = composite.heads // composite.right.heads.count
     try:
-        for head in range(composite.heads):
+        rights = _cores(composite.right, composite.right.heads.count)
+        for head, left in enumerate(_cores(composite.left, composite.heads)):
             if head % queries == 0:
-                right = _core(composite.right, head // queries)
-            left = _core(composite.left, head)
+                right = next(rights)
             found = left and right and cpu.product_spectrum(left, right)
             if found:
                 sigma[head], largest[head], checks[head] = found
@@ -46,6 +48,6 @@ def reduce_composite(composite: Composite) -> Result:
     return Result(failure=failure) if failure else Result(composites=spectra)
 
 
-def _core(factor: Factor, head: int) -> cpu.Core | None:
-    w = head_slice(factor.placed, factor.matrix, head)
-    return cpu.core(w.T if factor.heads.axis == "out" else w)
+def _cores(factor: Factor, heads: int) -> Iterator[cpu.Core | None]:
+    for w in head_slices(factor.placed, factor.matrix, range(heads)):
+        yield cpu.core(w.T if factor.heads.axis == "out" else w)

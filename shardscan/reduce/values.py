@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -62,15 +63,17 @@ def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[
     return selected(values, indices - start, matrix.stored_cols), table
 
 
-def head_slice(placed: Placed, matrix: Matrix, head: int) -> np.ndarray:
-    """The float64 slice of one head, of `Heads.slice_shape`; of heads that are stored as rows nothing else is read."""
+def head_slices(placed: Placed, matrix: Matrix, heads: Iterable[int]) -> Iterator[np.ndarray]:
+    """The float64 slices of some heads, of `Heads.slice_shape`; heads that are stored as columns are read together."""
     assert matrix.heads
-    start, dim = head * matrix.heads.dim, matrix.heads.dim
-    if matrix.stored_axis == "out":
-        values, table = matrix_rows(placed, matrix, start, start + dim)
-        found = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
-    else:
-        values, table = matrix_rows(placed, matrix, 0, len(matrix.stored_rows))
-        found = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
-    turned: np.ndarray = found.T if matrix.turned else found
-    return turned
+    dim, together = matrix.heads.dim, None
+    for head in heads:
+        start = head * dim
+        if matrix.stored_axis == "out":
+            values, table = matrix_rows(placed, matrix, start, start + dim)
+            found = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
+        else:
+            together = together or matrix_rows(placed, matrix, 0, len(matrix.stored_rows))
+            values, table = together
+            found = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
+        yield found.T if matrix.turned else found

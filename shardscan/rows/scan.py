@@ -261,6 +261,7 @@ def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:
         "identity": [held.identity],
         "scan": [held.scan.id],
         "commits": pa.array([len(held.done)], pa.int32()),
+        "state": [held.state],
     })  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,11 +84,18 @@ class Window:
     @contextmanager
     def _opened(self, flags: int = 0) -> Iterator[int]:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | flags)
+            # a shard that became a FIFO since its header was read would be waited for
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
             try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise CheckpointError(
+                        f"{self.path} is not a regular file any more: it changed after it was opened."
+                    )
                 yield fd
             finally:
                 os.close(fd)
+        except CheckpointError:
+            raise
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read: {error.strerror}.") from error
 

@@ -130,7 +130,11 @@ def _is_cached(window: Window) -> bool:
 
     It tells the owner of a file and who may write it; to others it calls every page cached, and False stands for that.
     """
-    if Path(window.path).stat().st_uid != os.geteuid() and not os.access(window.path, os.W_OK):
+    try:
+        is_told = Path(window.path).stat().st_uid == os.geteuid() or os.access(window.path, os.W_OK)
+    except OSError:
+        return False  # reading it will say so
+    if not is_told:
         return False
     raw = window.map()
     start = raw.ctypes.data - raw.ctypes.data % mmap.PAGESIZE

@@ -11,7 +11,10 @@ from shardscan.errors import OptionError, shown
 
 IO = ("auto", "mmap", "read")
 MOUNTS = Path("/proc/self/mountinfo")
-NETWORK = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs\w*|gfs2|ocfs2|orangefs|fuse(\..+)?")
+NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs\w*|gfs2|ocfs2|orangefs|pvfs2|panfs|wekafs|virtiofs|vboxsf|"
+    r"fuse(\..+)?"
+)
 
 
 def mapping(io: str) -> Callable[[int], bool]:

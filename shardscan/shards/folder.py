@@ -23,7 +23,7 @@ SHARD = ".safetensors"
 INDEX = ".safetensors.index.json"
 MODEL, MODEL_INDEX = "model" + SHARD, "model" + INDEX
 MAX_JSON = 100_000_000
-NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.safetensors")
+NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})\.safetensors")
 OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
@@ -291,7 +291,7 @@ def _check_shard_name(folder: Path, shard: str, names: Callable[[Path], frozense
         if not here.is_dir() or part not in names(here):  # a disk that ignores case would find more
             raise ValueError(f"names {shown(shard)}, which is not there: download it, or correct the index")
         here = here / part
-        if i < len(parts) - 1 and not here.resolve().is_relative_to(folder.resolve()):
+        if i < len(parts) - 1 and not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(folder)):
             raise ValueError(f"names {shown(shard)}, whose folder is a link out of this one")
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import xxhash
 
-from shardscan.errors import CheckpointError
+from shardscan.errors import CheckpointError, shown
 from shardscan.shards.address import Checkpoint, seen
+from shardscan.shards.strict import opened
 
 PAGES, PAGE = 64, 4096
 
@@ -26,12 +27,14 @@ def probe(checkpoint: Checkpoint) -> str:
         digest.update(f"{file.name} {file.nbytes} {file.header_digest}\n".encode("utf-8", "surrogatepass"))
         data = file.nbytes - file.header_nbytes
         try:
-            with open(file.path, "rb", buffering=0) as pages:
+            with opened(file.path) as pages:
                 for i in range(PAGES):
                     place = file.header_nbytes + max(0, data - PAGE) * i // (PAGES - 1)
                     digest.update(os.pread(pages.fileno(), PAGE, place))
+        except ValueError as error:
+            raise CheckpointError(f"{shown(file.path, 400)} {error}.") from error
         except OSError as error:
-            raise CheckpointError(f"{file.path} cannot be read: {error.strerror}.") from error
+            raise CheckpointError(f"{shown(file.path, 400)} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
 
 
@@ -41,8 +44,8 @@ def witness(checkpoint: Checkpoint) -> dict[str, list[int]]:
 
 
 def is_as_seen(path: str, before: Sequence[int]) -> bool:
-    """Whether a file is there and still what a witness saw."""
+    """Whether a file is there and still what a witness saw; its device has another number on each node of a cluster."""
     try:
-        return list(seen(Path(path).stat())) == list(before)
+        return list(seen(Path(path).stat()))[1:] == list(before)[1:]
     except OSError:
         return False

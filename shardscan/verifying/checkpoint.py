@@ -15,6 +15,7 @@ from shardscan.errors import CheckpointError, shown
 from shardscan.names import split
 from shardscan.shards import Fault, Inspected, Shard, Tensor, inspect
 from shardscan.shards.folder import missing_numbers, read_config
+from shardscan.shards.strict import opened
 from shardscan.verifying import folder
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
 from shardscan.verifying.reading import Seen, ZeroRun, look
@@ -31,7 +32,7 @@ def verify(path: str, advance: Advance) -> Verdict:
     Raises CheckpointNotFound where nothing is to be read, and CheckpointError where that cannot even be told.
     """
     faults: list[Fault] = []
-    found = inspect(path, faults.append)
+    found = inspect(path, faults.append, io="read")  # a download that goes on may cut what is mapped
     findings = [*_of_faults(faults, found), *_of_headers(found), *_of_index(found), *folder.findings(found.listing)]
     there = [shard for shard in found.shards if shard.header.on_disk is None]
     total, read = sum(shard.file.nbytes - shard.file.header_nbytes for shard in there), 0
@@ -45,7 +46,7 @@ def verify(path: str, advance: Advance) -> Verdict:
     for shard in there:
         try:
             seen, of_shard = _look(shard, advanced)
-        except (CheckpointError, OSError) as error:
+        except (CheckpointError, OSError, ValueError) as error:
             why = str(error).rstrip(".")
             detail = f"{shown(shard.file.path, 400)} cannot be read to its end ({why}): verify it again."
             findings.append(Finding(PROBLEM, "file", detail, shard.file.name))
@@ -62,7 +63,7 @@ def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], lis
     if path.parent.name != "blobs" or not SHA256.fullmatch(path.name):
         seen, runs = look(tensors, advance)
         return seen, [*_of_values(seen), *_of_zeros(seen, runs)]
-    with open(path, "rb") as file:
+    with opened(str(path)) as file:
         whole = sha256(file.read(shard.file.header_nbytes))
     seen, runs = look(tensors, advance, whole.update)
     detail = "Its SHA-256 is not the one by which the hub knows it: download it again."

@@ -117,9 +117,9 @@ def _of_link(folder: Path, path: Path) -> tuple[Severity, str] | None:
     target = Path(os.path.realpath(path))
     if not target.exists():
         return PROBLEM, "is a link to a file that is not there: download the model again."
-    homes = [folder.resolve()]
+    homes = [Path(os.path.realpath(folder))]
     if folder.parent.name == "snapshots":
-        homes.append(folder.parent.parent.resolve() / "blobs")
+        homes.append(Path(os.path.realpath(folder.parent.parent)) / "blobs")
     if any(target.is_relative_to(home) for home in homes):
         return None
     return NOTE, f"is a link out of the folder, to {shown(str(target), 400)}."

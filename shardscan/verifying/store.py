@@ -18,6 +18,7 @@ from shardscan import catalog, commits, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan, Stamp
 from shardscan.contents import contents, members
 from shardscan.errors import shown
+from shardscan.shards.folder import INDEX, SHARD
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
@@ -29,8 +30,10 @@ OF_ANOTHER_FORM = (OSError, ValueError, LookupError, TypeError, AttributeError, 
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a store, or what is left of one."""
-    return any(os.path.isdir(path / name) for name in (COMMITS, ARRAYS))  # noqa: PTH112 - no name makes it raise
+    """Whether a folder is a store, or what is left of one; with shards in it, it is a checkpoint all the same."""
+    if not any(os.path.isdir(path / name) for name in (COMMITS, ARRAYS)):  # noqa: PTH112 - no name makes it raise
+        return False
+    return not any(name.endswith((SHARD, INDEX)) for name in os.listdir(path))  # noqa: PTH208
 
 
 def verify(folder: Path, advance: Advance) -> Verdict:
@@ -150,7 +153,7 @@ def _of_files(
 def _of_file(scan: Scan, name: str, stamp: Stamp, advance: Callable[[int], None]) -> Iterator[Finding]:
     path, file = scan.arrays / name, f"{ARRAYS}/{scan.id}/{name}"
     try:
-        if not path.resolve().is_relative_to(scan.arrays.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(scan.arrays)):
             yield Finding(PROBLEM, "commit", f"A record vouches for it and it is not in the scan: {AGAIN}.", file)
         elif not path.exists():
             yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {AGAIN}.", file)

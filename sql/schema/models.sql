@@ -18,7 +18,8 @@ CREATE TABLE models (
     channels        VARCHAR NOT NULL,
     identity        VARCHAR NOT NULL,
     scan            VARCHAR NOT NULL,
-    commits         INTEGER NOT NULL
+    commits         INTEGER NOT NULL,
+    state           VARCHAR NOT NULL
 );
 
 COMMENT ON TABLE models IS 'One row per scanned checkpoint.';
@@ -44,3 +45,4 @@ COMMENT ON COLUMN models.channels IS
 COMMENT ON COLUMN models.identity IS 'Hash of headers, file sizes and scanned content: equal for equal checkpoints.';
 COMMENT ON COLUMN models.scan IS 'Folder of the scan''s arrays under arrays.zarr.';
 COMMENT ON COLUMN models.commits IS 'Committed products that this catalog was built from.';
+COMMENT ON COLUMN models.state IS 'Hash of those commits: another one where any was made again.';
