@@ -175,7 +175,11 @@ def is_as_stamped(file: Path, before: Sequence[Any]) -> bool:
 
 def stamp(file: Path) -> Stamp:
     """Size and hash of a file, as commits keep them."""
-    data = file.read_bytes()
+    return stamp_of(file.read_bytes())
+
+
+def stamp_of(data: bytes) -> Stamp:
+    """The same of what a file is to hold."""
     return len(data), xxhash.xxh3_64_hexdigest(data)
 
 

@@ -120,13 +120,13 @@ def _to_stream(chunks: Iterator[str], stream: TextIO) -> None:
     except ShardscanError:
         raise
     except BrokenPipeError:
-        _abandon(stream)
+        abandon(stream)
     except OSError as error:
-        _abandon(stream)
+        abandon(stream)
         raise _unwritable("The output stream", error) from error
 
 
-def _abandon(stream: TextIO) -> None:
+def abandon(stream: TextIO) -> None:
     """Point a broken stream at nothing, or the interpreter complains again when it flushes at exit."""
     with suppress(OSError, AttributeError):
         nothing = os.open(os.devnull, os.O_WRONLY)

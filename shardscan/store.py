@@ -62,10 +62,17 @@ def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pla
     building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
     for name, data in _first_files(checkpoint, probe, anatomy, plan).items():
         _write(building / name, data)
+    _write_root(scan)
+    building.rename(scan.arrays)
+
+
+def _write_root(scan: Scan) -> None:
+    """Make all scans of a store one group for whoever opens it in Zarr."""
     root: dict[str, Buffer] = {}
     zarr.open_group(MemoryStore(root), mode="w", zarr_format=3)
-    _write(scan.arrays.parent / METADATA, root[METADATA])
-    building.rename(scan.arrays)
+    path = scan.arrays.parent / METADATA
+    if not commits.is_as_stamped(path, commits.stamp_of(root[METADATA].to_bytes())):
+        _write(path, root[METADATA])
 
 
 def _write(path: Path, data: Buffer) -> None:
@@ -116,6 +123,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
 
     That is its config, notes, path and family's name, which are the same to a scan.
     """
+    _write_root(scan)
     vouched = commits.made(scan)
     stale = {name for name, stamp in vouched.items() if not commits.is_as_stamped(scan.arrays / name, stamp)}
     if METADATA not in stale:

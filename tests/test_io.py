@@ -19,7 +19,9 @@ from shardscan import commits, keep
 from shardscan.errors import CheckpointError, OptionError
 from shardscan.shards import disks
 from shardscan.shards import open as open_checkpoint
+from shardscan.shards.address import Window, seen
 from shardscan.shards.ahead import Ahead
+from shardscan.shards.probe import is_as_seen
 
 MOUNTINFO = r"""
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -129,6 +131,59 @@ def test_a_shard_that_changes_during_the_scan_costs_its_own_tensors_and_nothing_
         ("b.weight", "failed", False, why),
         ("c.weight", "ok", True, None),
     ]
+
+
+def be_a_fifo(shard: Path) -> None:
+    shard.unlink()
+    os.mkfifo(shard)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, be_a_fifo])
+@pytest.mark.parametrize("io", ["mmap", "read"])
+def test_a_shard_that_is_gone_or_a_fifo_before_it_is_looked_at_costs_its_own_tensors(
+    change: Callable[[Path], object], io: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(9):
+        tiny.write(tmp_path / "one", {f"{i}.weight": np.full((300, 70), i, np.float32)})
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "one" / "model.safetensors").rename(tmp_path / "model" / f"{i}.safetensors")
+    raw = Ahead.raw
+
+    def reading(self: Ahead, window: Window) -> object:
+        if Path(window.path).name == "0.safetensors":
+            change(tmp_path / "model" / "8.safetensors")
+        return raw(self, window)
+
+    monkeypatch.setattr(Ahead, "raw", reading)
+    done = shardscan.ingest(tmp_path / "model", tmp_path / "scans", workers=1, io=io)
+    ((name, why),) = done.failures.items()
+    assert name == "8.weight"
+    assert "cannot be read: No such file" in why or "is not a regular file any more" in why
+
+
+def test_a_file_is_the_same_on_another_node_whose_disks_have_other_numbers(tmp_path: Path) -> None:
+    (tmp_path / "shard").write_bytes(b"x")
+    device, *others = seen((tmp_path / "shard").stat())
+    assert is_as_seen(str(tmp_path / "shard"), [device + 1, *others])
+    assert not is_as_seen(str(tmp_path / "shard"), [device, others[0], 2, others[2]])
+
+
+def test_heads_stored_as_columns_are_read_once_where_they_are_redone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank_one = np.outer(np.arange(1, tiny.HIDDEN + 1), np.arange(1, tiny.HEADS * tiny.HEAD_DIM + 1)).astype(np.float32)
+    model = tiny.write(tmp_path / "model", {"model.layers.0.self_attn.o_proj.weight": rank_one}, tiny.CONFIG)
+    read, asked = Window.raw, list[int]()
+
+    def noted(window: Window) -> np.ndarray:
+        asked.append(window.nbytes)
+        return read(window)
+
+    monkeypatch.setattr(Window, "raw", noted)
+    shardscan.ingest(model, tmp_path / "scans", workers=1, io="read")
+    methods = query(tmp_path / "scans", "select distinct method, count(*) from spectra group by all")
+    assert methods == [("qr_svd", tiny.HEADS)]
+    assert asked == [rank_one.nbytes]
 
 
 def test_a_shard_replaced_between_its_header_and_its_values_is_seen(spread: Path, tmp_path: Path) -> None:

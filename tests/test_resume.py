@@ -15,7 +15,7 @@ import shardscan
 import survival
 import tiny
 from shardscan import catalog, commits, flow, keep, store, writers
-from shardscan.errors import StoreError
+from shardscan.errors import OptionError, StoreError
 
 
 def query(scans: Path, sql: str) -> list[tuple[object, ...]]:
@@ -232,6 +232,7 @@ DAMAGE: dict[str, tuple[Callable[[commits.Scan], object], int]] = {
     "a flipped bit in an array's metadata": (lambda s: flip(s.arrays / "text/up_proj/channels_out/zarr.json"), 0),
     "lost metadata of a group": (lambda s: (s.arrays / "text/up_proj/zarr.json").unlink(), 0),
     "a flipped bit in the attributes": (lambda s: flip(s.arrays / "zarr.json"), 0),
+    "a flipped bit in the root": (lambda s: flip(s.arrays.parent / "zarr.json"), 0),
     "a lost witness": (lambda s: flip(s.commits / "witness"), 0),
     "all arrays lost": (lambda s: shutil.rmtree(s.arrays), 16),
 }
@@ -249,6 +250,43 @@ def test_what_a_disk_has_lost_or_changed_is_made_anew_by_the_next_ingest_and_not
     assert survival.files(tmp_path / "scans") != before
     assert shardscan.ingest(model, tmp_path / "scans").tasks == tasks
     assert survival.files(tmp_path / "scans") == before
+
+
+def test_a_catalog_is_built_again_where_a_commit_was_and_nothing_else_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after kill -9 between the last commit of a run and its record."""
+    columns = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    model = tiny.write(tmp_path / "low", {"a.weight": columns @ columns[:3].T.repeat(10, 1)[:, :30]})
+    shardscan.ingest(model, tmp_path / "scans", spectra="full")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(commits, "record_run", interrupted)
+        shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True)
+    assert query(tmp_path / "scans", "select method from spectra") == [("gram",)]
+    assert [*catalog.stale(tmp_path / "scans" / commits.CATALOG, store.current(tmp_path / "scans"))] == ["low"]
+    assert shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True).tasks == 0
+    assert query(tmp_path / "scans", "select method from spectra") == [("qr_svd",)]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_foreign_file_among_the_commits_is_named(tmp_path: Path) -> None:
+    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
+    (scan,) = store.current(tmp_path / "scans")
+    (scan.commits / "x.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"x\.json is damaged: .* remove it first"):
+        catalog.build(tmp_path / "scans")
+
+
+def test_a_checkpoint_that_was_touched_is_compared_only_within_the_bytes_that_may_be_read(tmp_path: Path) -> None:
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans")
+    (model / "model.safetensors").touch()
+    with pytest.raises(OptionError, match="was written to or copied, so 10,592 bytes must be compared"):
+        shardscan.ingest(model, tmp_path / "scans", max_bytes=10_000)
+    assert shardscan.ingest(model, tmp_path / "scans", max_bytes=20_000).tasks == 0
 
 
 def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_a_signal_while_the_catalog_is_built_leaves_the_one_before(
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), store)
     process = begin("ingest", large, "--store", store, "--spectra", "none")
     wait_for(lambda: any(store.glob("catalog.duckdb.*.partial")), process)
-    time.sleep(0.3)
-    end(process, number)
+    time.sleep(0.1 if number == signal.SIGINT else 1.0)  # within DuckDB, which makes an error of its own of it, or not
+    assert end(process, number).count(b"\n") <= 3
     assert survival.answer(store, "select count(*) from tensors") == 16
     assert shardscan.ingest(large, store, spectra="none").bytes_read == 0
     assert survival.answer(store, "select count(*) from tensors") == 19
@@ -105,6 +105,20 @@ def test_a_thread_that_does_not_end_does_not_keep_the_process(tmp_path: Path) ->
     assert process.stdout
     assert process.stdout.readline() == b"ready\n"
     assert end(process, signal.SIGTERM) == b"Interrupted.\n"
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_exit_code() -> None:
+    words = [sys.executable, "-m", "shardscan", "sql", "-"]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(words, stdin=pipe, stdout=nothing, stderr=pipe, bufsize=0) as process:
+        assert process.stdin
+        assert process.stderr
+        left = memoryview(bytes(1_000_000))  # more than a pipe holds: once it is written, the command is there
+        while left:
+            left = left[process.stdin.write(left) :]
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 143
 
 
 def test_a_main_thread_that_does_not_listen_does_not_keep_the_process(tmp_path: Path) -> None:

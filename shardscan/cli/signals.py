@@ -13,9 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+from shardscan.output import abandon
 
 GRACE = 2.0  # seconds from a signal to the end
 
@@ -36,8 +38,10 @@ class Ears:
     def say_farewell(self) -> None:
         """Say it, unless that was done or nobody listens any more."""
         if self._said.acquire(blocking=False):
-            with suppress(OSError, ValueError):
+            try:
                 print(self._farewell(), file=sys.stderr, flush=True)
+            except (OSError, ValueError):
+                abandon(sys.stderr)
 
     def interrupt(self, number: int, _: FrameType | None) -> NoReturn:
         """Handle a signal."""
