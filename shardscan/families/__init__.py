@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -78,9 +78,13 @@ class Family:
     tower: bool
     rules: Mapping[str, tuple[Rule, ...]]
 
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.rules), default=0)  # a number of six digits is shorter than what stands for it
+
     def match(self, module: str) -> Match | None:
         """The rules of a module, and the layer and expert that it is in; None where there are none."""
-        if "{" in module:  # as our own keys have it
+        if "{" in module or len(module) > self._longest:  # as our own keys have it, or longer than any
             return None
         if module in self.rules:
             return Match(self.rules[module], None, None)
