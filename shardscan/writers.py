@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import TextIO
 from shardscan.commits import CATALOG, PARTIAL, begun
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.strict import opened
+
+OURS = re.compile(rf"[0-9a-f]{{32}}-[0-9]+({re.escape(PARTIAL)})?")  # folders of scans; others are somebody's
 
 
 @contextmanager
@@ -122,5 +125,5 @@ def _sweep(store: Path) -> None:
     ids = {scan.id for scan in begun(store)}
     for folder in (store / "commits", store / "arrays.zarr"):
         for left in folder.glob("*/"):
-            if left.name not in ids:
+            if OURS.fullmatch(left.name) and left.name not in ids:
                 shutil.rmtree(left, ignore_errors=True)

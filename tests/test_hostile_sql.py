@@ -13,6 +13,7 @@ import pytest
 
 from catalogs import Catalog, build
 from commands import ROOT, shardscan
+from conftest import Tally
 from shardscan import confined
 from shardscan.ask import connect, run
 from shardscan.errors import QueryError
@@ -61,7 +62,6 @@ def _told(catalog: Catalog, tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 
 Told = Callable[[str], str]
-Record = Callable[[str, object], None]
 
 
 # ---- what it must not reach
@@ -85,10 +85,8 @@ def test_there_are_many_statements() -> None:
 
 
 @pytest.mark.parametrize("sql", STATEMENTS)
-def test_a_statement_that_reaches_out_is_refused(
-    sql: str, catalog: Catalog, told: Told, record_property: Record
-) -> None:
-    record_property("inputs", 1)
+def test_a_statement_that_reaches_out_is_refused(sql: str, catalog: Catalog, told: Told, tally: Tally) -> None:
+    tally(inputs=1)
     python_table = pa.table({"a": [SECRET]})
     with pytest.raises(QueryError) as refusal:
         run(catalog.path, told(sql))
@@ -100,15 +98,13 @@ def test_a_statement_that_reaches_out_is_refused(
 
 
 @pytest.mark.parametrize("sql", HARMLESS)
-def test_what_is_accepted_is_harmless(sql: str, catalog: Catalog, told: Told, record_property: Record) -> None:
-    record_property("inputs", 1)
+def test_what_is_accepted_is_harmless(sql: str, catalog: Catalog, told: Told, tally: Tally) -> None:
+    tally(inputs=1)
     assert SECRET not in str(run(catalog.path, told(sql)).to_pylist())
 
 
 @pytest.mark.parametrize("arguments", ["('{secret}')", "('{folder}/secret.parquet')", "('{folder}', '{secret}')", "()"])
-def test_no_function_that_duckdb_has_opens_a_file(
-    arguments: str, catalog: Catalog, told: Told, record_property: Record
-) -> None:
+def test_no_function_that_duckdb_has_opens_a_file(arguments: str, catalog: Catalog, told: Told, tally: Tally) -> None:
     with connect(catalog.path) as connection:
         every = (
             "SELECT DISTINCT function_name, function_type FROM duckdb_functions() WHERE function_name ~ '^[a-z_0-9]+$'"
@@ -122,7 +118,7 @@ def test_no_function_that_duckdb_has_opens_a_file(
                 )
                 assert SECRET not in str(found)
     assert len(functions) > 500
-    record_property("inputs", len(functions))
+    tally(inputs=len(functions))
 
 
 @pytest.mark.parametrize(
@@ -164,19 +160,19 @@ RUNAWAY = {
 
 @needs_proc
 @pytest.mark.parametrize("sql", RUNAWAY, ids=lambda sql: sql[:60])
-def test_a_query_that_would_never_end_ends_in_a_sentence(sql: str, catalog: Catalog, record_property: Record) -> None:
-    record_property("inputs", 1)
+def test_a_query_that_would_never_end_ends_in_a_sentence(sql: str, catalog: Catalog, tally: Tally) -> None:
+    tally(inputs=1)
     seconds = "1" if RUNAWAY[sql] == TIME else "50"
     done = shardscan(catalog.path.parent, "sql", "-", "--timeout", seconds, "--memory", "100MB", input=sql)
-    record_property("tracebacks", done.stderr.count("Traceback"))
+    tally(tracebacks=done.stderr.count("Traceback"))
     assert (done.returncode, done.stdout) == (6, "")
     assert done.stderr.startswith("Error: ")
     assert done.stderr.endswith(RUNAWAY[sql])
     assert done.stderr.count("\n") == 1
 
 
-def test_a_cast_that_crashes_duckdb_comes_to_a_sentence_or_to_rows(catalog: Catalog, record_property: Record) -> None:
-    record_property("inputs", 1)
+def test_a_cast_that_crashes_duckdb_comes_to_a_sentence_or_to_rows(catalog: Catalog, tally: Tally) -> None:
+    tally(inputs=1)
     done = shardscan(
         catalog.path.parent, "sql", "select (repeat('[', 100000) || repeat(']', 100000))::json::variant is null"
     )
@@ -200,9 +196,7 @@ def test_a_cast_that_crashes_duckdb_comes_to_a_sentence_or_to_rows(catalog: Cata
         "DETACH catalog",
     ],
 )
-def test_not_even_an_unlocked_query_changes_the_catalog(
-    sql: str, catalog: Catalog, told: Told, record_property: Record
-) -> None:
-    record_property("inputs", 1)
+def test_not_even_an_unlocked_query_changes_the_catalog(sql: str, catalog: Catalog, told: Told, tally: Tally) -> None:
+    tally(inputs=1)
     with pytest.raises(QueryError):
         confined.rows(catalog.path, query(told(sql)), confined.Bounds(60, 10**9), unlocked=True)

@@ -289,6 +289,19 @@ def test_a_checkpoint_that_was_touched_is_compared_only_within_the_bytes_that_ma
     assert shardscan.ingest(model, tmp_path / "scans", max_bytes=20_000).tasks == 0
 
 
+def test_only_folders_of_scans_are_swept(tmp_path: Path) -> None:
+    mine = [tmp_path / "scans" / name for name in ("commits/thesis", "arrays.zarr/thesis", "commits/0123-1")]
+    for folder in mine:
+        folder.mkdir(parents=True)
+        (folder / "chapter.txt").write_text("precious")
+    model = tiny.llama(tmp_path / "tiny")
+    shardscan.ingest(model, tmp_path / "scans")
+    (scan,) = store.current(tmp_path / "scans")
+    (scan.commits / "begun").unlink()  # as where a removal was killed
+    assert shardscan.ingest(model, tmp_path / "scans").tasks == 16
+    assert [(folder / "chapter.txt").read_text() for folder in mine] == ["precious"] * 3
+
+
 def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) -> None:
     shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
