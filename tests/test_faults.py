@@ -45,8 +45,9 @@ def test_a_run_killed_at_any_write_or_rename_is_continued_to_the_bit(
         store = tmp_path / f"scans-{at}"
         shutil.copytree(trial.before, store)
         ended = survival.disturbed(server, trial, store, tmp_path / "log", Fault(TORN if at % 2 else KILL, at), tally)
-        assert ended.code == -9
-        tally(kills=1)
+        # two threads may both make a folder, or one: a run can have an event less than the one that was counted
+        assert ended.code == -9 or ended.events < at
+        tally(kills=int(ended.code == -9))
         survival.resume(server, trial, store, tmp_path / "log", tally)
         shutil.rmtree(store)
 
