@@ -51,12 +51,11 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     baseline = BASELINE + COMPILING * compiles
     units = [unit for task in plan.tasks for unit in task.units if unit.blocks]
     scratch = max(map(_scratch, units), default=0)
+    redone = max(map(_redone, units), default=0)
     partial = max(map(_partial, units), default=0)
     read = max((block.window.nbytes for unit in units for block in unit.blocks), default=0)
     # beside what is in flight: what is read ahead, the tensors that those blocks are parts of, and one task kept
-    running = (
-        workers * (scratch + max(map(_redone, units), default=0)) + in_flight(workers) * (partial + read) + DEPTH * read
-    )
+    running = workers * (scratch + redone) + in_flight(workers) * (partial + read) + DEPTH * read
     running += 2 * max(map(_results, plan.tasks), default=0)
     rows = plan.channels + sum(min(p.tensor.parameters, 8192) for p in anatomy.placed)
     return Budget(

@@ -49,8 +49,8 @@ class Prepared:
     """A checkpoint with every tensor placed, what a scan of it is to produce, and what that may take.
 
     `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell;
-    `channels` is what the catalog is to have of them, None for what `contents.kept` decides; `max_bytes` is the most
-    that a run may read, None for any number.
+    `channels` is what the catalog is to have of them, None for what `plan.kept_channels` decides; `max_bytes` is the
+    most that a run may read, None for any number.
     """
 
     checkpoint: Checkpoint
@@ -242,7 +242,7 @@ def execute(
 
 
 def remaining(prepared: Prepared, folder: Path) -> Plan:
-    """What a scan into this store would still do; nothing is read but headers and commits."""
+    """What a scan into this store would still do; of the checkpoint only headers and a few pages are read."""
     from shardscan import resume
 
     with writers.read_from(folder):

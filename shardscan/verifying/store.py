@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def is_store(path: Path) -> bool:
     """Whether a folder is a store, or what is left of one; with shards in it, it is a checkpoint all the same."""
     if not any(os.path.isdir(path / name) for name in (COMMITS, ARRAYS)):  # noqa: PTH112 - no name makes it raise
         return False
-    return not any(name.endswith((SHARD, INDEX)) for name in os.listdir(path))  # noqa: PTH208
+    with suppress(OSError):  # whoever looks into it says so
+        return not any(name.endswith((SHARD, INDEX)) for name in os.listdir(path))  # noqa: PTH208
+    return True
 
 
 def verify(folder: Path, advance: Advance) -> Verdict:
@@ -41,7 +44,7 @@ def verify(folder: Path, advance: Advance) -> Verdict:
 
     StoreError where somebody writes it.
     """
-    with writers.unwritten(folder):
+    with writers.read_from(folder), writers.unwritten(folder):
         scans = commits.begun(folder)
         findings = list(_strays(folder, {scan.id for scan in scans}))
         records = [_records(scan) for scan in scans]
