@@ -98,7 +98,7 @@ def size(nbytes: int) -> str:
 def read(done: Summary) -> str:
     """What an ingest read and how fast, in a sentence."""
     if not done.tasks:
-        return f"Everything of {visible(done.model)} was committed already: nothing was read."
+        return f"Everything of {visible(done.model)} was committed already: nothing was scanned."
     return f"Read {size(done.bytes_read)} and built the catalog in {done.seconds:.1f} s."
 
 

@@ -159,7 +159,7 @@ def test_ingest_says_what_it_scans_and_what_it_read(home: Path, run: Run) -> Non
         rf"^model: \d+ tensors, .* {re.escape(size)} in 1 file; family llama\.$", first.stderr, re.MULTILINE
     )
     assert re.search(rf"^Read {re.escape(size)} and built the catalog in \d+\.\d s\.$", first.stderr, re.MULTILINE)
-    assert "Everything of model was committed already: nothing was read." in again.stderr
+    assert "Everything of model was committed already: nothing was scanned." in again.stderr
     assert json.loads(again.stdout)["bytes_read"] == 0
 
 
