@@ -15,7 +15,7 @@ import xxhash
 from shardscan import commits, store
 from shardscan.commits import CODES, DEGENERATE, FAILED, OK, SCANNED, Scan
 from shardscan.reduce.distribution import BINS
-from shardscan.reduce.moments import CHANNEL_STATISTICS
+from shardscan.reduce.result import STORED_STATISTICS
 from shardscan.tasks import (
     EXPERTS_PER_TASK,
     FULL,
@@ -109,7 +109,7 @@ class HeldMatrix:
     @property
     def width(self) -> int:
         """The values in a slot of its largest array."""
-        return len(CHANNEL_STATISTICS) * int(max(self.facts["rows"], self.facts["cols"]))
+        return len(STORED_STATISTICS) * int(max(self.facts["rows"], self.facts["cols"]))
 
 
 class Stacked(Protocol):

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 from shardscan.matrices import Matrix
 from shardscan.reduce.distribution import BINS
-from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import SPECTRUM_FACTS
+from shardscan.reduce.result import SPECTRUM_FACTS, STORED_STATISTICS
 from shardscan.reduce.tensors import TENSOR_MOMENTS
 from shardscan.tasks import EXPERTS_PER_TASK, Group, has_full
 
 # what stands along an axis of words
 LABELS = {
     "tensor_moment": TENSOR_MOMENTS,
-    "channel_statistic": CHANNEL_STATISTICS,
+    "channel_statistic": STORED_STATISTICS,
     "spectrum_fact": SPECTRUM_FACTS,
 }
 
@@ -64,7 +63,7 @@ def _channels(stack: tuple[int, int], matrices: Sequence[Matrix]) -> dict[str, S
     for side, lengths in sides.items():
         if lengths:
             dims = ("layer", "expert", "channel_statistic", f"{side}_channel")
-            shape = (*stack, len(CHANNEL_STATISTICS), max(lengths))
+            shape = (*stack, len(STORED_STATISTICS), max(lengths))
             found[f"channels_{side}"] = Spec(dims, shape, "float64", 2)
             found[f"fingerprints_{side}"] = Spec((*dims[:2], dims[3]), (*stack, max(lengths)), "uint64", 2)
     return found

@@ -91,6 +91,7 @@ class Found:
     channels_in: np.ndarray | None = None
     fingerprints_out: np.ndarray | None = None
     fingerprints_in: np.ndarray | None = None
+    violations: np.ndarray | None = None
     heads: Spectra | None = None
     full: Spectra | None = None
 

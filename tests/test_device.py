@@ -38,7 +38,7 @@ from shardscan.tasks import Unit
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = {
     "tensors": "tensor, min, max, absmax, absmin, zeros, near_zeros, nans, infs, p99_abs, p999_abs",
-    "channels": "matrix, axis, channel, min, max, absmax, zeros, fingerprint",
+    "channels": "matrix, axis, channel, min, max, absmax, zeros, violations_2_4, violations_4_8, fingerprint",
     "distribution": "*",
     "matrices": "*",
 }

@@ -32,9 +32,9 @@ def test_plain_zarr_opens_the_arrays_stacked_over_layers_with_named_dimensions(s
     channels, heads = group["text/up_proj/channels_out"], group["text/q_proj/heads"]
     assert isinstance(channels, zarr.Array)
     assert isinstance(heads, zarr.Array)
-    assert channels.shape == (2, 1, 9, tiny.INNER)
+    assert channels.shape == (2, 1, 11, tiny.INNER)
     assert channels.metadata.to_dict()["dimension_names"] == ("layer", "expert", "channel_statistic", "out_channel")
-    assert channels.chunks == (1, 1, 9, tiny.INNER)
+    assert channels.chunks == (1, 1, 11, tiny.INNER)
     assert heads.shape == (2, tiny.HEADS, tiny.HEAD_DIM)
     assert (heads.chunks, heads.shards) == ((1, 1, tiny.HEAD_DIM), (1, tiny.HEADS, tiny.HEAD_DIM))
     assert len([f for f in (scan.arrays / "text/q_proj/heads/c").rglob("*") if f.is_file()]) == 2

@@ -18,12 +18,13 @@ from shardscan.dtypes import DTYPES
 from shardscan.errors import CheckpointError
 from shardscan.kernels import Sums, cpu
 from shardscan.matrices import Matrix
-from shardscan.reduce import tensors
+from shardscan.reduce import sparsity, tensors
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.distribution import Tails
 from shardscan.reduce.fits import fitted
 from shardscan.reduce.moments import Moments
 from shardscan.reduce.result import GRAM_FLOOR, METHODS, MatrixResult, Result, Spectra
+from shardscan.reduce.sparsity import Violations
 from shardscan.reduce.values import head_slices, kernel_values, selected
 from shardscan.shards.ahead import Ahead
 from shardscan.tasks import Block, Piece, Unit
@@ -45,12 +46,13 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of a run of a matrix's stored rows: moments and fingerprints of rows and columns."""
+    """Of a run of a matrix's stored rows: moments and fingerprints of rows and columns, and its N:M sparsity."""
 
     rows: Moments
     row_fingerprints: np.ndarray
     columns: Moments | None
     column_fingerprints: np.ndarray
+    violations: Violations | None
 
     def merge(self, other: Statistics) -> Statistics:
         """Join two runs of rows: `other` comes after."""
@@ -59,6 +61,7 @@ class Statistics:
             np.concatenate([self.row_fingerprints, other.row_fingerprints]),
             self.columns.merge(other.columns) if self.columns and other.columns else None,
             self.column_fingerprints + other.column_fingerprints,
+            self.violations.merge(other.violations) if self.violations and other.violations else None,
         )
 
 
@@ -107,6 +110,7 @@ def compile_kernels(dtypes: Iterable[str]) -> None:
     for dtype in dtypes:
         values, table = kernel_values(np.zeros(DTYPES[dtype].nbytes(8), np.uint8), dtype, (1, 8))
         cpu.statistics(values, table, 0, True)
+        cpu.group_violations(values, table, np.zeros(1), True)
         cpu.to_float64(values, table, 0, 0, np.empty((1, 8)))
     cpu.spectrum_fits(np.ones((1, 8)), np.zeros(1), 8, 8)
 
@@ -142,7 +146,7 @@ def _reduce_piece(
     if sums is None:
         return Part(None, solvable), None
     of_values = Values(sums.counts, Tails(*sums.tails) if sums.tails else None, b"")
-    return Part(_statistics(sums, piece.columns), solvable), of_values
+    return Part(_statistics(sums, piece, values, table), solvable), of_values
 
 
 def merge(a: Partial, b: Partial) -> Partial:
@@ -184,13 +188,15 @@ def _digest(unit: Unit, of_blocks: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(f"{tensor.dtype} {list(tensor.shape)} ".encode() + of_blocks)
 
 
-def _statistics(sums: Sums, columns: bool) -> Statistics:
-    """The statistics of one piece from what kernels made of it."""
+def _statistics(sums: Sums, piece: Piece, values: np.ndarray, table: np.ndarray | None) -> Statistics:
+    """The statistics of one piece from what kernels made of it, and its groups."""
+    rows = Moments.from_shifted_sums(sums.row_shifts, sums.row_sums)
     return Statistics(
-        Moments.from_shifted_sums(sums.row_shifts, sums.row_sums),
+        rows,
         sums.row_prints,
-        Moments.from_shifted_sums(sums.column_shifts, sums.column_sums) if columns else None,
+        Moments.from_shifted_sums(sums.column_shifts, sums.column_sums) if piece.columns else None,
         sums.column_prints,
+        sparsity.violations(piece.matrix, values, table, rows.zeros),
     )
 
 
@@ -203,7 +209,8 @@ def _finish_matrix(unit: Unit, matrix: Matrix, part: Part) -> MatrixResult:
     down = s.rows.statistics(), s.row_fingerprints
     across = (s.columns.statistics(), s.column_fingerprints) if s.columns else (None, None)
     (out, out_prints), (into, in_prints) = (across, down) if matrix.turned else (down, across)
-    return MatrixResult(out, into, out_prints, in_prints, heads)
+    violations = sparsity.of_channels(matrix, s.violations)
+    return MatrixResult(out, into, out_prints, in_prints, violations, heads)
 
 
 def _head_spectra(unit: Unit, matrix: Matrix, grams: Grams) -> Spectra:

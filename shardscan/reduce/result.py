@@ -8,8 +8,12 @@ import numpy as np
 
 from shardscan.kernels import FITS
 from shardscan.reduce.devices import CPU, Device
+from shardscan.reduce.moments import CHANNEL_STATISTICS
 
 METHODS = ("none", "gram", "qr_svd", "qr_cores", "gram_gpu")  # stored by index: new ones come last
+VIOLATIONS = ("violations_2_4", "violations_4_8")
+# of one channel, as they are stored; of an input channel there are no violations
+STORED_STATISTICS = (*CHANNEL_STATISTICS, *VIOLATIONS)
 # of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
 SPECTRUM_FACTS = ("method", "self_check", "floor", *FITS)
 METHOD, SELF_CHECK, FLOOR = range(3)
@@ -60,14 +64,15 @@ class Spectra:
 class MatrixResult:
     """Of one matrix; a field is None where its product was not asked for or does not exist.
 
-    channels_out and _in (9, channels) in the order of CHANNEL_STATISTICS; fingerprints (channels,) uint64; the spectra
-    of all heads, and that of the whole matrix.
+    channels_out and _in (9, channels) in the order of CHANNEL_STATISTICS; fingerprints (channels,) uint64; VIOLATIONS
+    of output channels (2, channels); the spectra of all heads, and that of the whole matrix.
     """
 
     channels_out: np.ndarray | None = None
     channels_in: np.ndarray | None = None
     fingerprints_out: np.ndarray | None = None
     fingerprints_in: np.ndarray | None = None
+    violations: np.ndarray | None = None
     heads: Spectra | None = None
     full: Spectra | None = None
 

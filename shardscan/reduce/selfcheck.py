@@ -20,7 +20,7 @@ RMS = CHANNEL_STATISTICS.index("rms")
 def checked(unit: Unit, result: Result, channels: Callable[[int, str], np.ndarray]) -> Result:
     """The result with the self-check of its spectra, or a failure that says which of them disagrees.
 
-    `channels` gives the channel statistics (9, n) of one side of the unit's i-th matrix, 'out' or 'in'.
+    `channels` gives the channel statistics (9 or more, n) of one side of the unit's i-th matrix, 'out' or 'in'.
     """
     if result.failure:
         return result

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shardscan.reduce.result import VIOLATIONS
+
 Rows = tuple[str, pa.Table]  # a table's name, and a piece of it
-COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes"})
+COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes", *VIOLATIONS})
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:

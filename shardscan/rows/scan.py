@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,13 @@ import pyarrow as pa
 
 from shardscan import commits, store
 from shardscan.commits import SCANNED
-from shardscan.contents import Composites, Contents, HeldMatrix, Member, Region, composites, members, regions, stacks
-from shardscan.matrices import FOLDED
+from shardscan.contents import Contents, Member, Region, composites, members, regions, stacks
 from shardscan.plan import kept_channels
 from shardscan.reduce import tensors
 from shardscan.reduce.distribution import bin_edges, is_exact
-from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.tensors import TENSOR_STATISTICS
-from shardscan.rows import spectra
+from shardscan.rows import matrices, spectra
 from shardscan.rows.columns import Rows, numbers, repeat
-from shardscan.tasks import FULL, HEADS
 
 COMPOSITE_ARRAYS = ("composites", "composites_facts")
 RUN_FACTS = ("options", "host", "versions")
@@ -43,16 +39,16 @@ def of_scan(held: Contents) -> Iterator[Rows]:
         for region in regions(folder, found):
             yield from _tensors_in(held, region, aliases)
     stacked = stacks(groups)
-    total = sum(_channels_of(m) for matrices in stacked.values() for m in matrices)
+    total = sum(matrices.channels_of(m) for found in stacked.values() for m in found)
     kept = kept_channels(held.channels, total)
-    for folder, matrices in stacked.items():
-        for piece in regions(folder, matrices):
-            yield from _matrices_in(held, piece, kept)
+    for folder, inside in stacked.items():
+        for piece in regions(folder, inside):
+            yield from matrices.of_region(held, piece, kept)
     for some in composites(held):
         sigma, facts = (
             store.read(held.scan, some.folder, name, (some.layers, slice(None))) for name in COMPOSITE_ARRAYS
         )
-        yield _matrices_of_composites(held.model, some)
+        yield matrices.of_composites(held.model, some)
         yield from spectra.tables(held.model, list(spectra.of_composites(some, sigma, facts)))
     yield _model(held, everyone, kept)
     yield _files(held.model, held.facts)
@@ -94,32 +90,6 @@ def _values(
             of_all = of_all + stack("distribution", *beside)[0, 0]
         found[m.name] = (rows, of_all)
     return found
-
-
-def _channels_of(m: HeldMatrix) -> int:
-    return int(m.facts["rows"] + (m.facts["cols"] if m.facts["kind"] != FOLDED else 0))
-
-
-def _matrices_in(held: Contents, region: Region[HeldMatrix], kept: str) -> Iterator[Rows]:
-    def stack(name: str) -> np.ndarray:
-        return store.read(held.scan, region.folder, name, (region.layers, region.experts))
-
-    yield _matrices(held.model, region.members)
-    shown = kept == "all" or (kept == "dense" and region.members[0].facts["expert"] is None)
-    scanned = [m for m in region.members if m.scanned] if shown else []
-    for side in ("out", "in"):
-        inside = [m for m in scanned if side == "out" or m.facts["kind"] != FOLDED]
-        if inside:
-            yield _channels(
-                held.model, region, inside, side, (stack(f"channels_{side}"), stack(f"fingerprints_{side}"))
-            )
-    for product, name in ((HEADS, "heads"), (FULL, "full")):
-        inside = [m for m in region.members if product in m.spectra or product in m.failures]
-        if inside:
-            sigma, facts = stack(name), stack(f"{name}_facts")
-            slots = [region.slot(m) if product == FULL else region.slot(m)[:1] for m in inside]
-            found = [spectra.of_matrix(m, product, sigma[at], facts[at]) for m, at in zip(inside, slots, strict=True)]
-            yield from spectra.tables(held.model, list(chain.from_iterable(found)))
 
 
 def _tensors(
@@ -177,75 +147,6 @@ def _distribution(
         "hi": np.concatenate([piece[3] for piece in pieces]),
         "count": np.concatenate([piece[4] for piece in pieces]).astype(np.int64),
     })  # fmt: skip
-
-
-def _matrices(model: str, found: Sequence[HeldMatrix]) -> Rows:
-    facts = [m.facts for m in found]
-    heads = [f["heads"] or {"count": None, "queries": None} for f in facts]
-    return "matrices", pa.table({
-        "model": repeat([model], [len(found)]),
-        "matrix": pa.array([f["id"] for f in facts], pa.string()),
-        "kind": pa.array([f["kind"] for f in facts], pa.string()),
-        "tensor": pa.array([m.tensor for m in found], pa.string()),
-        "component": pa.array([m.component for m in found], pa.string()),
-        "layer": pa.array([m.layer for m in found], pa.int32()),
-        "role": pa.array([f["role"] for f in facts], pa.string()),
-        "expert": pa.array([f["expert"] for f in facts], pa.int32()),
-        "rows": pa.array([f["rows"] for f in facts], pa.int64()),
-        "cols": pa.array([f["cols"] for f in facts], pa.int64()),
-        "heads": pa.array([h["count"] for h in heads], pa.int32()),
-        "queries_per_head": pa.array([h["queries"] for h in heads], pa.int32()),
-    })  # fmt: skip
-
-
-def _matrices_of_composites(model: str, some: Composites) -> Rows:
-    every = [(facts, id) for facts in some.facts.values() for id in spectra.ids_of(facts)]
-    n = len(every)
-    return "matrices", pa.table({
-        "model": repeat([model], [n]),
-        "matrix": pa.array([id for _, id in every], pa.string()),
-        "kind": pa.array([facts["kind"] for facts, _ in every], pa.string()),
-        "component": repeat([some.component], [n]),
-        "layer": pa.array([facts["layer"] for facts, _ in every], pa.int32()),
-        "role": pa.array([facts["role"] for facts, _ in every], pa.string()),
-        "expert": pa.array([facts["expert"] for facts, _ in every], pa.int32()),
-        "rows": pa.array([facts["rows"] for facts, _ in every], pa.int64()),
-        "cols": pa.array([facts["cols"] for facts, _ in every], pa.int64()),
-    })  # fmt: skip
-
-
-def _channels(
-    model: str,
-    region: Region[HeldMatrix],
-    found: Sequence[HeldMatrix],
-    side: str,
-    stacked: tuple[np.ndarray, np.ndarray],
-) -> Rows:
-    values, fingerprints = stacked
-    lengths = [m.facts["rows" if side == "out" else "cols"] for m in found]
-    indices = [np.arange(n, dtype=np.int32) for n in lengths]
-    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(found, indices, strict=True)]
-    pieces = [values[region.slot(m)][:, :n] for m, n in zip(found, lengths, strict=True)]
-    prints = [fingerprints[region.slot(m)][:n] for m, n in zip(found, lengths, strict=True)]
-    joined = np.concatenate(pieces, axis=1)
-    return "channels", pa.table({
-        "model": repeat([model], [sum(lengths)]),
-        "matrix": repeat([m.facts["id"] for m in found], lengths),
-        "axis": repeat([side], [sum(lengths)]),
-        "channel": np.concatenate(indices),
-        "layer": repeat([m.layer for m in found], lengths, pa.int32()),
-        "role": repeat([m.facts["role"] for m in found], lengths),
-        "head": pa.concat_arrays(heads),
-        **{name: numbers(joined[i], name) for i, name in enumerate(CHANNEL_STATISTICS)},
-        "fingerprint": np.concatenate(prints),
-    })  # fmt: skip
-
-
-def _heads_of_channels(m: HeldMatrix, side: str, channel: np.ndarray) -> pa.Array:
-    heads = m.facts["heads"]
-    if heads and heads["axis"] == side:
-        return pa.array(channel // heads["dim"], pa.int32())
-    return pa.nulls(len(channel), pa.int32())
 
 
 def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:

@@ -21,7 +21,7 @@ import zarr
 from shardscan import __version__, commits
 from shardscan.commits import CODES, DEGENERATE, FAILED, OK, Scan
 from shardscan.matrices import Matrix
-from shardscan.reduce.result import Result
+from shardscan.reduce.result import MatrixResult, Result
 from shardscan.reduce.tensors import TENSOR_MOMENTS
 from shardscan.store.creation import (
     LAYOUT,
@@ -79,7 +79,7 @@ def write_composites(scan: Scan, task: CompositeTask, result: Result) -> None:
 
 
 def channels(scan: Scan, task: Task, unit: Unit, matrix: Matrix, side: str) -> np.ndarray:
-    """The stored channel statistics (9, n) of one matrix, 'out' or 'in'; NaN where they are not there."""
+    """The stored statistics (11, n) of one matrix's channels, 'out' or 'in'; NaN where they are not there."""
     layer, expert = unit.slot_of(matrix)
     region = slice(layer, layer + 1), slice(expert, expert + 1)
     folder = stack_folder(task.folder, unit.placed.place.role, matrix.role)
@@ -103,7 +103,7 @@ def _arrays(task: Task, unit: Unit, result: Result) -> Iterator[tuple[str, str, 
     for matrix, found in zip(unit.matrices, result.matrices, strict=False):  # a failed unit has none
         folder, slot = stack_folder(task.folder, place.role, matrix.role), unit.slot_of(matrix)
         for side in ("out", "in"):
-            yield STATS, f"{folder}/channels_{side}", slot, getattr(found, f"channels_{side}")
+            yield STATS, f"{folder}/channels_{side}", slot, _channels(found, side)
             yield STATS, f"{folder}/fingerprints_{side}", slot, getattr(found, f"fingerprints_{side}")
         if found.heads:
             yield HEADS, f"{folder}/heads", slot, found.heads.sigma
@@ -111,6 +111,13 @@ def _arrays(task: Task, unit: Unit, result: Result) -> Iterator[tuple[str, str, 
         if found.full:
             yield FULL, f"{folder}/full", slot, found.full.sigma[0]
             yield FULL, f"{folder}/full_facts", slot, found.full.facts[0]
+
+
+def _channels(found: MatrixResult, side: str) -> np.ndarray | None:
+    """As many of STORED_STATISTICS as there are of one side's channels."""
+    if side == "in" or found.channels_out is None or found.violations is None:
+        return found.channels_in if side == "in" else found.channels_out
+    return np.concatenate([found.channels_out, found.violations])
 
 
 def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) -> dict[str, tuple[int, str]]:

@@ -29,7 +29,7 @@ from shardscan.plan import Plan
 from shardscan.shards.address import Checkpoint
 from shardscan.tasks import Group, Slot, runs, slot_of
 
-LAYOUT = 4
+LAYOUT = 5
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 METADATA = "zarr.json"
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert

@@ -10,7 +10,10 @@ CREATE TABLE matrices (
     rows             BIGINT NOT NULL,
     cols             BIGINT NOT NULL,
     heads            INTEGER,
-    queries_per_head INTEGER
+    queries_per_head INTEGER,
+    zeros            BIGINT,
+    violations_2_4   BIGINT,
+    violations_4_8   BIGINT
 );
 
 COMMENT ON TABLE matrices IS 'One row per logical 2-D weight, and per circuit and LoRA delta that was scanned.';
@@ -33,3 +36,8 @@ COMMENT ON COLUMN matrices.rows IS 'Output channels.';
 COMMENT ON COLUMN matrices.cols IS 'Input channels.';
 COMMENT ON COLUMN matrices.heads IS 'Heads in this matrix (KV heads for k_proj, v_proj); NULL for none or unknown.';
 COMMENT ON COLUMN matrices.queries_per_head IS 'Query heads per head (GQA); 1 for q_proj and o_proj; NULL if unknown.';
+COMMENT ON COLUMN matrices.zeros IS 'Values equal to zero; NULL of what has no statistics, such as circuits.';
+COMMENT ON COLUMN matrices.violations_2_4 IS
+    'Of its rows * cols/4 groups of 4 neighbours in a row, from the first on, those with more than 2 values that are '
+    'not zero: 0 means 2:4 sparse. NULL where 4 does not divide cols, or they are no input channels (kind folded).';
+COMMENT ON COLUMN matrices.violations_4_8 IS 'Likewise of 8 with more than 4: 0 means 4:8 sparse.';

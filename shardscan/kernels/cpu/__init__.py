@@ -7,6 +7,7 @@ from shardscan.kernels.cpu.channels import channel_sums, keys
 from shardscan.kernels.cpu.fits import spectrum_fits
 from shardscan.kernels.cpu.lapack import add_gram, eigenvalues, triangle
 from shardscan.kernels.cpu.patterns import count_patterns, count_truncated
+from shardscan.kernels.cpu.sparsity import group_violations
 from shardscan.kernels.cpu.spectra import (
     LEAST_SIGMA,
     Core,
@@ -37,6 +38,7 @@ __all__ = [
     "exact_spectrum",
     "full_spectrum",
     "gram_spectra",
+    "group_violations",
     "keys",
     "product_spectrum",
     "row_grams",
