@@ -22,6 +22,7 @@ from shardscan import sqlfiles
 
 HIDDEN, HEADS, KV_HEADS, DIM, WIDTH, VOCAB = 48, 4, 2, 12, 30, 50
 Array = np.ndarray[Any, Any]
+CIRCUIT = {"kind": "circuit"} | dict.fromkeys(("tensor", "zeros", "violations_2_4", "violations_4_8"))
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def build(folder: Path) -> Catalog:
                     catalog.sigmas[model, spectrum] = _singular_values(block)
                     _insert_spectrum(connection, model, name, spectrum, head, block, catalog.sigmas[model, spectrum])
         for name, head, product in _circuits(catalog):
-            insert(connection, "matrices", [_matrix("alpha", name, product) | {"kind": "circuit", "tensor": None}])
+            insert(connection, "matrices", [_matrix("alpha", name, product) | CIRCUIT])
             catalog.sigmas["alpha", name] = _singular_values(product)[:DIM]
             _insert_spectrum(connection, "alpha", name, name, head, product, catalog.sigmas["alpha", name])
         for script in sqlfiles.views().values():
@@ -212,13 +213,26 @@ def _matrix(model: str, name: str, values: Array) -> dict[str, Any]:
         "cols": values.shape[1],
         "heads": _heads(name),
         "queries_per_head": HEADS // KV_HEADS if role in ("k_proj", "v_proj") else 1,
+        "zeros": int((values == 0).sum()),
+        **{name: each and sum(each) for name, each in violations(values).items()},
     }
+
+
+def violations(values: Array) -> dict[str, list[int] | None]:
+    """Of each row, the groups of which more than half is not zero, by column; None where groups do not fit."""
+    found: dict[str, list[int] | None] = {}
+    for length in (4, 8):
+        fits = values.shape[1] % length == 0
+        groups = (values != 0).reshape(len(values), -1, length).sum(2) if fits else None
+        found[f"violations_{length // 2}_{length}"] = None if groups is None else (groups > length // 2).sum(1).tolist()
+    return found
 
 
 def _channels(model: str, name: str, values: Array) -> list[dict[str, Any]]:
     layer, role = place(name)
     rows = []
     for axis, lines in (("out", values), ("in", values.T)):
+        groups = violations(values) if axis == "out" else dict.fromkeys(violations(values))
         for channel, line in enumerate(lines):
             x = line[np.isfinite(line)]
             rows.append(
@@ -237,6 +251,7 @@ def _channels(model: str, name: str, values: Array) -> list[dict[str, Any]]:
                     "absmax": np.abs(x).max(),
                     "rms": np.sqrt(np.mean(x**2)),
                     "zeros": int((x == 0).sum()),
+                    **{name: each and each[channel] for name, each in groups.items()},
                 }
             )
     return rows

@@ -32,6 +32,15 @@ def channel_statistics(x: Array, axis: str) -> dict[str, Array]:
     return {name: np.array([values[name] for values in each], np.float64) for name in names}
 
 
+def group_violations(x: Array, length: int) -> Array:
+    """Of each row of `x` (2-D), its aligned groups of `length` values of which more than half are not zero: int64.
+
+    Only whole groups count; NaN and infinities are not zero.
+    """
+    groups = [row[: row.size // length * length].reshape(-1, length) for row in x]
+    return np.array([sum(sum(v != 0 for v in group) > length // 2 for group in g) for g in groups], np.int64)
+
+
 def tensor_statistics(x: Array) -> dict[str, float]:
     """Statistics of all of `x` (any shape) over its finite values; NaN where no value has them.
 

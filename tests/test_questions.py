@@ -128,7 +128,7 @@ def test_tensors_without_statistics_are_named_with_their_reason(catalog: Catalog
     assert (row["tensor"], row["status"], row["reason"]) == ("mystery.codes", "codes", "quantised codes")
 
 
-@pytest.mark.parametrize("name", ["dead-channels", "nans-and-infs", "unplaced", "sparsity"])
+@pytest.mark.parametrize("name", ["dead-channels", "nans-and-infs", "unplaced", "sparsity", "nm-sparsity"])
 def test_a_clean_model_gives_an_empty_answer(catalog: Catalog, name: str) -> None:
     assert answer(catalog, name, model="beta") == []
 
@@ -178,6 +178,20 @@ def test_sparsity_names_the_roles_with_planted_zeros(catalog: Catalog) -> None:
         assert row["sparsity"] == pytest.approx(sum(zeros) / sum(x.size for x in tensors))
         assert row["sparsest_tensor"] == pytest.approx(max(z / x.size for z, x in zip(zeros, tensors, strict=True)))
     assert "k_proj" in {row["role"] for row in answer(catalog, "sparsity", least="0.01")}
+
+
+def test_nm_sparsity_shows_the_layers_with_planted_zeros_and_how_many_groups_obey(catalog: Catalog) -> None:
+    found = answer(catalog, "nm-sparsity", least="0.01")
+    assert [(row["layer"], row["role"]) for row in found] == [(1, "v_proj"), (0, "q_proj"), (0, "k_proj")]
+    for row in found:
+        w = catalog.tensors["alpha", f"{row['layer']}.{row['role']}.weight"]
+        assert (row["zeros"], row["parameters"], row["sparsity"]) == ((w == 0).sum(), w.size, (w == 0).mean())
+        for kept, length in ((2, 4), (4, 8)):
+            obeys = (w != 0).reshape(len(w), -1, length).sum(2) <= kept
+            assert row[f"passing_{kept}_{length}"] == obeys.mean()
+            assert row[f"violating_rows_{kept}_{length}"] == (~obeys).any(1).sum()
+            assert row[f"is_{kept}_{length}"] is False
+    assert len(answer(catalog, "nm-sparsity", least="0", top="5")) == 5
 
 
 def test_sizes_add_up_to_the_model_largest_role_first(catalog: Catalog) -> None:
