@@ -60,25 +60,26 @@ def _add_marks(values, table, sums):
 def _down_columns(values, table, zeros, out):
     rows, cols = values.shape
     low, high = np.empty(cols, np.uint8), np.empty(cols, np.uint8)
+    fours = eights = 0  # of every column, in rows that are not looked at
     for i in range(0, rows, EIGHT):
-        middle, end = min(i + FOUR, rows), min(i + EIGHT, rows)
+        end = min(i + EIGHT, rows)
         held = 0.0
         for r in range(i, end):
             held += zeros[r]
         if held < LEAST_ZEROS:
-            for j in range(cols):
-                out[0, j] += (end - i) // FOUR
-                out[1, j] += (end - i) // EIGHT
+            fours += (end - i) // FOUR
+            eights += (end - i) // EIGHT
             continue
         for j in range(cols):
-            low[j], high[j] = i + FOUR - middle, i + EIGHT - max(end, i + FOUR)
-        for r in range(i, middle):
-            _add_marks(values[r], table, low)
-        for r in range(middle, end):
-            _add_marks(values[r], table, high)
+            low[j], high[j] = 0, i + EIGHT - end
+        for r in range(i, end):
+            _add_marks(values[r], table, low if r < i + FOUR else high)
         for j in range(cols):
             out[0, j] += (low[j] < 2) + (high[j] < 2)
             out[1, j] += low[j] + high[j] < 4
+    for j in range(cols):
+        out[0, j] += fours
+        out[1, j] += eights
 
 
 @kernel()
