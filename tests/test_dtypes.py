@@ -48,7 +48,7 @@ def bits_with_one_nan(values: np.ndarray) -> np.ndarray:
 def test_all_22_codes_of_safetensors_are_known_and_one_that_only_torch_files_have() -> None:
     assert len(CODES) == 22
     assert set(DTYPES) == {*CODES, "C128"}
-    assert {code for code in DTYPES if DTYPES[code].bits > 16} == set(WIDE)
+    assert {code for code in CODES if DTYPES[code].bits > 16} == set(WIDE)
     assert {code for code in DTYPES if DTYPES[code].bits <= 16} == {*PEERS, "BOOL"}
 
 

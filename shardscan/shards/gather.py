@@ -32,7 +32,7 @@ def gathered(read: Read, offset: int, width: int, view: View, count: int) -> np.
 
     `offset` is where the tensor's first value is.
     """
-    values = np.empty(count, f"V{width}")
+    values = np.empty(count, f"u{width}" if width <= 8 else f"V{width}")
     scratch = np.empty(SPAN, np.uint8)
     at = 0
     for first, box in boxes(view.shape, view.start, view.start + count):

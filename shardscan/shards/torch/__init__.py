@@ -149,9 +149,7 @@ def _content(file: BinaryIO, record: Record, most: int) -> bytes:
 def _place(storage: Storage, records: Mapping[str, Record]) -> int:
     record = records.get(DATA + storage.key)
     if record is None or "/" in storage.key:
-        raise ValueError(
-            f"has tensors of the storage {shown(storage.key)}, which is not in the file: download it again"
-        )
+        raise ValueError(f"has tensors of the storage {shown(storage.key)}, which is not there: download it again")
     if record.nbytes != storage.nbytes:
         sizes = f"{record.nbytes:,} bytes, where its pickle says {storage.nbytes:,}"
         raise ValueError(f"has the storage {shown(storage.key)} of {sizes}: download it again")

@@ -66,7 +66,7 @@ def read_archive(file: BinaryIO) -> Archive:
     listed = list(_listed(directory, count))
     names = [_checked_name(record.name) for record in listed]
     if len(set(names)) != len(names):
-        twice = Counter(names).most_common(1)[0][0]
+        twice = next(name for name, times in Counter(names).items() if times > 1)
         raise ValueError(f"has the record {shown(twice)} twice, of which programs read different ones")
     places = dict(zip(names, _places(file, listed, start), strict=True))
     top = _top(names)

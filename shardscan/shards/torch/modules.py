@@ -14,7 +14,7 @@ from shardscan.shards.torch.values import Node, Strided, kind
 
 PARAMETERS, BUFFERS, CHILDREN = "_parameters", "_buffers", "_modules"
 NOT_SAVED = "_non_persistent_buffers_set"
-MAX_TENSORS, MAX_MODULES, MAX_DEPTH, MAX_TEXT = 1_000_000, 1_000_000, 100, 100_000_000
+MAX_TENSORS, MAX_MODULES, MAX_DEPTH, MAX_TEXT = 1_000_000, 300_000, 100, 100_000_000
 
 
 def is_module(value: Any) -> bool:

@@ -18,7 +18,7 @@ from shardscan.shards.torch.values import KEYS, Node, Strided, kind
 
 MAX_PICKLE = 64 << 20  # bytes; 45,000 tensors take 7 MB
 MAX_OPCODES = 5_000_000  # a tensor takes about 35
-MAX_MEMO, MAX_STACK, MAX_MARKS = 3_000_000, 1_000_000, 1_000
+MAX_MEMO, MAX_MARKS = 3_000_000, 1_000
 MAX_TEXT, MAX_NAME, MAX_INTEGER = 32 << 20, 512, 16  # bytes
 TEXT_OPCODES = {
     "I": "INT", "L": "LONG", "F": "FLOAT", "S": "STRING", "V": "UNICODE", "P": "PERSID", "g": "GET", "p": "PUT",
@@ -71,6 +71,12 @@ class Machine:
         raw = self.data[self.at : end]
         self.at = end
         return raw
+
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            raise Truncated("has a pickle that ends within a value: it was cut short, so download it again")
+        self.at += 1
+        return self.data[self.at - 1]
 
     def number(self, length: int) -> int:
         return int.from_bytes(self.take(length), "little")
@@ -163,7 +169,7 @@ class Machine:
         return {item for item in items if type(item) in KEYS}
 
     def protocol(self) -> None:
-        number = self.number(1)
+        number = self.byte()
         if not 2 <= number <= 5:
             raise ValueError(f"has a pickle of protocol {number}, where PyTorch writes 2")
         if number > 2:
@@ -212,22 +218,22 @@ STEPS: dict[int, Step] = {
         ("N", _pushes(lambda m: None)), ("\x88", _pushes(lambda m: True)), ("\x89", _pushes(lambda m: False)),
         ("]", _pushes(lambda m: [])), ("}", _pushes(lambda m: {})), (")", _pushes(lambda m: ())),
         ("\x8f", _pushes(lambda m: set())),
-        ("K", _pushes(lambda m: m.number(1))), ("M", _pushes(lambda m: m.number(2))),
-        ("J", _pushes(lambda m: m.signed(4))), ("\x8a", _pushes(lambda m: m.signed(m.number(1)))),
+        ("K", _pushes(lambda m: m.byte())), ("M", _pushes(lambda m: m.number(2))),
+        ("J", _pushes(lambda m: m.signed(4))), ("\x8a", _pushes(lambda m: m.signed(m.byte()))),
         ("G", _pushes(lambda m: struct.unpack(">d", m.take(8))[0])),
-        ("X", _pushes(lambda m: m.text(m.number(4)))), ("\x8c", _pushes(lambda m: m.text(m.number(1)))),
+        ("X", _pushes(lambda m: m.text(m.number(4)))), ("\x8c", _pushes(lambda m: m.text(m.byte()))),
         ("\x8d", _pushes(lambda m: m.text(m.number(8)))),
         ("T", _pushes(lambda m: m.text(m.number(4), "latin-1"))),
-        ("U", _pushes(lambda m: m.text(m.number(1), "latin-1"))),
-        ("B", _pushes(lambda m: m.sized(m.number(4)))), ("C", _pushes(lambda m: m.sized(m.number(1)))),
+        ("U", _pushes(lambda m: m.text(m.byte(), "latin-1"))),
+        ("B", _pushes(lambda m: m.sized(m.number(4)))), ("C", _pushes(lambda m: m.sized(m.byte()))),
         ("\x8e", _pushes(lambda m: m.sized(m.number(8)))), ("\x96", _pushes(lambda m: m.sized(m.number(8)))),
         ("t", _pushes(lambda m: tuple(m.since_mark()))),
         ("\x85", _pushes(lambda m: tuple(m.popped(1)))), ("\x86", _pushes(lambda m: tuple(m.popped(2)))),
         ("\x87", _pushes(lambda m: tuple(m.popped(3)))),
         ("\x91", _pushes(lambda m: m.members(m.since_mark()))), ("\x90", lambda m: m.join(m.since_mark())),
-        ("q", lambda m: m.remember(m.number(1))), ("r", lambda m: m.remember(m.number(4))),
+        ("q", lambda m: m.remember(m.byte())), ("r", lambda m: m.remember(m.number(4))),
         ("\x94", lambda m: m.remember(len(m.memo))),
-        ("h", lambda m: m.recall(m.number(1))), ("j", lambda m: m.recall(m.number(4))),
+        ("h", lambda m: m.recall(m.byte())), ("j", lambda m: m.recall(m.number(4))),
         ("a", lambda m: m.add(m.popped(1))), ("e", lambda m: m.add(m.since_mark())),
         ("s", lambda m: m.put(m.popped(2))), ("u", lambda m: m.put(m.since_mark())),
     )
@@ -248,9 +254,9 @@ def interpret(data: bytes, world: World, start: int = 0) -> tuple[Any, int]:
 
 
 def _run(m: Machine) -> Any:
-    data, steps = m.data, STEPS
+    data, steps, size = m.data, STEPS, len(m.data)
     for _ in range(MAX_OPCODES):
-        if m.at >= len(data):
+        if m.at >= size:
             raise Truncated("has a pickle without an end: it was cut short, so download it again")
         code = data[m.at]
         m.at += 1
@@ -262,6 +268,4 @@ def _run(m: Machine) -> Any:
         else:
             name = TEXT_OPCODES.get(chr(code), f"0x{code:02x}")
             raise ValueError(f"uses the pickle opcode {name}, which PyTorch does not write")
-        if len(m.stack) > MAX_STACK:
-            raise ValueError(f"puts more than {MAX_STACK:,} values on its pickle's stack")
     raise ValueError(f"has more than {MAX_OPCODES:,} opcodes in its pickle, which no state dict needs")
