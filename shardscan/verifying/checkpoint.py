@@ -1,5 +1,7 @@
 """VERIFY, a checkpoint: headers, index and files as `open` judges them, then every byte of every tensor.
 
+The records of PyTorch's zip files are read once more, for their checksums.
+
 The rules are those of OPEN; here all faults are told, and what can be read is looked at all the same.
 """
 
@@ -16,6 +18,7 @@ from shardscan.names import split
 from shardscan.shards import Fault, Inspected, Shard, Tensor, inspect
 from shardscan.shards.folder import missing_numbers, read_config
 from shardscan.shards.strict import opened
+from shardscan.shards.torch.checksums import damaged_records
 from shardscan.verifying import folder
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
 from shardscan.verifying.reading import WINDOW, Seen, ZeroRun, look, nbytes_of
@@ -63,7 +66,7 @@ def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], lis
     path, tensors = Path(shard.file.path), _tensors(shard)
     if path.parent.name != "blobs" or not SHA256.fullmatch(path.name):
         seen, runs = look(tensors, advance)
-        return seen, [*_of_values(seen), *_of_zeros(seen, runs)]
+        return seen, [*_of_records(shard), *_of_values(seen), *_of_zeros(seen, runs)]
     with opened(str(path)) as file:
         if shard.header.format == "safetensors":  # whose tensors are all that follows
             whole = sha256(file.read(shard.file.header_nbytes))
@@ -76,6 +79,13 @@ def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], lis
     detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
     wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != path.name)
     return seen, [*wrong, *_of_values(seen), *_of_zeros(seen, runs)]
+
+
+def _of_records(shard: Shard) -> Iterator[Finding]:
+    """Records of a PyTorch file whose checksums are wrong; a hub cache's blob has a better one."""
+    if shard.header.format == "pytorch":
+        for detail in damaged_records(shard.file.path):
+            yield Finding(PROBLEM, "checksum", detail, shard.file.name)
 
 
 def _tensors(shard: Shard) -> list[Tensor]:

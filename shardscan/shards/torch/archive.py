@@ -155,6 +155,8 @@ def _large(extra: bytes, short: tuple[int, int, int], where: str) -> Iterator[in
             raise ValueError(f"{where} without its size or place: download it again")
         yield int.from_bytes(found[:8], "little")
         found = found[8:]
+    if found:
+        raise ValueError(f"{where} whose size or place stands there twice: programs read different ones")
 
 
 def _checked_name(raw: bytes) -> str:
