@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,10 +171,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a negative size": (of((-1,)), "-1, which is no count"),
     "a size that is a bool": (of((True,)), "no count"),
     "a shape without its strides": (of((2, 3), (1,)), "not two tuples of one length"),
-    "65 dimensions": (of((1,) * 65, (1,) * 65), "more dimensions"),
-    "2**64 values of one": (of((2**32, 2**32), (0, 0)), "more dimensions or values"),
+    "65 dimensions": (of((1,) * 65, (1,) * 65), "65 dimensions"),
+    "2**64 values of one": (of((2**32, 2**32), (0, 0)), "more values than an array"),
     "10**12 values of one": (of((10**6, 10**6), (0, 0)), "all views of the same few"),
-    "no values, but more than any shape": (of((0, 2**62, 2**62), (1, 1, 1)), "more dimensions or values"),
+    "no values, but more than any shape": (of((0, 2**62, 2**62), (1, 1, 1)), "more values than an array"),
     "a storage out of the archive": (zipped(dict_of(w=tensor(storage("../../../etc/passwd")))), "which is not there"),
     "a storage that is not there": (zipped(dict_of(w=tensor(storage("9")))), "not there"),
     "a storage that is the pickle": (zipped(dict_of(w=tensor(storage("../data.pkl")))), "not there"),
@@ -392,6 +393,46 @@ def test_what_is_no_module_is_refused(case: str, write: Callable[[bytes], str]) 
         read_header(write(data), pickled_module=True)
 
 
+def many_times(what: bytes, *values: bytes, times: int = 200_000) -> bytes:
+    """A pickle that makes a list of a million values, and something of that list again and again."""
+    million = EMPTY_LIST + b"q\x00" + MARK + NOTHING * 1_000_000 + b"e"
+    return archived(records(PROTO + b"".join(values) + million + MARK + what * times + TUPLE + STOP))
+
+
+ORDERED, SET, SIZED = name("collections", "OrderedDict"), name("builtins", "set"), name("torch", "Size")
+AGAIN: dict[str, bytes] = {
+    "dicts of one list": many_times(b"h\x01h\x00\x85R", ORDERED, b"q\x01"),
+    "sets of one list": many_times(b"h\x01h\x00\x85R", SET, b"q\x01"),
+    "one key in many dicts": zipped(
+        text("k" * 1_000_000), b"q\x00", EMPTY_DICT, MARK, (b"h\x00N" * 500_000), b"u"
+    ),
+    "one dict under many keys": zipped(
+        EMPTY_DICT, b"q\x00", MARK, *(number(i) + NOTHING for i in range(30_000)), b"u",
+        EMPTY_DICT, MARK, *(number(i) + b"h\x00" for i in range(30_000)), b"u",
+    ),
+    "one module in many modules": zipped(
+        module(LINEAR, dict_of(**{f"p{i}": NOTHING for i in range(10_000)})), b"q\x00",
+        module(LINEAR, EMPTY_DICT, EMPTY_DICT + MARK + b"".join(text(str(i)) + b"h\x00" for i in range(30_000)) + b"u"),
+    ),
+    "one tensor again and again": zipped(
+        V2, b"q\x00", tuple_of(storage(), number(0), numbers((1,) * 64), numbers((0,) * 64), b"\x89", ordered_dict()),
+        b"q\x01", EMPTY_LIST, MARK, b"h\x00h\x01R" * 500_000, b"e",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AGAIN)
+def test_what_a_short_pickle_asks_for_again_and_again_takes_no_long_time(
+    case: str, write: Callable[[bytes], str]
+) -> None:
+    path = write(AGAIN[case])
+    for pickled_module in (False, True):
+        clock = time.process_time()
+        with pytest.raises(HeaderError):
+            read_header(path, pickled_module=pickled_module)
+        assert time.process_time() - clock < 20
+
+
 AUDITED = """
 import sys
 from pathlib import Path
@@ -462,6 +503,7 @@ def test_mutated_files_are_read_or_refused_in_one_sentence_and_nothing_else_happ
     write: Callable[[bytes], str], tally: Tally
 ) -> None:
     chance = random.Random(6)
+    tally(tracebacks=0)
     for i in range(4000):
         if i % 2:  # the pickle alone: what a checksum would have caught
             pickle = mutated(records(SEEDS_OF_PICKLES[i % 4 // 2])[0].body, chance)

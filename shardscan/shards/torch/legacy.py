@@ -60,7 +60,7 @@ def _pickle(file: BinaryIO, start: int, world: World) -> tuple[Any, int]:
                 raise ValueError(f"has a pickle of more than {MAX_PICKLE:,} bytes, over what may be read") from None
             if start + length >= size:
                 raise
-            length *= 8
+            length = MAX_PICKLE
             continue
         return value, start + end
 

@@ -10,70 +10,52 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardscan.errors import shown
-from shardscan.shards.torch.values import Node, Strided, kind
+from shardscan.shards.torch.values import Node, Strided, kind, shown_key
 
 PARAMETERS, BUFFERS, CHILDREN = "_parameters", "_buffers", "_modules"
 NOT_SAVED = "_non_persistent_buffers_set"
-MAX_TENSORS, MAX_MODULES, MAX_DEPTH, MAX_TEXT = 1_000_000, 300_000, 100, 100_000_000
+MAX_LOOKED_AT, MAX_DEPTH, MAX_NAME = 1_000_000, 100, 1_000
 
 
 def is_module(value: Any) -> bool:
     """Whether an object has what every nn.Module has."""
-    if type(value) is not Node:
-        return False
-    state = _attributes(value)
-    return all(type(state.get(name)) is dict for name in (PARAMETERS, CHILDREN))
+    return type(value) is Node and all(type(value.attributes.get(name)) is dict for name in (PARAMETERS, CHILDREN))
 
 
 def tensors_of_module(module: Node) -> dict[str, Strided]:
     """Every tensor by its dotted name; ValueError for what is no module, and for modules without an end."""
     found: dict[str, Strided] = {}
-    text = modules = 0
+    looked_at = 0
     waiting = [("", module, 0)]
     while waiting:
         prefix, here, depth = waiting.pop()
-        modules += 1
-        state = _attributes(here)
-        for name, value in _own(state, prefix):
-            found[name] = value
-            text += len(name)
-        children = [
-            (f"{prefix}{name}.", child, depth + 1) for name, child in state[CHILDREN].items() if child is not None
-        ]
-        text += sum(len(name) for name, _, _ in children)
-        if depth > MAX_DEPTH or modules > MAX_MODULES or len(found) > MAX_TENSORS or text > MAX_TEXT:
+        looked_at += 1 + sum(len(part) for part in here.attributes.values() if type(part) is dict)
+        if depth > MAX_DEPTH or looked_at > MAX_LOOKED_AT:
             raise ValueError("has modules in modules without an end in its pickle")
-        for name, child, _ in children:
+        parts = (here.attributes[PARAMETERS], _saved_buffers(here), here.attributes[CHILDREN])
+        parameters, buffers, children = (_named(prefix, part) for part in parts)
+        for name, value in (*parameters, *buffers):
+            if type(value) is not Strided:
+                raise ValueError(f"has {kind(value)} as its parameter {shown(name)}, and no plain tensor")
+            found[name] = value
+        for name, child in children:
             if not is_module(child):
-                raise ValueError(
-                    f"has {kind(child)} as its module {shown(name[:-1])}, which has no parameters or modules"
-                )
-        waiting += reversed(children)
+                raise ValueError(f"has {kind(child)} as its module {shown(name)}, which has no parameters or modules")
+        waiting += [(f"{name}.", child, depth + 1) for name, child in reversed(children)]
     return found
 
 
-def _own(state: Mapping[str, Any], prefix: str) -> list[tuple[str, Strided]]:
-    """The parameters and buffers of one module, less those that its state_dict() leaves out."""
-    skipped = state.get(NOT_SAVED)
-    left_out = skipped if type(skipped) is set else set()
-    buffers = state.get(BUFFERS)
-    saved = {name: value for name, value in buffers.items() if name not in left_out} if type(buffers) is dict else {}
-    found = []
-    for name, value in (*state[PARAMETERS].items(), *saved.items()):
-        if value is None:
-            continue
-        if type(value) is not Strided or type(name) is not str:
-            raise ValueError(f"has {kind(value)} as its parameter {shown(f'{prefix}{name}')}, and no plain tensor")
-        found.append((f"{prefix}{name}", value))
-    return found
+def _saved_buffers(module: Node) -> dict[Any, Any]:
+    """The buffers of a module, less those that its state_dict() leaves out."""
+    buffers, skipped = (module.attributes.get(name) for name in (BUFFERS, NOT_SAVED))
+    if type(buffers) is not dict:
+        return {}
+    return {name: value for name, value in buffers.items() if type(skipped) is not set or name not in skipped}
 
 
-def _attributes(module: Node) -> dict[str, Any]:
-    """The last state that an object was given, by pickle's rules: a dict, or one with another of slots beside it."""
-    for state in reversed(module.states):
-        match state:
-            case dict():
-                return state
-            case (dict() as attributes, _):
-                return attributes
-    return {}
+def _named(prefix: str, part: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """What is there of parameters, buffers or children, by its dotted name."""
+    for name in part:
+        if type(name) is not str or len(prefix) + len(name) > MAX_NAME:
+            raise ValueError(f"has a module whose name is no text or too long: {shown(prefix)} {shown_key(name)}")
+    return [(f"{prefix}{name}", value) for name, value in part.items() if value is not None]

@@ -2,7 +2,8 @@
 
 What a pickle does with names is told to a `World`, which answers with inert values or refuses. Everything else is
 lists, dicts, tuples, texts and numbers. Time and memory are linear in the pickle's length, which is bounded, and so is
-everything that a short pickle could make long: opcodes, memo, marks, names and whole numbers. Nothing here recurses.
+everything that a short pickle could make long: opcodes, memo, marks, names and whole numbers. Nothing here recurses,
+and nothing looks through a value that a pickle may ask for again and again.
 
 The opcodes are those that Python's pickler writes under protocols 2 to 5. Source: Lib/pickletools.py of CPython.
 """
@@ -13,8 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from shardscan.errors import cut
-from shardscan.shards.torch.values import KEYS, Node, Strided, kind
+from shardscan.shards.torch.values import KEYS, Node, Strided, kind, shown_key
 
 MAX_PICKLE = 64 << 20  # bytes; 45,000 tensors take 7 MB
 MAX_OPCODES = 5_000_000  # a tensor takes about 35
@@ -152,7 +152,7 @@ class Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) in KEYS:
                 if key in target:
-                    self.world.note(f"a dict in it has the key {cut(repr(key), 100)} twice, of which the last counts")
+                    self.world.note(f"a dict in it has the key {shown_key(key)} twice, of which the last counts")
                 target[key] = value
             elif not self.world.is_lenient or isinstance(key, Strided):
                 raise ValueError(f"has {kind(key)} as the key of a dict in its pickle")

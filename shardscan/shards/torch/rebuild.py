@@ -27,6 +27,7 @@ from shardscan.shards.torch.values import Global, Storage, Strided, kind
 TENSOR, _, TENSOR_V3 = REBUILT
 FUNCTIONS = frozenset({*REBUILT, PARAMETER, PARAMETER_WITH_STATE, FROM_TYPE})
 WIDEST = 2**63
+LAZY = 2  # flags that a tensor has: conj and neg
 
 
 def storage(pid: Any) -> Storage:
@@ -86,11 +87,13 @@ def _strided(args: tuple[Any, ...], dtype: str | None) -> Strided:
     where = f"has a tensor of the storage {shown(of.key)} whose"
     if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):
         raise ValueError(f"{where} shape and strides are not two tuples of one length")
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"{where} shape has {len(shape):,} dimensions, more than an array can have")
     if not all(map(_is_count, (*shape, *strides, offset))):
         odd = next(value for value in (*shape, *strides, offset) if not _is_count(value))
         raise ValueError(f"{where} shape, strides or offset have {_shown(odd)}, which is no count of values")
-    if len(shape) > MAX_DIMENSIONS or math.prod(n or 1 for n in shape) >= WIDEST:
-        raise ValueError(f"{where} shape has more dimensions or values than an array can have")
+    if math.prod(n or 1 for n in shape) >= WIDEST:
+        raise ValueError(f"{where} shape has more values than an array can have")
     dtype = dtype or of.dtype
     width = DTYPES[dtype].bits // 8
     if 0 in shape:
@@ -129,11 +132,16 @@ def _dtype(value: Any) -> str:
 
 def _check_metadata(metadata: tuple[Any, ...]) -> None:
     for flags in metadata:
-        if flags is not None and (type(flags) is not dict or any(value is not False for value in flags.values())):
-            raise ValueError(
-                "has a tensor that is the lazy conjugate or negative of what is stored: save it again after "
-                "resolve_conj() and resolve_neg()"
-            )
+        if flags is None or (type(flags) is dict and len(flags) <= LAZY and not any(map(_is_on, flags.values()))):
+            continue
+        raise ValueError(
+            "has a tensor that is the lazy conjugate or negative of what is stored: save it again after "
+            "resolve_conj() and resolve_neg()"
+        )
+
+
+def _is_on(flag: Any) -> bool:
+    return flag is not False
 
 
 def _check_arity(function: tuple[str, str], args: tuple[Any, ...], allowed: set[int]) -> None:

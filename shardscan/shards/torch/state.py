@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from shardscan.errors import shown
 from shardscan.shards.torch.modules import is_module, tensors_of_module
-from shardscan.shards.torch.values import Strided, kind
+from shardscan.shards.torch.values import Strided, kind, shown_key
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts keep weights
 
@@ -30,16 +29,18 @@ def find_weights(value: Any) -> Found:
         return Found(tensors_of_module(value), ())
     if type(value) is not dict:
         raise ValueError(f"holds {kind(value)} and no dict of tensors: save the model's state_dict()")
-    places = {key: inner for key, inner in value.items() if _has_weights(inner)}
+    have = {id(inner): inner for inner in value.values()}  # one value may be there under a million keys
+    have = {number: inner for number, inner in have.items() if _has_weights(inner)}
+    places = {key: inner for key, inner in value.items() if id(inner) in have}
     loose = _has_weights(value)
     if loose and not any(key in WRAPPERS for key in places):
         if places:
             raise ValueError(
-                f"has tensors both beside and in its dict {_shown(next(iter(places)))}: save the ones you want alone"
+                f"has tensors both beside and in its dict {shown_key(next(iter(places)))}: save the ones you want alone"
             )
         return _flat(value, "")
     if len(places) > 1:
-        first, second, *_ = map(_shown, places)
+        first, second, *_ = map(shown_key, places)
         raise ValueError(
             f"has tensors in its dicts {first} and {second}, and neither is the only one: save one of them alone"
         )
@@ -49,11 +50,11 @@ def find_weights(value: Any) -> Found:
         return Found({}, ())
     ((key, inner),) = places.items()
     others = [other for other in value if other != key]
-    beside = f", and {len(others):,} values beside it, like {_shown(others[0])}, were not read" if others else ""
-    note = f"its tensors are in {_shown(key)}{beside}"
+    beside = f", and {len(others):,} values beside it, like {shown_key(others[0])}, were not read" if others else ""
+    note = f"its tensors are in {shown_key(key)}{beside}"
     if is_module(inner):
         return Found(tensors_of_module(inner), (note,))
-    found = _flat(inner, f" of {_shown(key)}")
+    found = _flat(inner, f" of {shown_key(key)}")
     return Found(found.tensors, (note, *found.notes))
 
 
@@ -69,24 +70,20 @@ def _flat(value: Mapping[Any, Any], where: str) -> Found:
         if type(inner) is not Strided:
             others.append(name)
         elif type(name) is not str:
-            raise ValueError(f"has a tensor under the key {_shown(name)}, and names are texts")
+            raise ValueError(f"has a tensor under the key {shown_key(name)}, and names are texts")
         else:
             tensors[name] = inner
     if not others:
         return Found(tensors, ())
     what = (
-        f"{len(others):,} values{where}, like {_shown(others[0])}, are"
+        f"{len(others):,} values{where}, like {shown_key(others[0])}, are"
         if len(others) > 1
-        else f"{_shown(others[0])} is"
+        else f"{shown_key(others[0])} is"
     )
     return Found(tensors, (f"{what} no tensor and not read",))
 
 
 def _nothing(value: Mapping[Any, Any]) -> str:
     key, inner = next(iter(value.items()))
-    has = f"it has {_shown(key)}, {kind(inner)}" + (f", and {len(value) - 1:,} more" if len(value) > 1 else "")
+    has = f"it has {shown_key(key)}, {kind(inner)}" + (f", and {len(value) - 1:,} more" if len(value) > 1 else "")
     return f"has no tensors in its dict or one dict below ({has}): save the model's state_dict()"
-
-
-def _shown(key: Any) -> str:
-    return shown(key) if type(key) is str else shown(repr(key))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardscan.dtypes import DTYPES
+from shardscan.errors import shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +26,10 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An object of a pickled module: what was named, and the states that it was given; it is never made."""
+    """An object of a pickled module: what was named, and the attributes that it was given last; it is never made."""
 
     of: Global
-    states: list[Any] = field(default_factory=list)
+    attributes: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +74,11 @@ class Strided:
             return self.nbytes
         width = DTYPES[self.dtype].bits // 8
         return width * (1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True)))
+
+
+def shown_key(key: Any) -> str:
+    """A key of a dict as a message may carry it."""
+    return shown(key) if type(key) is str else repr(key[:100] if type(key) is bytes else key)
 
 
 # what may be a key of a dict or a member of a set: values whose hash and comparison end at themselves

@@ -6,14 +6,17 @@ pickled module names classes: each becomes an inert `Node` that remembers the st
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from shardscan.errors import shown
 from shardscan.shards.torch import rebuild
 from shardscan.shards.torch.globals import ALLOWED, DEVICE, ORDERED_DICT, SETS, SIZE, check_class
-from shardscan.shards.torch.values import KEYS, Global, Node, Storage, kind
+from shardscan.shards.torch.values import KEYS, Global, Node, Storage, kind, shown_key
 
 MOST_NOTES = 20
+MAX_WORK = 6_000_000  # items of lists that become dicts or sets, and dimensions of tensors
+WORK_OF_TENSOR = 10  # beside its dimensions: half a million matrices
 EXPECTED_STATE = {"_metadata"}  # versions of modules, which state_dict() adds to its dict
 
 
@@ -57,6 +60,7 @@ class Weights(Plain):
         super().__init__()
         self.storages: dict[str, Storage] = {}
         self._names: dict[tuple[str, str], Global] = {}
+        self._worked = 0
 
     def named(self, module: str, name: str) -> Any:
         """The name, if it is one that tensors need."""
@@ -75,19 +79,32 @@ class Weights(Plain):
         """What the call of a known name gives: a tensor, an empty dict, a shape, a device's name."""
         known = (callee.module, callee.name) if type(callee) is Global else None
         if known in rebuild.FUNCTIONS:
-            return rebuild.rebuilt(known, args)
+            tensor = rebuild.rebuilt(known, args)
+            self._work(WORK_OF_TENSOR + len(tensor.shape))
+            return tensor
         match args if type(args) is tuple else None:
             case () if known == ORDERED_DICT:
                 return {}
-            case (list(pairs),) if known == ORDERED_DICT and all(map(_is_pair, pairs)):
+            case (list(pairs),) if known == ORDERED_DICT and all(map(_is_pair, self._once(pairs))):
                 return {key: value for key, value in pairs if self._may_key(key)}
             case (list(items),) if known in SETS:
-                return {item for item in items if self._may_key(item)}
+                return {item for item in self._once(items) if self._may_key(item)}
             case (tuple(sizes),) if known == SIZE:
                 return sizes
             case (str(), *_) if known == DEVICE:
                 return None
         raise ValueError(f"calls {kind(callee)} in its pickle, which no state dict does: nothing of it was run")
+
+    def _once(self, items: list[Any]) -> list[Any]:
+        """Items that are looked through, counted."""
+        self._work(len(items))
+        return items
+
+    def _work(self, amount: int) -> None:
+        """Count what takes more than an opcode's time: a pickle may ask for the same values many times."""
+        self._worked += amount
+        if self._worked > MAX_WORK:
+            raise ValueError("makes tensors, dicts or sets of the same values again and again in its pickle")
 
     def _may_key(self, value: Any) -> bool:
         if type(value) not in KEYS and not self.is_lenient:
@@ -98,8 +115,8 @@ class Weights(Plain):
         """Ignore the attributes of a dict."""
         if type(value) is not dict or type(state) is not dict:
             super().stated(value, state)
-        if odd := [key for key in state if key not in EXPECTED_STATE]:
-            self.note(f"a dict in it has attributes, like {shown(str(odd[0]))}, which are ignored")
+        if odd := next((key for key in islice(state, len(EXPECTED_STATE) + 1) if key not in EXPECTED_STATE), None):
+            self.note(f"a dict in it has attributes, like {shown_key(odd)}, which are ignored")
 
     def kept(self, pid: Any) -> Any:
         """The storage of a persistent id; one key stands for one storage."""
@@ -141,11 +158,13 @@ class Modules(Weights):
         return Node(cls)
 
     def stated(self, value: Any, state: Any) -> None:
-        """Remember the state of an object."""
-        if type(value) is Node:
-            value.states.append(state)
-        else:
+        """Remember the attributes of an object: its state is a dict of them, or one and another of slots."""
+        if type(value) is not Node:
             super().stated(value, state)
+            return
+        match state:
+            case dict() | (dict(), _):
+                value.attributes = state if type(state) is dict else state[0]
 
     def kept(self, pid: Any) -> Any:
         """A storage, or of a legacy file a class with its source, which is ignored."""
