@@ -363,7 +363,7 @@ def test_a_pickled_module_gives_what_its_state_dict_would(write: Callable[[bytes
         _buffers=dict_of(mean=tensor(), cache=tensor()), _non_persistent_buffers_set=saved,
         hook=call("functools", "partial", name("builtins", "print")),
     )  # fmt: skip
-    data = zipped(dict_of(model=outer, tokenizer=name("tok", "Tok") + EMPTY_TUPLE + NEWOBJ))
+    data = zipped(dict_of(model=outer, tokenizer=name("tok", "Tok") + EMPTY_TUPLE + NEWOBJ, loss=module(LINEAR)))
     with pytest.raises(HeaderError, match=r"names 'somebody.modeling.Model'.*--pickled-module"):
         read_header(write(data))
     header = read_header(write(data), pickled_module=True)
@@ -375,11 +375,12 @@ def test_a_pickled_module_gives_what_its_state_dict_would(write: Callable[[bytes
 TWICE = module(LINEAR, EMPTY_DICT, dict_of(a=b"h\x00", b=b"h\x00")) + b"q\x00"
 ITSELF = dict_of(_parameters=EMPTY_DICT, _modules=dict_of(a=b"h\x00"))
 OBJECT = LINEAR + EMPTY_TUPLE + NEWOBJ
+HELD = module(LINEAR, dict_of(weight=tensor()))
 
 NO_MODULES: dict[str, tuple[bytes, str]] = {
     "2**60 modules": (zipped(module(LINEAR), b"q\x00", TWICE * 60), "without an end"),
     "a module in itself": (zipped(OBJECT, b"q\x00", ITSELF, BUILD), "without an end"),
-    "two modules": (zipped(dict_of(a=module(LINEAR), b=module(LINEAR))), "in its dicts 'a' and 'b'"),
+    "two modules": (zipped(dict_of(a=HELD, b=HELD)), "in its dicts 'a' and 'b'"),
     "a parameter that is an object": (zipped(module(LINEAR, dict_of(weight=OBJECT))), "no plain tensor"),
     "a child that is no module": (zipped(module(LINEAR, EMPTY_DICT, dict_of(a=number(1)))), "as its module 'a'"),
     "an object that is no module": (zipped(OBJECT), "holds an object of"),

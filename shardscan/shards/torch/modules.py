@@ -22,6 +22,12 @@ def is_module(value: Any) -> bool:
     return type(value) is Node and all(type(value.attributes.get(name)) is dict for name in (PARAMETERS, CHILDREN))
 
 
+def has_anything(value: Any) -> bool:
+    """Whether an object is a module with parameters, buffers or modules: an activation or a loss has none."""
+    parts = (value.attributes.get(name) for name in (PARAMETERS, BUFFERS, CHILDREN)) if is_module(value) else ()
+    return any(inner is not None for part in parts if type(part) is dict for inner in part.values())
+
+
 def tensors_of_module(module: Node) -> dict[str, Strided]:
     """Every tensor by its dotted name; ValueError for what is no module, and for modules without an end."""
     found: dict[str, Strided] = {}

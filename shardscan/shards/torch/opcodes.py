@@ -18,7 +18,7 @@ from shardscan.shards.torch.values import KEYS, Node, Strided, kind, shown_key
 
 MAX_PICKLE = 64 << 20  # bytes; 45,000 tensors take 7 MB
 MAX_OPCODES = 5_000_000  # a tensor takes about 35
-MAX_MEMO, MAX_MARKS = 3_000_000, 1_000
+MAX_MEMO, MAX_MARKS, MAX_SETS = 3_000_000, 1_000, 500_000
 MAX_TEXT, MAX_NAME, MAX_INTEGER = 32 << 20, 512, 16  # bytes
 TEXT_OPCODES = {
     "I": "INT", "L": "LONG", "F": "FLOAT", "S": "STRING", "V": "UNICODE", "P": "PERSID", "g": "GET", "p": "PUT",
@@ -63,6 +63,7 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.sets = 0
 
     def take(self, length: int) -> bytes:
         end = self.at + length
@@ -163,6 +164,12 @@ class Machine:
             raise ValueError(f"adds to {kind(target)} in its pickle, which only sets allow")
         target.update(self.members(items))
 
+    def new_set(self) -> set[Any]:
+        self.sets += 1
+        if self.sets > MAX_SETS:  # an empty one takes 216 bytes
+            raise ValueError(f"makes more than {MAX_SETS:,} sets in its pickle")
+        return set()
+
     def members(self, items: list[Any]) -> set[Any]:
         if not self.world.is_lenient and any(type(item) not in KEYS for item in items):
             raise ValueError("has a set in its pickle with members that are no texts or numbers")
@@ -217,7 +224,7 @@ STEPS: dict[int, Step] = {
         ("Q", _pushes(lambda m: m.world.kept(m.stack.pop()))),
         ("N", _pushes(lambda m: None)), ("\x88", _pushes(lambda m: True)), ("\x89", _pushes(lambda m: False)),
         ("]", _pushes(lambda m: [])), ("}", _pushes(lambda m: {})), (")", _pushes(lambda m: ())),
-        ("\x8f", _pushes(lambda m: set())),
+        ("\x8f", _pushes(Machine.new_set)),
         ("K", _pushes(lambda m: m.byte())), ("M", _pushes(lambda m: m.number(2))),
         ("J", _pushes(lambda m: m.signed(4))), ("\x8a", _pushes(lambda m: m.signed(m.byte()))),
         ("G", _pushes(lambda m: struct.unpack(">d", m.take(8))[0])),
@@ -230,7 +237,7 @@ STEPS: dict[int, Step] = {
         ("t", _pushes(lambda m: tuple(m.since_mark()))),
         ("\x85", _pushes(lambda m: tuple(m.popped(1)))), ("\x86", _pushes(lambda m: tuple(m.popped(2)))),
         ("\x87", _pushes(lambda m: tuple(m.popped(3)))),
-        ("\x91", _pushes(lambda m: m.members(m.since_mark()))), ("\x90", lambda m: m.join(m.since_mark())),
+        ("\x91", _pushes(lambda m: m.new_set() | m.members(m.since_mark()))), ("\x90", lambda m: m.join(m.since_mark())),
         ("q", lambda m: m.remember(m.byte())), ("r", lambda m: m.remember(m.number(4))),
         ("\x94", lambda m: m.remember(len(m.memo))),
         ("h", lambda m: m.recall(m.byte())), ("j", lambda m: m.recall(m.number(4))),

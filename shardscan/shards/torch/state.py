@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from shardscan.shards.torch.modules import is_module, tensors_of_module
+from shardscan.shards.torch.modules import has_anything, is_module, tensors_of_module
 from shardscan.shards.torch.values import Strided, kind, shown_key
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts keep weights
@@ -59,7 +59,7 @@ def find_weights(value: Any) -> Found:
 
 
 def _has_weights(value: Any) -> bool:
-    return is_module(value) or (type(value) is dict and any(type(inner) is Strided for inner in value.values()))
+    return has_anything(value) or (type(value) is dict and any(type(inner) is Strided for inner in value.values()))
 
 
 def _flat(value: Mapping[Any, Any], where: str) -> Found:

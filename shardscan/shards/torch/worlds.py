@@ -16,7 +16,7 @@ from shardscan.shards.torch.values import KEYS, Global, Node, Storage, kind, sho
 
 MOST_NOTES = 20
 MAX_WORK = 6_000_000  # items of lists that become dicts or sets, and dimensions of tensors
-WORK_OF_TENSOR = 10  # beside its dimensions: half a million matrices
+WORK_OF_ONE = 10  # beside its dimensions, or of a dict or a set beside its items: half a million of them
 EXPECTED_STATE = {"_metadata"}  # versions of modules, which state_dict() adds to its dict
 
 
@@ -80,7 +80,7 @@ class Weights(Plain):
         known = (callee.module, callee.name) if type(callee) is Global else None
         if known in rebuild.FUNCTIONS:
             tensor = rebuild.rebuilt(known, args)
-            self._work(WORK_OF_TENSOR + len(tensor.shape))
+            self._work(WORK_OF_ONE + len(tensor.shape))
             return tensor
         match args if type(args) is tuple else None:
             case () if known == ORDERED_DICT:
@@ -97,7 +97,7 @@ class Weights(Plain):
 
     def _once(self, items: list[Any]) -> list[Any]:
         """Items that are looked through, counted."""
-        self._work(len(items))
+        self._work(WORK_OF_ONE + len(items))
         return items
 
     def _work(self, amount: int) -> None:
