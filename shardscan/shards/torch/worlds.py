@@ -115,8 +115,9 @@ class Weights(Plain):
         """Ignore the attributes of a dict."""
         if type(value) is not dict or type(state) is not dict:
             super().stated(value, state)
-        if odd := next((key for key in islice(state, len(EXPECTED_STATE) + 1) if key not in EXPECTED_STATE), None):
-            self.note(f"a dict in it has attributes, like {shown_key(odd)}, which are ignored")
+        for key in islice(state, len(EXPECTED_STATE) + 1):
+            if key not in EXPECTED_STATE:
+                self.note(f"a dict in it has attributes, like {shown_key(key)}, which are ignored")
 
     def kept(self, pid: Any) -> Any:
         """The storage of a persistent id; one key stands for one storage."""
