@@ -153,7 +153,8 @@ VIEWS: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
 def test_a_view_has_the_values_that_numpy_has(
     view: str, span: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "SPAN", span)  # the smaller, the more it is cut into pieces
+    for limit in ("SPAN", "LEAST"):
+        monkeypatch.setattr(gather, limit, min(span, getattr(gather, limit)))  # the less, the more pieces
     body = np.arange(60_000, dtype="<i4")
     offset, shape, strides = VIEWS[view]
     expected = np.array(as_strided(body[offset:], shape, [4 * stride for stride in strides]))
@@ -188,6 +189,7 @@ def test_what_is_gathered_is_read_in_small_pieces() -> None:
     found = gather.gathered(read, 0, 2, gather.View((1024, 1024), (1, 1024), 0), 256 * 1024)
     np.testing.assert_array_equal(found.view("<u2").reshape(256, 1024), body.view("<u2").reshape(1024, 1024).T[:256])
     assert max(asked) <= gather.SPAN
+    assert sum(asked) < 4 * len(found)
 
 
 def test_a_view_is_scanned_as_its_values_are_and_a_tied_tensor_too(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-SPAN = 1 << 18  # bytes that are read at once although not all of them may be wanted
+SPAN = 1 << 18  # bytes that are read at once, if a quarter of them is wanted
+LEAST = 1 << 13  # bytes of which it does not matter how many are wanted
 
 
 class View(NamedTuple):
@@ -69,7 +70,7 @@ def _fill(target: np.ndarray, strides: tuple[int, ...], begin: int, read: Read, 
     width = target.itemsize
     reach = [(n - 1) * stride for n, stride in zip(target.shape, strides, strict=True)]
     span = (1 + sum(reach)) * width
-    if span <= SPAN:
+    if span <= LEAST or (span <= SPAN and span <= 4 * target.nbytes):
         some = scratch[:span]
         read(some.data, begin)
         target[...] = as_strided(some.view(target.dtype), target.shape, [stride * width for stride in strides])
