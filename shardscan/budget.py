@@ -147,7 +147,7 @@ def _all(p: Placed, matrix: Matrix) -> int:
 
 def _read(tensor: Tensor, values: int) -> int:
     """Of values that are read and not mapped."""
-    return 0 if tensor.mapped else -(-values * DTYPES[tensor.dtype].bits // 8)
+    return 0 if tensor.mapped and tensor.strides is None else -(-values * DTYPES[tensor.dtype].bits // 8)
 
 
 def _largest(tasks: Sequence[Task], exact: bool) -> int:

@@ -1,4 +1,6 @@
-"""OPEN, its dtypes: what the 22 dtype codes of safetensors mean, and how their bytes become numbers.
+"""OPEN, its dtypes: what dtype codes mean, and how their bytes become numbers.
+
+The codes are the 22 of safetensors, and C128, which only PyTorch files have.
 
 Promises: files are little-endian, and big-endian machines are not supported; what NumPy knows is viewed and not
 copied, unless the bytes are misaligned; what it does not know is decoded to float32, exactly. Every dtype of at most 16
@@ -25,7 +27,7 @@ MAX_DIMENSIONS = 64  # NumPy's own limit
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """One dtype of the format: its code, the bits of one value, and NumPy's name for it where NumPy has it."""
+    """One dtype: its code, the bits of one value, and NumPy's name for it where NumPy has it."""
 
     code: str
     bits: int
@@ -66,6 +68,7 @@ DTYPES: Mapping[str, DType] = MappingProxyType(
             DType("F64", 64, "float", "<f8"),
             DType("I64", 64, "int", "<i8"),
             DType("U64", 64, "int", "<u8"),
+            DType("C128", 128, "complex", "<c16"),
         )
     }
 )

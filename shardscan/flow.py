@@ -112,6 +112,7 @@ def prepare(
     channels: str | None = None,
     io: str = "auto",
     max_bytes: int | None = None,
+    pickled_module: bool = False,
 ) -> Prepared:
     """Open and place: headers are read, tensors are not. OptionError where an argument is out of its range."""
     if channels is not None and channels not in CHANNELS:
@@ -120,7 +121,7 @@ def prepare(
         raise OptionError(f"{workers} workers do no work: take at least 1.")
     room = _room(memory_limit)
     solver = Solver(exact, devices.chosen(device))
-    checkpoint = shards.open(path, name=name, io=io)
+    checkpoint = shards.open(path, name=name, io=io, pickled_module=pickled_module)
     placed = anatomy.place(checkpoint, families.families(family_files))
     products, processors = _products(spectra), environment.processors()
     threads = blas_threads or processors
@@ -167,6 +168,7 @@ def ingest(
     channels: str | None = None,
     io: str = "auto",
     max_bytes: int | None = None,
+    pickled_module: bool = False,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -184,7 +186,8 @@ def ingest(
     that can be used, else the CPU; OptionError where the one that is named cannot be used. `io` is how shards are read:
     'mmap' maps what the page cache holds, 'read' maps nothing, so that a shard that is cut short meanwhile costs its
     tensors and not the process, 'auto' is the former for local disks and the latter for a network's. `max_bytes` is the
-    most that may be read; OptionError where it would be more. `progress` is called with the bytes reduced so far and
+    most that may be read; OptionError where it would be more. `pickled_module` reads the weights of a whole module that
+    was pickled by PyTorch, as inert data. `progress` is called with the bytes reduced so far and
     the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last StoreWriteError where the disk
     is full or fails; a single tensor that fails is in the summary's `failures` and in `tensors.status`, a spectrum in
     the former and in `spectra.reason`.
@@ -202,6 +205,7 @@ def ingest(
         channels=channels,
         io=io,
         max_bytes=max_bytes,
+        pickled_module=pickled_module,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 

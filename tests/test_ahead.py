@@ -16,6 +16,7 @@ from shardscan.errors import CheckpointError
 from shardscan.shards import ahead
 from shardscan.shards.address import Window
 from shardscan.shards.ahead import Ahead
+from shardscan.shards.gather import View
 
 SIZES = (1, 4095, 4096, 4097, 100_000, 12_345, 3, 65_536)
 direct = pytest.mark.skipif(ahead.DIRECT is None, reason="this system has no O_DIRECT")
@@ -75,6 +76,27 @@ def test_windows_may_be_asked_for_in_any_order(windows: list[Window], order: tup
         for number in order:
             with reader.raw(windows[number]) as raw:
                 assert raw.tobytes() == windows[number].raw().tobytes()
+
+
+@direct
+def test_the_same_window_twice_and_a_view_are_read_when_they_are_asked_for(
+    windows: list[Window], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = Window(windows[4].path, windows[4].offset, "U8", (50, 2), False, View((2, 50), (1, 2), 0))
+    fetched: list[Window] = []
+    fetch = Ahead._fetch
+
+    def noted(reader: Ahead, window: Window) -> ahead._Buffer | None:
+        fetched.append(window)
+        return fetch(reader, window)
+
+    monkeypatch.setattr(Ahead, "_fetch", noted)
+    order = [windows[2], view, windows[2], windows[3], view, windows[2], windows[5]]
+    with Ahead(order) as reader:
+        for window in order:
+            with reader.raw(window) as raw:
+                assert raw.tobytes() == window.raw().tobytes()
+    assert fetched == [windows[2], windows[3], windows[5]]
 
 
 @direct

@@ -92,14 +92,14 @@ def missing_shard(folder: Path) -> None:
     (folder / "model-00001-of-00002.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
 
 
-def only_a_pickle(folder: Path) -> None:
+def a_pickle_that_is_none(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"PK")
 
 
 CHECKPOINTS: list[tuple[Spoil, int, str]] = [
-    (Path.rmdir, 3, "is not there: give a .safetensors file, a model's folder or a hub cache's"),
-    (Path.exists, 3, "has no .safetensors file"),
-    (only_a_pickle, 3, "only 'pytorch_model.bin', which shardscan does not read: convert it to safetensors first"),
+    (Path.rmdir, 3, "is not there: give a .safetensors or PyTorch file, a model's folder or a hub cache's"),
+    (Path.exists, 3, "has no safetensors or PyTorch file"),
+    (a_pickle_that_is_none, 3, "pytorch_model.bin' is no PyTorch file"),
     (lfs_pointer, 3, "is a git-lfs pointer and not the file itself: fetch it with `git lfs pull`"),
     (html_page, 3, "is a web page or XML and not a shard: the download got an error page, so download it again"),
     (truncated, 3, "is cut short: 8 of the 10,592 bytes of its tensors are missing, so download it again"),

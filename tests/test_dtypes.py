@@ -8,6 +8,7 @@ import pytest
 
 from shardscan.dtypes import DTYPES, codes, decode, pattern_values
 from shardscan.errors import CheckpointError
+from shardscan.shards.safetensors import CODES
 
 PEERS = {
     "F4": ml_dtypes.float4_e2m1fn,
@@ -44,9 +45,10 @@ def bits_with_one_nan(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.float32(np.nan), values).view(np.uint32)
 
 
-def test_all_22_codes_of_the_format_are_known() -> None:
-    assert len(DTYPES) == 22
-    assert {code for code in DTYPES if DTYPES[code].bits > 16} == set(WIDE)
+def test_all_22_codes_of_safetensors_are_known_and_one_that_only_torch_files_have() -> None:
+    assert len(CODES) == 22
+    assert set(DTYPES) == {*CODES, "C128"}
+    assert {code for code in CODES if DTYPES[code].bits > 16} == set(WIDE)
     assert {code for code in DTYPES if DTYPES[code].bits <= 16} == {*PEERS, "BOOL"}
 
 

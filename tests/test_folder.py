@@ -116,7 +116,7 @@ ODD: list[tuple[str, Build, str, str]] = [
 
 REFUSED: list[tuple[str, Build, type[CheckpointError], str]] = [
     ("an empty folder", build(), CheckpointNotFound, "the folder is empty"),
-    ("only a torch file", text("pytorch_model.bin"), CheckpointNotFound, "only 'pytorch_model.bin'"),
+    ("a torch file that is none", text("pytorch_model.bin"), HeaderError, "is no PyTorch file"),
     ("only a GGUF file", text("m.Q4_K.gguf"), CheckpointNotFound, "only 'm.Q4_K.gguf'"),
     ("only something else", text("README.md"), CheckpointNotFound, "only 'README.md'"),
     ("a pipeline of subfolders", put("unet/model.safetensors"), CheckpointNotFound, "its folder 'unet' has"),

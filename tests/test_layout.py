@@ -25,6 +25,8 @@ DOORS = {
     "torch": set(),
     "transformers": set(),
     "pandas": set(),
+    "pickle": set(),  # of strangers' files nothing is unpickled
+    "zipfile": set(),  # it reads archives that other programs read otherwise
 }
 
 # left to right; a folder stands for all its modules, which may import each other

@@ -127,7 +127,7 @@ def test_notes_alone_are_clean(folder: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "Clean, 1 note: 1 tensor, 8 bytes read.\n")
 
 
-@pytest.mark.parametrize("make", [build(), text("pytorch_model.bin")])
+@pytest.mark.parametrize("make", [build(), text("model.gguf")])
 def test_what_is_no_checkpoint_is_refused_with_exit_code_3(make: Build, folder: Path) -> None:
     make(folder)
     assert verified(folder).exit_code == 3

@@ -7,13 +7,14 @@ import sys
 import click
 
 from shardscan.cli.frame import UNCLEAN, tell
-from shardscan.cli.options import prints_rows, write_rows
+from shardscan.cli.options import prints_rows, reads_checkpoint, write_rows
 
 
 @click.command()
 @click.argument("path", type=click.Path())
+@reads_checkpoint
 @prints_rows
-def verify(path: str, format_: str | None, output: str | None) -> None:
+def verify(path: str, pickled_module: bool, format_: str | None, output: str | None) -> None:
     """Check that a checkpoint or a store is whole; reads all of it.
 
     Of a checkpoint (PATH as for `ls`): headers against file sizes and the index, NaN, infinities, zeros, copies,
@@ -30,7 +31,7 @@ def verify(path: str, format_: str | None, output: str | None) -> None:
     from shardscan.verifying import verify as verified
 
     with progress_shown("verify", "comparing") as advance:
-        verdict = verified(path, advance)
+        verdict = verified(path, advance, pickled_module=pickled_module)
     write_rows(listing.findings(verdict), format_, output)
     tell(listing.verdict(verdict))
     if verdict.problems:

@@ -79,6 +79,14 @@ def has_families(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def reads_checkpoint(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option of every command that opens a checkpoint."""
+    return click.option(
+        "--pickled-module", is_flag=True,
+        help="Also read the weights of a whole module that PyTorch pickled, as inert data: nothing is imported or run.",
+    )(command)  # fmt: skip
+
+
 def has_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
     """-p name=value."""
     return click.option(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from shardscan.cli.frame import INCOMPLETE, tell
-from shardscan.cli.options import Size, has_families, has_store, prints_rows, write_rows
+from shardscan.cli.options import Size, has_families, has_store, prints_rows, reads_checkpoint, write_rows
 from shardscan.errors import shown
 
 FAILURES_TOLD = 20
@@ -48,12 +48,15 @@ def demo(folder: str, seed: int, format_: str | None, output: str | None) -> Non
 @click.command()
 @click.argument("path", type=click.Path())
 @click.option("-l", "--long", is_flag=True, help="Also component, parameters, file, and why a tensor is odd.")
+@reads_checkpoint
 @has_families
 @prints_rows
-def ls(path: str, long: bool, family_files: tuple[str, ...], format_: str | None, output: str | None) -> None:
+def ls(
+    path: str, long: bool, pickled_module: bool, family_files: tuple[str, ...], format_: str | None, output: str | None
+) -> None:
     """List the tensors of a checkpoint; reads headers only.
 
-    PATH is a .safetensors file, a model's folder, or a model's folder in a Hugging Face cache.
+    PATH is a .safetensors or PyTorch file, a model's folder, or a model's folder in a Hugging Face cache.
 
     \b
     shardscan ls ./SmolLM2-135M
@@ -62,7 +65,7 @@ def ls(path: str, long: bool, family_files: tuple[str, ...], format_: str | None
     from shardscan import listing
     from shardscan.flow import prepare
 
-    prepared = prepare(path, family_files=family_files)
+    prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
     write_rows(listing.tensors(prepared, long=long), format_, output)
     tell(listing.headline(prepared))
     _note(prepared.checkpoint.notes)
@@ -71,11 +74,13 @@ def ls(path: str, long: bool, family_files: tuple[str, ...], format_: str | None
 @click.command()
 @click.argument("path", type=click.Path())
 @click.option("--explain", metavar="NAME", help="Say of this tensor which rule named it and what follows.")
+@reads_checkpoint
 @has_families
 @prints_rows
 def anatomy(
-    path: str, explain: str | None, family_files: tuple[str, ...], format_: str | None, output: str | None
-) -> None:
+    path: str, explain: str | None, pickled_module: bool, family_files: tuple[str, ...], format_: str | None,
+    output: str | None,
+) -> None:  # fmt: skip
     """Show where every tensor belongs, those without a place first.
 
     PATH is as for `ls`; only headers are read. A naming family is a TOML file; shardscan/families/llama.toml explains
@@ -89,7 +94,7 @@ def anatomy(
     from shardscan import explaining, listing
     from shardscan.flow import prepare
 
-    prepared = prepare(path, family_files=family_files)
+    prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
     if explain is not None:
         write_rows(explaining.tensor(prepared, explain), format_, output)
         return
@@ -160,6 +165,7 @@ def anatomy(
     help="How shards are read. read: nothing is mapped, so that a shard that is cut short meanwhile costs its tensors "
     "and not the run; auto: read on network disks, mmap on others.",
 )
+@reads_checkpoint
 @click.option("--max-bytes", type=Size(), help="Refuse to start where more than this would be read, such as 100GB.")
 @click.option(
     "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
@@ -169,12 +175,12 @@ def anatomy(
 def ingest(
     path: str, store: str, name: str | None, family_files: tuple[str, ...], spectra: str, exact: bool,
     workers: int | None, memory: int | None, device: str, blas_threads: int | None, channels: str | None, io: str,
-    max_bytes: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
+    pickled_module: bool, max_bytes: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
-    PATH is a .safetensors file, a model's folder, or a model's folder in a Hugging Face cache. What an earlier run
-    committed is not done again.
+    PATH is a .safetensors or PyTorch file, a model's folder, or a model's folder in a Hugging Face cache.
+    What an earlier run committed is not done again.
 
     \b
     shardscan ingest ./SmolLM2-135M --store scans
@@ -198,6 +204,7 @@ def ingest(
         channels=channels,
         io=io,
         max_bytes=max_bytes,
+        pickled_module=pickled_module,
     )
     tell(listing.headline(prepared))
     kept = flow.channels(prepared, Path(store))

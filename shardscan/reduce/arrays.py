@@ -26,8 +26,8 @@ CHUNK_BYTES = 32 << 20
 class LazyCheckpoint(Mapping[str, da.Array]):
     """A mapping from tensor name to a lazy dask array; `checkpoint` holds the headers.
 
-    Dtypes that NumPy has arrive as they are, memory-mapped. bfloat16, float8, float6, float4 and E8M0 scales arrive as
-    float32, which holds each of their values exactly.
+    Dtypes that NumPy has arrive as they are, memory-mapped, or copied where they are strided views. bfloat16, float8,
+    float6, float4 and E8M0 scales arrive as float32, which holds each of their values exactly.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -49,18 +49,20 @@ class LazyCheckpoint(Mapping[str, da.Array]):
         )
 
 
-def open(path: str | os.PathLike[str], *, name: str | None = None) -> LazyCheckpoint:
+def open(path: str | os.PathLike[str], *, name: str | None = None, pickled_module: bool = False) -> LazyCheckpoint:
     """Open a checkpoint, reading headers only: a file, a folder, a sharded folder or a hub-cache snapshot.
 
-    CheckpointNotFound or CheckpointError say what is wrong with it.
+    `pickled_module` reads the weights of a whole module that was pickled by PyTorch, as inert data. CheckpointNotFound
+    or CheckpointError say what is wrong with it.
     """
-    return LazyCheckpoint(open_checkpoint(Path(path), name=name))
+    return LazyCheckpoint(open_checkpoint(Path(path), name=name, pickled_module=pickled_module))
 
 
 def as_dask(tensor: Tensor) -> da.Array:
     """One tensor as a dask array in chunks of about 32 MiB of whole rows."""
     witness = Path(tensor.path).stat()
-    token = f"{tensor.path}\0{tensor.offset}\0{tensor.dtype}\0{tensor.shape}\0{witness.st_size}\0{witness.st_mtime_ns}"
+    where = f"{tensor.path}\0{tensor.offset}\0{tensor.dtype}\0{tensor.shape}\0{tensor.strides}"
+    token = f"{where}\0{witness.st_size}\0{witness.st_mtime_ns}"
     name = f"shard-{xxhash.xxh3_128_hexdigest(token.encode('utf-8', 'surrogatepass'))}"
     starts, lengths = _rows(tensor)
     key_tail = (0,) * max(0, len(tensor.shape) - 1)

@@ -18,7 +18,8 @@ from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.disks import mapping
 from shardscan.shards.faults import Fault, Report, refuse
 from shardscan.shards.folder import Listing, find, read_config
-from shardscan.shards.safetensors import Entry, Header, read_header, these_have
+from shardscan.shards.formats import read_header
+from shardscan.shards.header import Entry, Header, these_have
 
 __all__ = ["Checkpoint", "Fault", "Inspected", "Shard", "ShardFile", "Tensor", "Window", "inspect", "open"]
 
@@ -32,9 +33,8 @@ class Shard(NamedTuple):
 
     def tensor(self, entry: Entry) -> Tensor:
         """Where the bytes of an entry are."""
-        offset, nbytes = self.header.header_nbytes + entry.begin, entry.end - entry.begin
-        where = (self.file.name, self.file.path, offset, nbytes, self.mapped)
-        return Tensor(entry.name, entry.dtype, entry.shape, *where)
+        where = (self.file.name, self.file.path, self.header.body + entry.begin, entry.nbytes, self.mapped)
+        return Tensor(entry.name, entry.dtype, entry.shape, *where, entry.strides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +59,20 @@ class Inspected:
         return f"the index claims a total_size of {repr(claimed)[:40]} where its tensors have {found} bytes"
 
 
-def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto") -> Checkpoint:
-    """Every tensor of the checkpoint at `path`: a .safetensors file, an index.json, a folder, or a hub cache's folder.
+def open(
+    path: str | os.PathLike[str], name: str | None = None, io: str = "auto", *, pickled_module: bool = False
+) -> Checkpoint:
+    """Every tensor of the checkpoint at `path`: a shard's file, an index.json, a folder, or a hub cache's folder.
 
     `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. `io` says
-    how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. Raises
-    CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with its
-    shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
+    how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. `pickled_module`
+    reads the weights of a whole module that was pickled by PyTorch, whose classes stay names: nothing is imported.
+    Raises CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with
+    its shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
     """
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
-    found = inspect(path, refuse, io)
+    found = inspect(path, refuse, io, pickled_module=pickled_module)
     name = found.listing.name if name is None else name
     if not _is_text(name):
         raise CheckpointError(
@@ -79,7 +82,7 @@ def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto"
     return Checkpoint(
         path=os.fsencode(found.listing.path).decode(errors="backslashreplace"),
         name=name,
-        format="safetensors",
+        format=_format(found.shards),
         files=tuple(file for file, _, _ in found.shards),
         tensors=found.tensors,
         config=config,
@@ -87,14 +90,16 @@ def open(path: str | os.PathLike[str], name: str | None = None, io: str = "auto"
     )
 
 
-def inspect(path: str | os.PathLike[str], report: Report, io: str = "auto") -> Inspected:
+def inspect(
+    path: str | os.PathLike[str], report: Report, io: str = "auto", *, pickled_module: bool = False
+) -> Inspected:
     """Read every header at `path`, as `open` does, and `report` each fault; what is whole comes back.
 
     Raises CheckpointNotFound where nothing is to be read.
     """
     is_mapped = mapping(io)
     listing = find(os.fspath(path), report)
-    shards = tuple(_shards(listing, is_mapped, report))
+    shards = tuple(_shards(listing, is_mapped, report, pickled_module=pickled_module))
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards, report)
     tensors, unlisted, copies = _tensors(listing, shards, report)
@@ -106,19 +111,26 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _shards(listing: Listing, is_mapped: Callable[[int], bool], report: Report) -> Iterator[Shard]:
+def _format(shards: tuple[Shard, ...]) -> str:
+    """Of a checkpoint that has both, the one that needs more care."""
+    return "pytorch" if any(header.format == "pytorch" for _, header, _ in shards) else "safetensors"
+
+
+def _shards(
+    listing: Listing, is_mapped: Callable[[int], bool], report: Report, *, pickled_module: bool
+) -> Iterator[Shard]:
     for name in listing.shards:
         try:
-            yield _shard(listing.folder, name, is_mapped)
+            yield _shard(listing.folder, name, is_mapped, pickled_module=pickled_module)
         except CheckpointError as error:
             report(Fault(error, "header", name))
 
 
-def _shard(folder: str, name: str, is_mapped: Callable[[int], bool]) -> Shard:
+def _shard(folder: str, name: str, is_mapped: Callable[[int], bool], *, pickled_module: bool) -> Shard:
     path = str(Path(folder, name))
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
-    header = read_header(path)
+    header = read_header(path, pickled_module=pickled_module)
     sizes = (header.nbytes, header.header_nbytes)
     file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
     return Shard(file, header, is_mapped(header.seen[0]))

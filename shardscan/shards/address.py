@@ -23,6 +23,7 @@ import numpy as np
 
 from shardscan.dtypes import DTYPES, decode
 from shardscan.errors import CheckpointError, shown
+from shardscan.shards.gather import View, gathered
 
 SECTOR = 4096  # direct reads begin and end on multiples of it, in file and memory
 
@@ -36,22 +37,35 @@ def seen(status: os.stat_result) -> Seen:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A run of whole rows of one tensor: what one worker reads at a time."""
+    """A run of whole rows of one tensor: what one worker reads at a time.
+
+    Of a `view`, whose values are not stored in their order, `offset` is where the tensor's first value is.
+    """
 
     path: str
     offset: int
     dtype: str
     shape: tuple[int, ...]
     mapped: bool = True
+    view: View | None = None
 
     @property
     def nbytes(self) -> int:
         return DTYPES[self.dtype].nbytes(math.prod(self.shape))
 
     def raw(self) -> np.ndarray:
-        """The bytes as stored: uint8 `(nbytes,)`; where `mapped`, not copied: pages leave memory with the last view."""
+        """The bytes as stored: uint8 `(nbytes,)`; where `mapped`, not copied: pages leave memory with the last view.
+
+        Those of a view are gathered, in the order of its values: a copy, and never mapped.
+        """
         if not self.nbytes:
             return np.empty(0, np.uint8)
+        if self.view:
+            with self._opened() as fd:
+                width, count = DTYPES[self.dtype].bits // 8, math.prod(self.shape)
+                return gathered(
+                    lambda into, at: self._read(fd, into, at, len(into)), self.offset, width, self.view, count
+                )
         if not self.mapped:
             into = np.empty(self.nbytes, np.uint8)
             self.read_into(into.data, self.offset, self.nbytes)
@@ -74,10 +88,14 @@ class Window:
         `flags` are those of open(2); a read that ends off a sector is the last, where they ask for direct ones.
         """
         with self._opened(flags) as fd:
-            read = more = os.preadv(fd, [into], start)
-            while more and read < least and not (flags and read % SECTOR):
-                more = os.preadv(fd, [into[read:]], start + read)
-                read += more
+            self._read(fd, into, start, least, flags)
+
+    def _read(self, fd: int, into: memoryview, start: int, least: int | None = None, flags: int = 0) -> None:
+        least = len(into) if least is None else least
+        read = more = os.preadv(fd, [into], start)
+        while more and read < least and not (flags and read % SECTOR):
+            more = os.preadv(fd, [into[read:]], start + read)
+            read += more
         if read < least:
             raise self._too_short()
 
@@ -111,7 +129,8 @@ class Window:
 class Tensor:
     """One tensor of a shard; valid by construction: its bytes are exactly what dtype and shape need.
 
-    `mapped` says how its windows are read.
+    `mapped` says how its windows are read. `strides` count values and are None where those are stored in their order;
+    otherwise `nbytes` are of the values, and how many of the file's those share is another matter.
     """
 
     name: str
@@ -122,6 +141,7 @@ class Tensor:
     offset: int
     nbytes: int
     mapped: bool = True
+    strides: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         needed = DTYPES[self.dtype].nbytes(self.parameters)
@@ -139,15 +159,20 @@ class Tensor:
         Rows of a dtype under 8 bits must begin on a byte: multiples of 8 always do.
         """
         if not self.shape:
-            return Window(self.path, self.offset, self.dtype, (), self.mapped)
+            return self.run(0, ())
         stop = self.shape[0] if stop is None else stop
-        before = DTYPES[self.dtype].nbytes(start * math.prod(self.shape[1:])) if start else 0
-        return Window(self.path, self.offset + before, self.dtype, (stop - start, *self.shape[1:]), self.mapped)
+        return self.run(start * math.prod(self.shape[1:]), (stop - start, *self.shape[1:]))
 
     def rows(self, first: int, last: int, cols: int) -> Window:
         """Rows `first` to `last` where it is seen as rows of `cols` values; see `window` for dtypes under 8 bits."""
-        before = DTYPES[self.dtype].nbytes(first * cols) if first else 0
-        return Window(self.path, self.offset + before, self.dtype, (last - first, cols), self.mapped)
+        return self.run(first * cols, (last - first, cols))
+
+    def run(self, start: int, shape: tuple[int, ...]) -> Window:
+        """Values from number `start` on, counted row-major, in any shape; they begin on a byte."""
+        if self.strides is not None:
+            return Window(self.path, self.offset, self.dtype, shape, False, View(self.shape, self.strides, start))
+        before = DTYPES[self.dtype].nbytes(start) if start else 0
+        return Window(self.path, self.offset + before, self.dtype, shape, self.mapped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,12 @@ DEPTH = 2  # windows that are read before they are asked for
 class Ahead:
     """Reads `windows` in order, `DEPTH` of them before they are asked for; to be used in a `with` statement.
 
-    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead.
+    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead. Nor is
+    one of a view, whose bytes do not lie together, nor one that is the same as an earlier one.
     """
 
     def __init__(self, windows: Iterable[Window]) -> None:
-        self._windows = [window for window in windows if window.nbytes]
+        self._windows = list(dict.fromkeys(window for window in windows if window.nbytes and not window.view))
         self._numbers = {window: number for number, window in enumerate(self._windows)}
         self._begun = 0
         self._coming: dict[Window, Future[_Buffer | None]] = {}

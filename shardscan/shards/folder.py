@@ -1,34 +1,61 @@
 """OPEN, before any header: which files a path means, and what they are called together.
 
-Promises: nothing outside the folder is read because a file in it says so: shards are plain names of files in it
-(links in a hub cache are followed: they are the cache's own layout), never URLs, globs or absolute paths. A refused
-safetensors checkpoint never becomes a `.bin` that lies beside it. Nothing is counted twice.
+Promises: nothing outside the folder is read because a file in it says so (see `shardscan.shards.index`). Where there is
+any safetensors file or index, those are the checkpoint: a refused one never becomes a `.bin` that lies beside it.
+Nothing is counted twice.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shardscan.errors import CheckpointError, CheckpointNotFound, ShardIndexError, shown
 from shardscan.shards.faults import Fault, Report, refuse
+from shardscan.shards.formats import PYTORCH, SAFETENSORS
+from shardscan.shards.index import MAX_JSON, read_index, refused_shards
 from shardscan.shards.strict import MAX_DEPTH, depth, parse, read_text
 
-SHARD = ".safetensors"
-INDEX = ".safetensors.index.json"
-MODEL, MODEL_INDEX = "model" + SHARD, "model" + INDEX
-MAX_JSON = 100_000_000
-NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})\.safetensors")
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Checkpoints of one container format: how shards, an index and a model of one shard are called."""
+
+    title: str
+    endings: tuple[str, ...]
+    index: str
+    model: str
+
+    @property
+    def model_index(self) -> str:
+        return self.model.removesuffix(self.endings[0]) + self.index
+
+
+SHARDS = Kind("safetensors", (SAFETENSORS,), ".safetensors.index.json", "model.safetensors")
+PICKLES = Kind("PyTorch", PYTORCH, ".bin.index.json", "pytorch_model.bin")
+NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(?P<ending>\.safetensors|\.bin|\.pth?)")
+# what training leaves beside the weights
+NO_WEIGHTS = re.compile(
+    r"(?i)(optimizer|scheduler|training_args|rng_state|random_states|scaler|sampler|dataloader|.*optim_states).*"
+)
 OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
 )
 HUB_FOLDER = re.compile(r"models--(.+)")
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file's name is that of a shard or of an index."""
+    return name.endswith((*SHARDS.endings, SHARDS.index, PICKLES.index)) or _is_pickle(name)
+
+
+def _is_pickle(name: str) -> bool:
+    return name.endswith(PICKLES.endings) and not NO_WEIGHTS.fullmatch(name)
 
 
 class LeftOut(NamedTuple):
@@ -72,16 +99,18 @@ def find(path: str, report: Report = refuse) -> Listing:
         kind = "nothing"
     if kind == "nothing" or not path:
         raise CheckpointNotFound(
-            f"{shown(path, 400)} is not there: give a .safetensors file, a model's folder or a hub cache's, all on "
-            "this machine."
+            f"{shown(path, 400)} is not there: give a .safetensors or PyTorch file, a model's folder or a hub "
+            "cache's, all on this machine."
         )
     if kind == "other":
         raise CheckpointError(
-            f"{shown(path, 400)} is neither a file nor a folder: give a .safetensors file or a model's folder."
+            f"{shown(path, 400)} is neither a file nor a folder: give a shard's file or a model's folder."
         )
     if kind == "folder":
         return _from_folder(_snapshot(where), report)
-    return _from_index(where.parent, where.name, report) if where.name.endswith(".index.json") else _from_file(where)
+    if where.name.endswith(".index.json"):
+        return _from_index(where.parent, where.name, PICKLES if where.name.endswith(PICKLES.index) else SHARDS, report)
+    return _from_file(where)
 
 
 def read_config(listing: Listing) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
@@ -110,8 +139,8 @@ def _model_name(folder: Path) -> str:
 
 def _from_file(file: Path) -> Listing:
     name = _model_name(file.parent)
-    if file.name != MODEL and "/" not in name:
-        name = file.name.removesuffix(SHARD)
+    if file.name not in (SHARDS.model, PICKLES.model) and "/" not in name:
+        name = file.stem if file.name.endswith((SAFETENSORS, *PYTORCH)) else file.name
     part = NUMBERED.fullmatch(file.name)
     notes = (f"{shown(file.name)} is one shard of {int(part['total']):,}: the others were not read",) if part else ()
     return Listing(str(file), str(file.parent), name, (file.name,), notes if part and int(part["total"]) > 1 else ())
@@ -120,7 +149,7 @@ def _from_file(file: Path) -> Listing:
 def _snapshot(folder: Path) -> Path:
     """Choose the snapshot to read where `folder` is a hub cache's folder of one model; `folder` itself otherwise."""
     snapshots = folder / "snapshots"
-    if not snapshots.is_dir() or any(name.endswith((SHARD, INDEX)) for name in _names(folder)):
+    if not snapshots.is_dir() or any(map(is_weights, _names(folder))):
         return folder
     try:
         main = read_text(str(folder / "refs" / "main"), 1000).strip()
@@ -151,41 +180,60 @@ def _names(folder: Path) -> list[str]:
 
 def _from_folder(folder: Path, report: Report) -> Listing:
     names = _names(folder)
-    indexes = [name for name in names if name.endswith(INDEX)]
-    if indexes and (main := _main_index(folder, indexes, report)):
-        return _from_index(folder, main, report)
-    if not any(name.endswith(SHARD) for name in names):
-        raise CheckpointNotFound(_nothing_here(folder, names))
-    return _from_shards(folder, report)
+    kind = SHARDS if any(name.endswith((*SHARDS.endings, SHARDS.index)) for name in names) else PICKLES
+    indexes = [name for name in names if name.endswith(kind.index)]
+    if indexes and (main := _main_index(folder, indexes, kind, report)):
+        return _from_index(folder, main, kind, report)
+    return _from_shards(folder, kind, report)
 
 
-def _from_shards(folder: Path, report: Report) -> Listing:
+def _from_shards(folder: Path, kind: Kind, report: Report) -> Listing:
     names = _names(folder)
-    shards = [name for name in names if name.endswith(SHARD)]
-    if MODEL in shards:
-        chosen, why = [MODEL], f"{MODEL} was read"
-    else:
-        # other forms of the same weights, or small ones that go on top of them
-        whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
-        chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
-        why = "they are not counted beside the model's shards"
+    shards = [name for name in names if (_is_pickle(name) if kind is PICKLES else name.endswith(kind.endings))]
+    if not shards:
+        raise CheckpointNotFound(_nothing_here(folder, names))
+    chosen, why = _chosen_pickles(folder, shards) if kind is PICKLES else _chosen_shards(shards)
     for fault in missing_numbers(folder, chosen):
         report(fault)
-    left_out = (*_left_out([name for name in shards if name not in chosen], why), *_other_weights(names))
+    left_out = (*_left_out([n for n in shards if n not in chosen], why), *_other_weights(names, kind, shards))
     unsaid = f"no index says which tensors belong to the model: all {len(chosen)} shards were read"
     notes = (unsaid,) if len(chosen) > 1 else ()
     return Listing(str(folder), str(folder), _model_name(folder), tuple(chosen), notes, left_out)
 
 
-def _main_index(folder: Path, indexes: list[str], report: Report) -> str | None:
+def _chosen_shards(shards: list[str]) -> tuple[list[str], str]:
+    """The safetensors files that are the model, and why the others are not."""
+    if SHARDS.model in shards:
+        return [SHARDS.model], f"{SHARDS.model} was read"
+    # other forms of the same weights, or small ones that go on top of them
+    whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
+    chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
+    return chosen, "they are not counted beside the model's shards"
+
+
+def _chosen_pickles(folder: Path, shards: list[str]) -> tuple[list[str], str]:
+    """The PyTorch files that are the model, and why the others are not; where nothing says which, none is guessed."""
+    numbered = [name for name in shards if name.startswith("pytorch_model-") and NUMBERED.fullmatch(name)]
+    for chosen in ([PICKLES.model], numbered, ["adapter_model.bin"]):
+        if chosen and set(chosen) <= set(shards):
+            return chosen, f"{chosen[0]} was read"
+    if len(shards) > 1:
+        raise CheckpointError(
+            f"{shown(str(folder), 400)} has {len(shards)} PyTorch files, like {shown(shards[0])}, and none is "
+            f"{PICKLES.model} or an index: give the path of one."
+        )
+    return shards, ""
+
+
+def _main_index(folder: Path, indexes: list[str], kind: Kind, report: Report) -> str | None:
     """The index of several that counts; None where none says so."""
-    if MODEL_INDEX in indexes:
-        return MODEL_INDEX
+    if kind.model_index in indexes:
+        return kind.model_index
     usual = [name for name in indexes if not name.startswith(("consolidated", "adapter"))] or indexes
     if len(usual) == 1:
         return usual[0]
     error = ShardIndexError(
-        f"{shown(str(folder), 400)} has {len(usual)} indexes and none is {MODEL_INDEX}: give the path of one, "
+        f"{shown(str(folder), 400)} has {len(usual)} indexes and none is {kind.model_index}: give the path of one, "
         f"like {shown(usual[0])}."
     )
     report(Fault(error, "index", usual[0]))
@@ -194,118 +242,64 @@ def _main_index(folder: Path, indexes: list[str], report: Report) -> str | None:
 
 def missing_numbers(folder: Path, shards: list[str]) -> Iterator[Fault]:
     """`-00001-of-00003` says how many there are: a missing one is an unfinished download."""
-    numbers: dict[tuple[str, str], set[int]] = {}
+    numbers: dict[tuple[str, str, str], set[int]] = {}
     for part in filter(None, map(NUMBERED.fullmatch, shards)):
-        numbers.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
-    for (stem, total), found in numbers.items():
+        numbers.setdefault((part["stem"], part["total"], part["ending"]), set()).add(int(part["number"]))
+    for (stem, total, ending), found in numbers.items():
         if len(found) < int(total):
             error = ShardIndexError(
                 f"{shown(str(folder), 400)} has {len(found)} of the {int(total):,} shards "
-                f"{shown(f'{stem}-…-of-{total}{SHARD}')}: download the others."
+                f"{shown(f'{stem}-…-of-{total}{ending}')}: download the others."
             )
             yield Fault(error, "file")
 
 
-def _from_index(folder: Path, index: str, report: Report) -> Listing:
+def _from_index(folder: Path, index: str, kind: Kind, report: Report) -> Listing:
     where = shown(str(folder / index), 400)
     try:
-        text = read_text(str(folder / index), MAX_JSON)
-        document = parse(text.removeprefix("\ufeff"))
-        if depth(document) > MAX_DEPTH:
-            raise ValueError("nests its JSON too deeply")
-        weight_map = _weight_map(document)
+        found = read_index(folder / index)
     except (ValueError, OSError) as error:
         report(Fault(ShardIndexError(f"{where} {error}."), "index", index))
-        return _from_shards(folder, report)
-    named, refused, names = set(weight_map.values()), set(), _names(folder)
-    for shard, why in _refused_shards(folder, sorted(named)):
+        return _from_shards(folder, kind, report)
+    named, refused, names = set(found.weight_map.values()), set(), _names(folder)
+    for shard, why in refused_shards(folder, sorted(named), kind.endings, _names):
         refused.add(shard)
         report(Fault(ShardIndexError(f"{where} {why}."), "index", shard))
     shards = sorted(named - refused)
-    notes = ["the index begins with a byte order mark"] if text.startswith("\ufeff") else []
-    if below := [shard for shard in shards if "/" in shard]:
-        notes.append(f"the index names shards in a subfolder, like {shown(below[0])}")
-    metadata = document.get("metadata", {})
-    if not isinstance(metadata, dict):
-        notes.append("the index has metadata that is not an object")
-        metadata = {}
-    others = [name for name in names if name.endswith(INDEX) and name != index]
-    spare = [name for name in names if name.endswith(SHARD) and name not in named]
+    below = [shard for shard in shards if "/" in shard]
+    notes = [f"the index names shards in a subfolder, like {shown(below[0])}"] if below else []
+    others = [name for name in names if name.endswith(kind.index) and name != index]
+    spare = [name for name in names if name.endswith(kind.endings) and name not in named]
+    spare = [name for name in spare if kind is SHARDS or _is_pickle(name)]
     return Listing(
         path=str(folder),
         folder=str(folder),
         name=_model_name(folder),
         shards=tuple(shards),
-        notes=tuple(notes),
+        notes=(*found.notes, *notes),
         left_out=(
             *_left_out(others, f"{shown(index)} was read"),
             *_left_out(spare, "not in the index"),
-            *_other_weights(names),
+            *_other_weights(names, kind, [*named, *spare]),
         ),
         index=str(folder / index),
-        weight_map=weight_map,
-        total_size=metadata.get("total_size"),
+        weight_map=found.weight_map,
+        total_size=found.total_size,
     )
-
-
-def _weight_map(document: Any) -> dict[str, str]:
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict):
-        raise ValueError("has no weight_map that is an object of tensors and their shards")
-    if not weight_map:
-        raise ValueError("has an empty weight_map: an index of nothing")
-    for tensor, shard in weight_map.items():
-        if not isinstance(shard, str):
-            raise ValueError(f"gives the tensor {shown(tensor)} a shard that is not a file's name")
-    return weight_map
-
-
-def _refused_shards(folder: Path, shards: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The shards that an index must not name, and why."""
-    names = cache(lambda path: frozenset(_names(path)))
-    seen: dict[tuple[int, int], str] = {}
-    for shard in shards:
-        try:
-            _check_shard_name(folder, shard, names)
-        except ValueError as error:
-            yield shard, str(error)
-            continue
-        if not (folder / shard).exists():
-            continue  # a dangling link: reading it says so
-        status = (folder / shard).stat()
-        first = seen.setdefault((status.st_dev, status.st_ino), shard)
-        if first != shard:
-            same = f"names {shown(first)} and {shown(shard)}, which are one and the same file: download them again"
-            yield shard, same
-
-
-def _check_shard_name(folder: Path, shard: str, names: Callable[[Path], frozenset[str]]) -> None:
-    """Take plain relative names only, spelt as on disk; their links are followed, since a hub cache is made of them."""
-    parts = shard.split("/")
-    if not shard.endswith(SHARD) or "\\" in shard or ":" in shard or not shard.isprintable():
-        raise ValueError(f"names {shown(shard)}, which is not a {SHARD} file of this folder")
-    if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"names {shown(shard)}, which lies outside this folder")
-    here = folder
-    for i, part in enumerate(parts):
-        if not here.is_dir() or part not in names(here):  # a disk that ignores case would find more
-            raise ValueError(f"names {shown(shard)}, which is not there: download it, or correct the index")
-        here = here / part
-        if i < len(parts) - 1 and not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(folder)):
-            raise ValueError(f"names {shown(shard)}, whose folder is a link out of this one")
 
 
 def _left_out(names: list[str], why: str) -> tuple[LeftOut, ...]:
     return (LeftOut(tuple(names), why),) if names else ()
 
 
-def _other_weights(names: list[str]) -> tuple[LeftOut, ...]:
-    return _left_out([n for n in names if OTHER_WEIGHTS.fullmatch(n)], "only the safetensors files were read")
+def _other_weights(names: list[str], kind: Kind, told: list[str]) -> tuple[LeftOut, ...]:
+    others = [name for name in names if OTHER_WEIGHTS.fullmatch(name) and name not in told]
+    return _left_out(others, f"only the {kind.title} files were read")
 
 
 def _nothing_here(folder: Path, names: list[str]) -> str:
-    start = f"{shown(str(folder), 400)} has no {SHARD} file"
-    if below := [n for n in names if (folder / n).is_dir() and any(f.endswith(SHARD) for f in _names(folder / n))]:
+    start = f"{shown(str(folder), 400)} has no safetensors or PyTorch file"
+    if below := [n for n in names if (folder / n).is_dir() and any(map(is_weights, _names(folder / n)))]:
         return f"{start}, but its folder {shown(below[0])} has: give that one."
     if others := [n for n in names if OTHER_WEIGHTS.fullmatch(n)]:
         return f"{start}, only {shown(others[0])}, which shardscan does not read: convert it to safetensors first."

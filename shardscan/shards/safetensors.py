@@ -10,28 +10,28 @@ describes is safe. What is legal and odd is said in `notes`. Nothing blocks, and
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import xxhash
 
-from shardscan.dtypes import DTYPES, MAX_DIMENSIONS
+from shardscan.dtypes import DTYPES
 from shardscan.errors import HeaderError, shown
-from shardscan.shards.address import Seen, seen
+from shardscan.shards.address import seen
+from shardscan.shards.header import Entry, Header, oddities, on_disk, shown_shape, these_have
 from shardscan.shards.strict import MAX_DEPTH, depth, opened, parse
 
 MAX_HEADER = 100_000_000
 U64 = 2**64
+CODES = DTYPES.keys() - {"C128"}  # which only other formats have
 FIELDS = {"dtype", "shape", "data_offsets"}
 BOOL_BYTES_LOOKED_AT = 1 << 24
 IMPOSTORS = (
     (b"version https://git-lfs", "is a git-lfs pointer and not the file itself: fetch it with `git lfs pull`"),
     (b"<", "is a web page or XML and not a shard: the download got an error page, so download it again"),
-    (b"PK\x03\x04", "is a zip archive, most likely a PyTorch file: convert it to safetensors first"),
-    (b"\x80\x02", "is a Python pickle, most likely a PyTorch file: convert it to safetensors first"),
+    (b"PK\x03\x04", "is a zip archive, most likely a PyTorch file: name it .bin and it is read as one"),
+    (b"\x80\x02", "is a Python pickle, most likely a PyTorch file: name it .bin and it is read as one"),
     (b"\x1f\x8b", "is compressed with gzip: decompress it first"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstandard: decompress it first"),
     (b"GGUF", "is a GGUF file and not safetensors"),
@@ -39,36 +39,6 @@ IMPOSTORS = (
     (b"{", "is JSON text and not a shard"),
     (bytes(8), "begins with zero bytes: the download never finished, so download it again"),
 )
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-RESERVED_NAME = re.compile(r"c|zarr\.json|__.*__|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-
-
-class Entry(NamedTuple):
-    """One tensor of a header; `begin` and `end` count bytes from the end of the header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A header that obeys every rule: its tensors in its own order, its size with the 8 bytes before it, its hash.
-
-    `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads as zeros; `seen` witnesses
-    which file this was.
-    """
-
-    tensors: tuple[Entry, ...]
-    header_nbytes: int
-    nbytes: int
-    digest: str
-    metadata: Mapping[str, str]
-    notes: tuple[str, ...]
-    on_disk: int | None
-    seen: Seen
 
 
 def read_header(path: str) -> Header:
@@ -97,12 +67,13 @@ def _read(file: BinaryIO) -> Header:
     _check_layout(tensors, status.st_size - len(raw))
     notes = (
         *extra,
-        *_oddities(tensors),
+        *oddities(tensors),
         *_metadata_oddities(claimed),
         *_odd_bools(file, tensors, len(raw)),
     )
     digest = xxhash.xxh3_128_hexdigest(raw)
-    return Header(tensors, len(raw), status.st_size, digest, metadata, notes, _on_disk(status), seen(status))
+    sizes = (len(raw), len(raw), status.st_size)
+    return Header("safetensors", tensors, *sizes, digest, metadata, notes, on_disk(status), seen(status))
 
 
 def _header_bytes(file: BinaryIO, size: int) -> bytes:
@@ -150,7 +121,7 @@ def _entry(name: str, entry: Any) -> Entry:
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str):
         raise ValueError(f"has a tensor {shown(name)} whose dtype is not a string")
-    if code not in DTYPES:
+    if code not in CODES:
         raise ValueError(f"has a tensor {shown(name)} of the unknown dtype {shown(code, 40)}")
     if type(shape) is not list or not all(map(_is_u64, shape)):
         raise ValueError(f"has a tensor {shown(name)} whose shape is not a list of integers from 0 to 2**64 - 1")
@@ -162,7 +133,7 @@ def _entry(name: str, entry: Any) -> Entry:
         raise ValueError(f"has a tensor {shown(name)} that ends at {end:,}, before it begins at {begin:,}")
     if end - begin != nbytes:
         raise ValueError(
-            f"has a tensor {shown(name)} with {end - begin:,} bytes where {code} {_shown_shape(shape)} needs {nbytes:,}"
+            f"has a tensor {shown(name)} with {end - begin:,} bytes where {code} {shown_shape(shape)} needs {nbytes:,}"
         )
     return Entry(name, code, tuple(shape), begin, end)
 
@@ -179,14 +150,10 @@ def _nbytes(name: str, code: str, shape: list[int]) -> int:
             break
     bits = count * DTYPES[code].bits
     if bits >= U64:
-        raise ValueError(f"has a tensor {shown(name)} whose shape {_shown_shape(shape)} overflows 64 bits")
+        raise ValueError(f"has a tensor {shown(name)} whose shape {shown_shape(shape)} overflows 64 bits")
     if bits % 8:
         raise ValueError(f"has a tensor {shown(name)} whose {count:,} values of {code} do not fill whole bytes")
     return bits // 8
-
-
-def _shown_shape(shape: list[int]) -> str:
-    return str(shape) if len(shape) <= 8 else f"{str(shape[:8])[:-1]}, … {len(shape):,} dimensions]"
 
 
 def _check_layout(tensors: tuple[Entry, ...], body: int) -> None:
@@ -216,48 +183,6 @@ def _extra_fields(document: dict[str, Any]) -> Iterator[str]:
         yield f"{these_have(names)} fields that the format does not have and nothing reads, like {shown(fields[0], 40)}"
 
 
-def these_have(names: Sequence[str]) -> str:
-    """Begin a note on one tensor or on many, with one of their names."""
-    return (
-        f"The tensor {shown(names[0])} has"
-        if len(names) == 1
-        else f"{len(names):,} tensors, like {shown(names[0])}, have"
-    )
-
-
-def _oddities(tensors: tuple[Entry, ...]) -> Iterator[str]:
-    """Tell what is legal in names, shapes and dtypes, and surprises somebody further on; one sentence for each kind."""
-    kinds: tuple[tuple[Callable[[Entry], bool], str], ...] = (
-        (lambda e: not PLAIN_NAME.fullmatch(e.name) and _is_odd_text(e.name), "a name with unusual characters"),
-        (
-            lambda e: RESERVED_NAME.fullmatch(e.name) is not None,
-            "a name that is reserved by Zarr, Windows or JavaScript",
-        ),
-        (lambda e: len(e.name.encode()) > 200, "a name too long for a file's"),
-        (lambda e: len(e.shape) > MAX_DIMENSIONS, f"more than the {MAX_DIMENSIONS} dimensions that NumPy allows"),
-        (lambda e: max(e.shape, default=0) >= 2**31 and _overflows_numpy(e.shape), "a shape that no array can have"),
-        (lambda e: DTYPES[e.dtype].bits < 8, "a dtype below 8 bits, read as packed without padding"),
-    )
-    for is_odd, what in kinds:
-        if names := [entry.name for entry in tensors if is_odd(entry)]:
-            yield f"{these_have(names)} {what}"
-
-
-def _is_odd_text(name: str) -> bool:
-    """Empty, an option or a hidden file by its first character, or with anything but letters, marks, digits and ._-."""
-    return name[:1] in ("", ".", "-") or not all(c in "._-" or unicodedata.category(c)[0] in "LMN" for c in name)
-
-
-def _overflows_numpy(shape: tuple[int, ...]) -> bool:
-    # NumPy multiplies the non-zero sizes into a signed 64-bit integer
-    product = 1
-    for size in shape:
-        product *= size or 1
-        if product >= 2**60:
-            return True
-    return False
-
-
 def _metadata_oddities(value: Any) -> Iterator[str]:
     if value is None:
         yield "__metadata__ is null instead of an object"
@@ -277,8 +202,3 @@ def _odd_bools(file: BinaryIO, tensors: tuple[Entry, ...], start: int) -> Iterat
                 names.append(entry.name)
     if names:
         yield f"{these_have(names)} BOOL bytes other than 0 and 1, which are read as true"
-
-
-def _on_disk(status: os.stat_result) -> int | None:
-    there = status.st_blocks * 512
-    return there if status.st_size > 1 << 20 and there < status.st_size // 8 else None

@@ -1,5 +1,7 @@
 """VERIFY, a checkpoint: headers, index and files as `open` judges them, then every byte of every tensor.
 
+The records of PyTorch's zip files are read once more, for their checksums.
+
 The rules are those of OPEN; here all faults are told, and what can be read is looked at all the same.
 """
 
@@ -16,9 +18,10 @@ from shardscan.names import split
 from shardscan.shards import Fault, Inspected, Shard, Tensor, inspect
 from shardscan.shards.folder import missing_numbers, read_config
 from shardscan.shards.strict import opened
+from shardscan.shards.torch.checksums import damaged_records
 from shardscan.verifying import folder
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
-from shardscan.verifying.reading import Seen, ZeroRun, look
+from shardscan.verifying.reading import WINDOW, Seen, ZeroRun, look, nbytes_of
 
 LEAST_TENSOR = 4096  # bytes of a tensor whose zeros, or whose equal, are worth a note
 MAY_BE_ZERO = {"bias", "lora_b", "zero", "index", "buffer"}  # parts that are zero at the start, or for good
@@ -26,16 +29,17 @@ SHA256 = re.compile("[0-9a-f]{64}")  # how a hub cache names the blob of a large
 VOCABULARY = re.compile(r"(.*\.)?(\w*embed\w*|wte|shared|lm_head|output)")  # modules with padded rows
 
 
-def verify(path: str, advance: Advance) -> Verdict:
+def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
     """Everything that is wrong or odd with the checkpoint at `path`; `advance` hears of bytes read and bytes in all.
 
     Raises CheckpointNotFound where nothing is to be read, and CheckpointError where that cannot even be told.
     """
     faults: list[Fault] = []
-    found = inspect(path, faults.append, io="read")  # a download that goes on may cut what is mapped
+    # a download that goes on may cut what is mapped
+    found = inspect(path, faults.append, io="read", pickled_module=pickled_module)
     findings = [*_of_faults(faults, found), *_of_headers(found), *_of_index(found), *folder.findings(found.listing)]
     there = [shard for shard in found.shards if shard.header.on_disk is None]
-    total, read = sum(shard.file.nbytes - shard.file.header_nbytes for shard in there), 0
+    total, read = sum(nbytes_of(_tensors(shard)) for shard in there), 0
 
     def advanced(nbytes: int) -> None:
         nonlocal read
@@ -59,16 +63,33 @@ def verify(path: str, advance: Advance) -> Verdict:
 
 def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], list[Finding]]:
     """What every tensor of a shard is like, and what is wrong with them; of a hub cache's blob its hash too."""
-    path, tensors = Path(shard.file.path), map(shard.tensor, shard.header.tensors)
+    path, tensors = Path(shard.file.path), _tensors(shard)
     if path.parent.name != "blobs" or not SHA256.fullmatch(path.name):
         seen, runs = look(tensors, advance)
-        return seen, [*_of_values(seen), *_of_zeros(seen, runs)]
+        return seen, [*_of_records(shard), *_of_values(seen), *_of_zeros(seen, runs)]
     with opened(str(path)) as file:
-        whole = sha256(file.read(shard.file.header_nbytes))
-    seen, runs = look(tensors, advance, whole.update)
+        if shard.header.format == "safetensors":  # whose tensors are all that follows
+            whole = sha256(file.read(shard.file.header_nbytes))
+            seen, runs = look(tensors, advance, whole.update)
+        else:
+            whole = sha256()
+            while some := file.read(WINDOW):
+                whole.update(some)
+            seen, runs = look(tensors, advance)
     detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
     wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != path.name)
     return seen, [*wrong, *_of_values(seen), *_of_zeros(seen, runs)]
+
+
+def _of_records(shard: Shard) -> Iterator[Finding]:
+    """Records of a PyTorch file whose checksums are wrong; a hub cache's blob has a better one."""
+    if shard.header.format == "pytorch":
+        for detail in damaged_records(shard.file.path):
+            yield Finding(PROBLEM, "checksum", detail, shard.file.name)
+
+
+def _tensors(shard: Shard) -> list[Tensor]:
+    return [shard.tensor(entry) for entry in shard.header.tensors]
 
 
 def _of_faults(faults: Iterable[Fault], found: Inspected) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shardscan.errors import shown
-from shardscan.shards.folder import INDEX, SHARD, Listing
+from shardscan.shards.folder import SHARDS, Listing
 from shardscan.verifying.findings import NOTE, PROBLEM, Finding, Severity
 
 MOST_FILES = 10_000  # of a folder and those below it: no model has more
@@ -29,7 +29,7 @@ KINDS: tuple[tuple[re.Pattern[str], Severity, str], ...] = tuple(
         (
             "bin|pth?|ckpt|pkl|pickle|joblib|dill",
             NOTE,
-            "was not read: it is most likely a pickle, which runs code when it is loaded.",
+            "was not read: it is no part of the model, and such a pickle runs code when it is loaded elsewhere.",
         ),
         ("gguf|ggml|h5|keras|msgpack|onnx|onnx_data|npz?|tflite|mlmodel", NOTE, "was not read: it is no safetensors."),
         ("pyc?|so|dll|dylib|exe|sh|bat|js", NOTE, "is code: some programs run it if they are told to trust it."),
@@ -107,7 +107,7 @@ def _finding(folder: Path, name: str, is_expected: bool, why: str | None) -> tup
 def _of_name(name: str, last: str) -> tuple[Severity, str] | None:
     if last.startswith("."):
         return NOTE, "is hidden."
-    if last.endswith((SHARD, INDEX)):  # in the folder itself, OPEN has told of them
+    if last.endswith((*SHARDS.endings, SHARDS.index)):  # in the folder itself, OPEN has told of them
         return (NOTE, "was not read: it is in a folder of its own.") if "/" in name else None
     return NOTE, "is nothing that a model's folder needs."
 

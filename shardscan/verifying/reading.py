@@ -19,6 +19,9 @@ WINDOW = 15 << 20  # bytes; a multiple of 16 and of 3, so that no value of any d
 LEAST_RUN = 1 << 20  # bytes of zeros that no weights have by chance
 
 
+Address = tuple[int, str, tuple[int, ...], tuple[int, ...] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the bytes of one tensor are like; `constant` is the value of all, as stored, None where they differ."""
@@ -64,8 +67,48 @@ def look(
     """Read the tensors of one shard; `advance` hears of the bytes of each window. Raises CheckpointError and OSError.
 
     `also` takes the same bytes in file order, from a thread of its own. Empty tensors are not seen: there is nothing.
+    Tensors that are the very same bytes are read once, and seen under each name.
     """
-    ordered = sorted((tensor for tensor in tensors if tensor.nbytes), key=lambda tensor: tensor.offset)
+    of_address: dict[Address, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.nbytes:
+            of_address.setdefault(_address(tensor), []).append(tensor)
+    neighbours, others = _sorted_out(first for first, *_ in of_address.values())
+    seen, runs = _look(neighbours, advance, also)
+    for tensor in others:
+        of_tensor, zeros = _look_at(tensor, advance)
+        seen.append(of_tensor)
+        runs += zeros
+    return [replace(one, tensor=tensor) for one in seen for tensor in of_address[_address(one.tensor)]], runs
+
+
+def nbytes_of(tensors: Iterable[Tensor]) -> int:
+    """The bytes that looking at these tensors reads."""
+    return sum({_address(tensor): tensor.nbytes for tensor in tensors}.values())
+
+
+def _address(tensor: Tensor) -> Address:
+    return tensor.offset, tensor.dtype, tensor.shape, tensor.strides
+
+
+def _sorted_out(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors in file order that share no byte, and those that do or whose values are not stored in their order."""
+    neighbours: list[Tensor] = []
+    others: list[Tensor] = []
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.strides is not None or tensor.offset < end:
+            others.append(tensor)
+        else:
+            neighbours.append(tensor)
+            end = tensor.offset + tensor.nbytes
+    return neighbours, others
+
+
+def _look(
+    ordered: Sequence[Tensor], advance: Callable[[int], None], also: Callable[[memoryview], None]
+) -> tuple[list[Seen], list[ZeroRun]]:
+    """Look at tensors in file order that share no byte."""
     windows = list(_windows(ordered))
     seen: list[Seen] = []
     runs: list[tuple[int, int]] = []
@@ -88,15 +131,38 @@ def look(
     return seen, list(_by_tensor(ordered, joined(runs, LEAST_RUN)))
 
 
+def _look_at(tensor: Tensor, advance: Callable[[int], None]) -> tuple[Seen, list[ZeroRun]]:
+    """Look at one tensor by itself, at its values in the order in which they count."""
+    width = DTYPES[tensor.dtype].bits // 8
+    hasher, found, runs = xxhash.xxh3_128(), NonFinite(), []
+    values = []
+    for start in range(0, tensor.nbytes, WINDOW):
+        window = tensor.run(start // width, (min(WINDOW, tensor.nbytes - start) // width,))
+        raw = window.raw()
+        hasher.update(raw.data)
+        found = found.then(non_finite(raw, tensor.dtype), start // width)
+        values.append(constant(raw, tensor.dtype))
+        runs += [(start + first, start + last) for first, last in zero_runs(raw)]
+        advance(window.nbytes)
+    value = values[0] if len(set(values)) == 1 else None
+    zeros = [ZeroRun(tensor, first, last) for first, last in joined(runs, LEAST_RUN)]
+    return Seen(tensor, found, value, hasher.hexdigest()), zeros
+
+
 def _windows(ordered: Iterable[Tensor]) -> Iterator[tuple[Window, list[_Piece]]]:
-    """Windows over neighbouring tensors, each with its pieces: small tensors share one, large ones have several."""
+    """Windows over neighbouring tensors, each with its pieces: small tensors share one, large ones have several.
+
+    Where a file has something else between two tensors, the second begins a window.
+    """
     pieces: list[_Piece] = []
-    filled = 0
+    filled = end = 0
     for piece in _pieces(ordered):
         nbytes = piece.stop - piece.start
-        if filled + nbytes > WINDOW:
+        begin = piece.tensor.offset + piece.start
+        if pieces and (filled + nbytes > WINDOW or begin != end):
             yield _window(pieces, filled), pieces
             pieces, filled = [], 0
+        end = begin + nbytes
         pieces.append(piece)
         filled += nbytes
     if pieces:

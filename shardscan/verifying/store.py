@@ -19,7 +19,7 @@ from shardscan import catalog, commits, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan, Stamp
 from shardscan.contents import contents, members
 from shardscan.errors import shown
-from shardscan.shards.folder import INDEX, SHARD
+from shardscan.shards.folder import is_weights
 from shardscan.verifying.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
@@ -35,7 +35,7 @@ def is_store(path: Path) -> bool:
     if not any(os.path.isdir(path / name) for name in (COMMITS, ARRAYS)):  # noqa: PTH112 - no name makes it raise
         return False
     with suppress(OSError):  # whoever looks into it says so
-        return not any(name.endswith((SHARD, INDEX)) for name in os.listdir(path))  # noqa: PTH208
+        return not any(map(is_weights, os.listdir(path)))  # noqa: PTH208
     return True
 
 

@@ -20,7 +20,7 @@ BLOCK = 1 << 16  # bytes that are looked at together for zeros
 # how wide a float is, and its exponent; a complex number is two of them
 EXPONENTS = {
     "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80), "F32": ("<u4", 0x7F800000), "C64": ("<u4", 0x7F800000),
-    "F64": ("<u8", 0x7FF0000000000000),
+    "F64": ("<u8", 0x7FF0000000000000), "C128": ("<u8", 0x7FF0000000000000),
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ CREATE TABLE models (
 COMMENT ON TABLE models IS 'One row per scanned checkpoint.';
 COMMENT ON COLUMN models.model IS 'Name of the model in this store; the key.';
 COMMENT ON COLUMN models.source IS 'Path the checkpoint was read from; it need not exist any more.';
-COMMENT ON COLUMN models.format IS 'Container format of the shards: safetensors.';
+COMMENT ON COLUMN models.format IS 'Container format of the shards: safetensors or pytorch.';
 COMMENT ON COLUMN models.architecture IS 'First entry of architectures in config.json.';
 COMMENT ON COLUMN models.family IS
     'Naming families whose rules gave the tensors their places, joined by +; NULL when none fits.';

@@ -1,0 +1,91 @@
+"""OPEN, an index: which shard of a folder has which tensor, as strangers wrote it.
+
+Promises: a shard is a plain name of a file in the folder, spelt as on disk; its links are followed, since a hub cache
+is made of them. URLs, globs and paths out of the folder are refused, and so are two names of one file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shardscan.errors import shown
+from shardscan.shards.strict import MAX_DEPTH, depth, parse, read_text
+
+MAX_JSON = 100_000_000
+
+
+class Index(NamedTuple):
+    """The shard of each tensor, what the index claims as their size in all, and what is odd about it."""
+
+    weight_map: dict[str, str]
+    total_size: Any
+    notes: tuple[str, ...]
+
+
+def read_index(path: Path) -> Index:
+    """Read an index.json; ValueError, with the end of a sentence, or OSError where it cannot be."""
+    text = read_text(str(path), MAX_JSON)
+    document = parse(text.removeprefix("\ufeff"))
+    if depth(document) > MAX_DEPTH:
+        raise ValueError("nests its JSON too deeply")
+    weight_map = _weight_map(document)
+    notes = ["the index begins with a byte order mark"] if text.startswith("\ufeff") else []
+    metadata = document.get("metadata", {})
+    if not isinstance(metadata, dict):
+        notes.append("the index has metadata that is not an object")
+        metadata = {}
+    return Index(weight_map, metadata.get("total_size"), tuple(notes))
+
+
+def _weight_map(document: Any) -> dict[str, str]:
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict):
+        raise ValueError("has no weight_map that is an object of tensors and their shards")
+    if not weight_map:
+        raise ValueError("has an empty weight_map: an index of nothing")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str):
+            raise ValueError(f"gives the tensor {shown(tensor)} a shard that is not a file's name")
+    return weight_map
+
+
+def refused_shards(
+    folder: Path, shards: Iterable[str], endings: tuple[str, ...], names: Callable[[Path], Iterable[str]]
+) -> Iterator[tuple[str, str]]:
+    """The shards that an index must not name, and why; `names` lists a folder."""
+    listed = cache(lambda path: frozenset(names(path)))
+    seen: dict[tuple[int, int], str] = {}
+    for shard in shards:
+        try:
+            _check_shard_name(folder, shard, endings, listed)
+        except ValueError as error:
+            yield shard, str(error)
+            continue
+        if not (folder / shard).exists():
+            continue  # a dangling link: reading it says so
+        status = (folder / shard).stat()
+        first = seen.setdefault((status.st_dev, status.st_ino), shard)
+        if first != shard:
+            same = f"names {shown(first)} and {shown(shard)}, which are one and the same file: download them again"
+            yield shard, same
+
+
+def _check_shard_name(
+    folder: Path, shard: str, endings: tuple[str, ...], names: Callable[[Path], frozenset[str]]
+) -> None:
+    parts = shard.split("/")
+    if not shard.endswith(endings) or "\\" in shard or ":" in shard or not shard.isprintable():
+        raise ValueError(f"names {shown(shard)}, which is not a {endings[0]} file of this folder")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"names {shown(shard)}, which lies outside this folder")
+    here = folder
+    for i, part in enumerate(parts):
+        if not here.is_dir() or part not in names(here):  # a disk that ignores case would find more
+            raise ValueError(f"names {shown(shard)}, which is not there: download it, or correct the index")
+        here = here / part
+        if i < len(parts) - 1 and not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(folder)):
+            raise ValueError(f"names {shown(shard)}, whose folder is a link out of this one")
