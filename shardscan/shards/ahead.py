@@ -13,6 +13,7 @@ import errno
 import mmap
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,14 +33,17 @@ DEPTH = 2  # windows that are read before they are asked for
 class Ahead:
     """Reads `windows` in order, `DEPTH` of them before they are asked for; to be used in a `with` statement.
 
-    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead.
+    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead. One
+    that comes twice is read twice, each time when its turn comes.
     """
 
     def __init__(self, windows: Iterable[Window]) -> None:
         self._windows = [window for window in windows if window.nbytes]
-        self._numbers = {window: number for number, window in enumerate(self._windows)}
+        self._numbers: dict[Window, deque[int]] = {}
+        for number, window in enumerate(self._windows):
+            self._numbers.setdefault(window, deque()).append(number)
         self._begun = 0
-        self._coming: dict[Window, Future[_Buffer | None]] = {}
+        self._coming: dict[int, Future[_Buffer | None]] = {}
         self._free: list[_Buffer] = []
         self._lock = threading.Lock()
         self._reader = ThreadPoolExecutor(1, "ahead")
@@ -54,9 +58,12 @@ class Ahead:
     @contextmanager
     def raw(self, window: Window) -> Iterator[np.ndarray]:
         """What `Window.raw` gives, for as long as the context lasts."""
-        self._begin(self._numbers.get(window, -1) + 1 + DEPTH)
         with self._lock:
-            coming = self._coming.pop(window, None)
+            turns = self._numbers.get(window)
+            number = turns.popleft() if turns else -1
+        self._begin(number + 1 + DEPTH)
+        with self._lock:
+            coming = self._coming.pop(number, None)
         buffer = coming.result() if coming else None
         if buffer is None:
             yield window.raw()
@@ -70,8 +77,8 @@ class Ahead:
     def _begin(self, number: int) -> None:
         """Have the first `number` windows read."""
         with self._lock:
-            for window in self._windows[self._begun : number]:
-                self._coming[window] = self._reader.submit(self._fetch, window)
+            for turn, window in enumerate(self._windows[self._begun : number], self._begun):
+                self._coming[turn] = self._reader.submit(self._fetch, window)
             self._begun = max(self._begun, number)
 
     def _fetch(self, window: Window) -> _Buffer | None:
