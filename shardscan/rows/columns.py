@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 Rows = tuple[str, pa.Table]  # a table's name, and a piece of it
-COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes"})
+COUNTS = frozenset(
+    {"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes", "changed", "newly_zero", "change_rank"}
+)
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:
