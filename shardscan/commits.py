@@ -225,7 +225,8 @@ def read(path: Path) -> dict[str, Any]:
     """One record; StoreError where it is not what was written."""
     record, is_as_written = unsealed(path)
     if not is_as_written:
-        raise StoreError(f"{path} is damaged: ingest its checkpoint again, and remove it first if that does not help.")
+        again = "compare its two models" if path.parent.name.startswith(COMPARISON) else "ingest its checkpoint"
+        raise StoreError(f"{path} is damaged: {again} again, and remove it first if that does not help.")
     return record
 
 

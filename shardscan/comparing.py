@@ -14,7 +14,7 @@ pairs are others is begun anew, its alignments too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,8 +117,9 @@ def run(
 ) -> Summary:
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
-    `progress` is called with the bytes reduced so far and the bytes there are. OptionError where `room` is too little,
-    StoreWriteError (within `writers.writing`) where the disk is full or fails. A pair that fails costs only itself.
+    `progress` is called with the bytes reduced so far and the most that there may be. OptionError where `room` is too
+    little, StoreWriteError (within `writers.writing`) where the disk is full or fails. A pair that fails costs only
+    itself.
     """
     clock, read = time.monotonic(), 0
     left = remaining(comparison, tasks, rank=rank)
@@ -141,19 +142,20 @@ def run(
             chosen = [(task, known) for task, known in asked if (task.name in large) is some]
             keep = partial(_keep_changes, comparison, seen, {"blas_threads": each})
             done += rank_changes(chosen, keep, workers=at_once, blas_threads=each, progress=advance)
-    return Summary(len(done), read, time.monotonic() - clock, peak.bytes, failures(comparison))
+    products = {VALUES, RANKS} if rank else {VALUES}
+    return Summary(len(done), read, time.monotonic() - clock, peak.bytes, failures(comparison, products))
 
 
-def failures(comparison: Scan) -> dict[str, str]:
-    """Why which weights of b failed, or their ranks."""
-    records = commits.committed(comparison).values()
+def failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
+    """Why which weights of b failed, or their ranks, if those are among the products."""
+    records = (record for (_, product), record in commits.intact(comparison).items() if product in products)
     verdicts = (item for record in records for item in record["tensors"].items())
     return {name: str(verdict["reason"]) for name, verdict in verdicts if verdict["status"] == FAILED}
 
 
 def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
     """The pairs of each task that have a rank, by number: None of those that must be read to find it."""
-    records = commits.committed(comparison)
+    records = commits.intact(comparison) if tasks else {}
     found = []
     for task in tasks:
         verdicts: Mapping[str, Any] = records.get((task.name, VALUES), {}).get("tensors", {})

@@ -22,7 +22,7 @@ class Comparison:
 
     scan: Scan
     facts: Mapping[str, Any]
-    done: Mapping[tuple[str, str], Mapping[str, Any]]
+    done: commits.Commits
     channels: str | None
 
     @property

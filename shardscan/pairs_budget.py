@@ -115,10 +115,10 @@ def _results(unit: Unit) -> int:
 
 
 def _rank(pair: Pair) -> int:
-    """Of one change while it is solved."""
+    """Of one change while it is solved: the next panels of both sides are made while the last is still held."""
     rows, cols = len(pair.b.stored_rows), len(pair.b.stored_cols)
     n = min(rows, cols)
-    panels = 2 * min(PANEL_BYTES + 8 * 8 * n, 8 * rows * cols)
+    panels = 3 * min(PANEL_BYTES + 8 * 8 * n, 8 * rows * cols)
     values = min(rows * cols, PANEL_BYTES // 8) if rows >= cols else rows * cols
     return panels + sum(_stored(pair, side, values) for side in (pair.a, pair.b)) + 8 * n * n
 

@@ -33,7 +33,7 @@ def of_comparison(held: Comparison) -> Iterator[Rows]:
         yield _tensor_diffs(held, some, changes)
     for piece in _pieces(with_channels(held)):
         yield _channel_diffs(held, piece)
-    for alignment in store.alignments(held.scan):
+    for alignment in store.alignments(held.scan, held.done):
         yield _alignment(held, alignment)
 
 

@@ -23,7 +23,7 @@ from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from shardscan import __version__, commits
-from shardscan.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Scan, Stamp
+from shardscan.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Commits, Scan, Stamp
 from shardscan.pairs import CHUNK, Pair, Task
 from shardscan.reduce.changes import Change
 from shardscan.reduce.differences import FIGURES, Compared, Figures
@@ -223,8 +223,8 @@ def write_changes(comparison: Scan, task: Task, found: Sequence[Change | None], 
 def _verdict_of(change: Change) -> dict[str, Any]:
     if change.failure:
         return {"status": FAILED, "reason": change.failure}
-    numbers = (change.rank, _number(change.stable_rank), change.sigma_max, change.edge)
-    return {"status": OK, "reason": None, **dict(zip(CHANGES, numbers, strict=True))}
+    numbers = (change.stable_rank, change.sigma_max, change.edge)
+    return {"status": OK, "reason": None, **dict(zip(CHANGES, (change.rank, *map(_number, numbers)), strict=True))}
 
 
 def write_alignments(comparison: Scan, found: Sequence[Alignment]) -> None:
@@ -250,9 +250,9 @@ def write_alignments(comparison: Scan, found: Sequence[Alignment]) -> None:
     _commit(comparison, "alignments", ALIGNMENTS, {}, stamps, alignments=verdicts)
 
 
-def alignments(comparison: Scan) -> list[Alignment]:
-    """What `write_alignments` last kept; none where that is lost."""
-    record = commits.committed(comparison).get(("alignments", ALIGNMENTS))
+def alignments(comparison: Scan, done: Commits | None = None) -> list[Alignment]:
+    """What `write_alignments` last kept, `done` what is committed; none where it is lost or damaged."""
+    record = (commits.intact(comparison) if done is None else done).get(("alignments", ALIGNMENTS))
     if record is None:
         return []
     values = read(comparison, "alignments")
