@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from shardscan import shards as opening
 from shardscan.anatomy import Anatomy
 from shardscan.commits import Scan
 from shardscan.comparing import Alignment, Summary
+from shardscan.errors import ShardscanError
 from shardscan.pairs import Pair, Side, Task, tasks
 from shardscan.shards.address import Checkpoint
 
@@ -82,3 +84,14 @@ def only(folder: Path) -> Scan:
 def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     with shardscan.connect(folder) as connection:
         return [tuple(row) for row in connection.sql(sql).fetchall()]
+
+
+def main(words: list[str]) -> NoReturn:
+    """Compare two checkpoints of a store as a command does that may be killed: models a and b, the store."""
+    try:
+        done = compare(Path(words[0]), Path(words[1]), Path(words[2]), rank=True, workers=2)
+        print(f"[{done.bytes_read}]")
+    except ShardscanError as error:
+        print(f"Error: {error}")
+        sys.exit(error.exit_code)
+    sys.exit(0)
