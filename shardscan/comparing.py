@@ -22,6 +22,7 @@ from typing import Any
 from shardscan import commits, environment, memory
 from shardscan.commits import FAILED, OK, Scan
 from shardscan.errors import OptionError
+from shardscan.kernels.cpu import differences
 from shardscan.pairs import Pair, Task
 from shardscan.pairs_budget import Budget, is_large, within
 from shardscan.reduce.changes import Change, has_rank, rank_changes
@@ -88,11 +89,9 @@ def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = Fa
 
 def budget(left: Left, *, workers: int | None = None, room: int | None = None) -> Budget:
     """What is left takes, with as many workers as `room`, in bytes, allows; OptionError where not even one fits."""
-    from shardscan.kernels import cpu
-
     most = workers or environment.processors()
     ranks = [pair for task in left.ranks for pair in task.pairs if has_rank(pair)]
-    found = within(left.values, ranks, most, not cpu.compiled(), room)
+    found = within(left.values, ranks, most, not differences.compiled(), room)
     if room is not None and found.peak > room:
         raise OptionError(
             f"this comparison needs {_mb(found.peak)} of memory and may take {_mb(room)}: allow more with --memory."

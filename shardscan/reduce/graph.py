@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import dask.base
 import dask.config
 import dask.threaded
+import numpy as np  # noqa: F401 - brings the BLAS that is limited: in a new process one that came later would not be
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 

@@ -16,7 +16,7 @@ COMMENT ON COLUMN alignments.model_b IS 'The model that came of it.';
 COMMENT ON COLUMN alignments.weight_a IS 'Matrix id of a weight that has matrices, else the name of the tensor, in a.';
 COMMENT ON COLUMN alignments.weight_b IS 'The same in b.';
 COMMENT ON COLUMN alignments.axis IS 'out for rows, in for columns.';
-COMMENT ON COLUMN alignments.channel_a IS 'Index of the channel of a along the axis, from 0; NULL where it is not known.';
+COMMENT ON COLUMN alignments.channel_a IS 'Index of the channel of a along the axis, from 0; NULL where unknown.';
 COMMENT ON COLUMN alignments.channel_b IS 'Index of the channel of b along the axis, from 0.';
 COMMENT ON COLUMN alignments.method IS 'How it was found.';
 COMMENT ON COLUMN alignments.reason IS 'What there is to say of it, such as why channels are not known.';

@@ -20,8 +20,8 @@ CREATE TABLE channel_diffs (
 );
 
 COMMENT ON TABLE channel_diffs IS
-    'One row per output channel (row) and input channel (column) of every matrix of model b that was compared with one of '
-    'model a: see tensor_diffs, and diffs.channels for which have none.';
+    'One row per output channel (row) and input channel (column) of every matrix of model b that was compared with one '
+    'of model a: see tensor_diffs, and diffs.channels for which have none.';
 COMMENT ON COLUMN channel_diffs.model_a IS 'The model that is compared with: the original.';
 COMMENT ON COLUMN channel_diffs.model_b IS 'The model that came of it.';
 COMMENT ON COLUMN channel_diffs.weight_a IS 'Matrix id in a.';

@@ -19,6 +19,6 @@ COMMENT ON COLUMN diffs.compared IS 'Those that were; fewer than weights where a
 COMMENT ON COLUMN diffs.failed IS 'Those that could not be read: see tensor_diffs.reason.';
 COMMENT ON COLUMN diffs.ranked IS 'Those whose change has a rank; 0 where nobody asked for it.';
 COMMENT ON COLUMN diffs.channels IS
-    'Which channels have rows in channel_diffs: all, dense (none of experts) or none, by what the catalog has of model b, '
-    'or because they would be too many.';
+    'Which channels have rows in channel_diffs: all, dense (none of experts) or none, by what the catalog has of model '
+    'b, or because they would be too many.';
 COMMENT ON COLUMN diffs.state IS 'Hash of what these rows were built from.';

@@ -7,6 +7,8 @@ may let LLVM reorder; where one is not, a scalar path leaves its position out of
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from shardscan.kernels.cpu.compiler import kernel
@@ -124,6 +126,11 @@ def _add_tile(x, y, scale, rows, columns, with_columns):
                 for i in range(height):
                     for j in range(width):
                         _add_value(p[i, j], q[i, j], sums[:, j])
+
+
+def compiled() -> bool:
+    """Whether these kernels come out of numba's cache: see `statistics.compiled`."""
+    return any(Path(str(_add_tile.stats.cache_path)).glob("differences._add_tile-*.nbi"))
 
 
 def differences(
