@@ -59,17 +59,12 @@ class Comparison:
         return sum(verdict["status"] == FAILED for verdict in self.verdicts.values())
 
 
-def current(folder_scans: Sequence[Scan]) -> list[Comparison]:
-    """The comparisons of scans that speak for their models, of one store; the others are stale."""
-    if not folder_scans:
-        return []
-    folder = folder_scans[0].store
-    found = []
-    for scan in store.current(folder, folder_scans):
-        facts = commits.compared(scan)
-        if facts:
-            found.append(Comparison(scan, facts, commits.committed(scan), commits.channels(Scan(folder, facts["b"]))))
-    return found
+def current(scans: Sequence[Scan]) -> Iterator[Comparison]:
+    """The comparisons of scans that speak for the models of a store, which the others do not: they are stale."""
+    for scan in store.current(scans[0].store, scans) if scans else ():
+        if facts := commits.compared(scan):
+            of_b = commits.channels(Scan(scan.store, str(facts["b"])))
+            yield Comparison(scan, facts, commits.committed(scan), of_b)
 
 
 def with_channels(held: Comparison) -> Iterator[tuple[str, Mapping[str, Any]]]:

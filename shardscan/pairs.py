@@ -21,6 +21,7 @@ from shardscan.matrices import Matrix
 from shardscan.shards.address import Window
 from shardscan.tasks import ROW_MULTIPLE
 
+SIDES = 2
 BLOCK_BYTES = 8 << 20  # of either side
 TASK_BYTES = 128 << 20  # of both: what a killed run does again
 CHUNK = 1 << 15  # channels in one file; a task has its own

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shardscan.budget import BASELINE, COMPILING, WRITING
 from shardscan.dtypes import DTYPES
-from shardscan.pairs import Block, Pair, Side, Strip, Task, Unit
+from shardscan.pairs import SIDES, Block, Pair, Side, Strip, Task, Unit
 from shardscan.plan import LARGE_ORDER
 from shardscan.shards.ahead import DEPTH
 from shardscan.tasks import PANEL_BYTES, in_flight
@@ -40,7 +40,7 @@ def budget(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles:
     held = max((_held(block) for unit in units for block in unit.blocks), default=0) + SCRATCH
     partial = max((_partial(block) for unit in units for block in unit.blocks), default=0)
     ahead = max((window.nbytes for unit in units for block in unit.blocks for window in block.windows), default=0)
-    running = workers * held + in_flight(workers) * partial + DEPTH * ahead
+    running = workers * held + in_flight(workers) * partial + SIDES * DEPTH * ahead
     # joined sums of one unit, before and after, its figures, and the figures of a task while they are written
     running += 4 * max(map(_results, units), default=0) + 3 * max(
         (CHANNEL * task.channels for task in tasks), default=0

@@ -248,6 +248,17 @@ def test_squares_that_leave_float64s_range_do_not_leave_the_norms(
         assert got.total[at] == pytest.approx(right[at] * scale**power, rel=1e-12 if scale > 1e-300 else 1e-9)
 
 
+def test_counts_and_maxima_are_of_the_values_themselves_beside_any_giant(tmp_path: Path) -> None:
+    a = np.array([[1e300, 1e-300, 2e-300, 0.0], [5.0, 1e-300, 1.0, 7.0]])
+    b = np.array([[1e300, 1e-300, 1.5e-300, 1e-300], [5.0, 0.0, 1.0, 7.0]])
+    of_a, of_b = (weights(tmp_path / n, PLAIN, "F64", w)[NAME] for n, w in (("a", a), ("b", b)))
+    (got,) = found(Pair(of_a, of_b))
+    named = dict(zip(FIGURES, got.total.tolist(), strict=True))
+    assert (named["changed"], named["newly_zero"], named["max_change"]) == (3, 1, 1e-300)
+    assert np.isnan(named["norm_change"])  # its squares are lost beside 1e600
+    assert named["norm_a"] == 1e300
+
+
 def test_an_unchanged_weight_has_cosine_1_and_no_change(tmp_path: Path) -> None:
     w = np.random.default_rng(6).standard_normal((50, 70))
     side = weights(tmp_path / "a", PLAIN, "BF16", w)[NAME]

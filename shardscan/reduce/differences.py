@@ -18,16 +18,17 @@ from shardscan.dtypes import DTYPES
 from shardscan.errors import CheckpointError
 from shardscan.kernels.cpu import differences as kernels
 from shardscan.kernels.cpu.differences import AA, AB, BB, CHANGED, DD, FINITE, MOST, NEWLY_ZERO
-from shardscan.pairs import Block, Pair, Side, Strip, Task, Unit, cols_of_a, rows_of_a
+from shardscan.pairs import SIDES, Block, Pair, Side, Strip, Task, Unit, cols_of_a, rows_of_a
 from shardscan.reduce.graph import Done, Progress, Steps, folds, in_threads, on_workers
 from shardscan.reduce.values import kernel_values
 from shardscan.shards.address import Window
-from shardscan.shards.ahead import Ahead
+from shardscan.shards.ahead import DEPTH, Ahead
 from shardscan.tasks import in_flight
 
 # what is kept of a pair, and of each of its channels
 FIGURES = ("changed", "newly_zero", "norm_a", "norm_b", "norm_change", "relative_change", "cosine", "max_change")
 NOTHING, SAFE = -4000, 400  # exponents: of a block of zeros; of values whose squares are as exact as others'
+LEAST = 1e-140  # of what is squared: below it float64 loses digits
 
 Keep = Callable[[Task, Sequence["Compared"]], None]
 Raw = Callable[[Window], AbstractContextManager[np.ndarray]]
@@ -35,7 +36,7 @@ Raw = Callable[[Window], AbstractContextManager[np.ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of a run of b's stored rows: (SUMS, rows) and (SUMS, cols) as the kernel has them, of values over 2^exponent."""
+    """Of a run of b's stored rows: (SUMS, rows) and (SUMS, cols), squares over 2^(2·exponent)."""
 
     rows: np.ndarray
     cols: np.ndarray
@@ -50,12 +51,12 @@ class Sums:
         return Sums(np.concatenate([a.rows, b.rows], axis=1), cols, exponent)
 
     def scaled(self, exponent: int) -> Sums:
-        """The same of values over another power of two."""
+        """The same over another power of two."""
         by = self.exponent - exponent
         if not by:
             return self
         powers = np.zeros((len(self.rows), 1), np.int64)
-        powers[[AA, BB, AB, DD]], powers[MOST] = 2 * by, by
+        powers[[AA, BB, AB, DD]] = 2 * by
         return Sums(np.ldexp(self.rows, powers), np.ldexp(self.cols, powers), exponent)
 
 
@@ -100,7 +101,7 @@ def compare(
     sizes = {("block", task.name, i, j): b.nbytes for task, i, unit in every for j, b in enumerate(unit.blocks)}
     windows = [window for _, _, unit in every for block in unit.blocks for window in block.windows]
     compile_kernels({window.dtype for window in windows})
-    with Ahead(windows) if in_threads() else nullcontext() as ahead:
+    with Ahead(windows, SIDES * DEPTH) if in_threads() else nullcontext() as ahead:
         steps = Steps(partial(reduce_block, ahead=ahead), Partial(), merge, finish)
         return on_workers(folds(tasks, keep, in_flight(workers), steps), tasks, workers, Progress(sizes, progress))
 
@@ -112,6 +113,7 @@ def compile_kernels(dtypes: set[str]) -> None:
         for other, of_other in ((values, table), (np.zeros((1, 8)), None)):
             other.flags.writeable = False
             kernels.differences(values, table, other, of_other, 1.0, True)
+    kernels.add_rounding(np.ones((1, 8)), 7, -126, np.zeros(1), np.zeros(8))
 
 
 def reduce_block(block: Block, ahead: Ahead | None = None) -> Partial:
@@ -252,11 +254,12 @@ def figures(sums: np.ndarray, values: int, exponent: int = 0) -> np.ndarray:
     power = 0 if exponent == NOTHING else exponent
     with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
         a, b, d = (np.sqrt(sums[i]) for i in (AA, BB, DD))
+        d[(sums[MOST] > 0) & (np.ldexp(sums[MOST], -power) < LEAST)] = np.nan
         relative = np.where((a == 0) & (b == 0), 0.0, np.where(a == 0, np.nan, d / a))
         cosine = np.clip(sums[AB] / a / b, -1.0, 1.0)
         cosine = np.where((a == 0) | (b == 0), np.nan, np.where(sums[MOST] == 0, 1.0, cosine))
         norms = [np.ldexp(x, power) for x in (a, b, d)]
-        out = np.stack([sums[CHANGED], sums[NEWLY_ZERO], *norms, relative, cosine, np.ldexp(sums[MOST], power)])
+        out = np.stack([sums[CHANGED], sums[NEWLY_ZERO], *norms, relative, cosine, sums[MOST]])
     if values:
         out[2:, sums[FINITE] == 0] = np.nan
     out[~np.isfinite(out)] = np.nan

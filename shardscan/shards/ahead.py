@@ -31,13 +31,14 @@ DEPTH = 2  # windows that are read before they are asked for
 
 
 class Ahead:
-    """Reads `windows` in order, `DEPTH` of them before they are asked for; to be used in a `with` statement.
+    """Reads `windows` in order, `depth` of them before they are asked for; to be used in a `with` statement.
 
     `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead. One
     that comes twice is read twice, each time when its turn comes.
     """
 
-    def __init__(self, windows: Iterable[Window]) -> None:
+    def __init__(self, windows: Iterable[Window], depth: int = DEPTH) -> None:
+        self._depth = depth
         self._windows = [window for window in windows if window.nbytes]
         self._numbers: dict[Window, deque[int]] = {}
         for number, window in enumerate(self._windows):
@@ -49,7 +50,7 @@ class Ahead:
         self._reader = ThreadPoolExecutor(1, "ahead")
 
     def __enter__(self) -> Self:
-        self._begin(DEPTH)
+        self._begin(self._depth)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -61,7 +62,7 @@ class Ahead:
         with self._lock:
             turns = self._numbers.get(window)
             number = turns.popleft() if turns else -1
-        self._begin(number + 1 + DEPTH)
+        self._begin(number + 1 + self._depth)
         with self._lock:
             coming = self._coming.pop(number, None)
         buffer = coming.result() if coming else None

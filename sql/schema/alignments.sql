@@ -13,7 +13,7 @@ CREATE TABLE alignments (
 COMMENT ON TABLE alignments IS 'One row per channel of a weight of model b: which channel of model a it is.';
 COMMENT ON COLUMN alignments.model_a IS 'The model that is compared with: the original.';
 COMMENT ON COLUMN alignments.model_b IS 'The model that came of it.';
-COMMENT ON COLUMN alignments.weight_a IS 'Matrix id of a weight that has matrices, else the name of the tensor, in a.';
+COMMENT ON COLUMN alignments.weight_a IS 'Id of the matrix in a; of a weight without matrices its tensor''s name.';
 COMMENT ON COLUMN alignments.weight_b IS 'The same in b.';
 COMMENT ON COLUMN alignments.axis IS 'out for rows, in for columns.';
 COMMENT ON COLUMN alignments.channel_a IS 'Index of the channel of a along the axis, from 0; NULL where unknown.';

@@ -27,10 +27,11 @@ CREATE TABLE tensor_diffs (
 
 COMMENT ON TABLE tensor_diffs IS
     'One row per weight of model b that was compared, value by value, with the weight of model a it came of. Where b '
-    'has fewer channels, a is restricted to those that b kept. Sums are in float64, over positions where both are finite.';
+    'has fewer channels, a is restricted to those that b kept. Sums are in float64, over positions where both are '
+    'finite.';
 COMMENT ON COLUMN tensor_diffs.model_a IS 'The model that is compared with: the original.';
 COMMENT ON COLUMN tensor_diffs.model_b IS 'The model that came of it.';
-COMMENT ON COLUMN tensor_diffs.weight_a IS 'Matrix id of a weight that has matrices, else the name of the tensor, in a.';
+COMMENT ON COLUMN tensor_diffs.weight_a IS 'Id of the matrix in a; of a weight without matrices its tensor''s name.';
 COMMENT ON COLUMN tensor_diffs.weight_b IS 'The same in b.';
 COMMENT ON COLUMN tensor_diffs.component IS 'Part of model a it belongs to: text, vision, encoder, ...; never NULL.';
 COMMENT ON COLUMN tensor_diffs.layer IS 'Layer number in a, from 0; NULL only where there is none.';
@@ -52,8 +53,8 @@ COMMENT ON COLUMN tensor_diffs.relative_change IS
 COMMENT ON COLUMN tensor_diffs.cosine IS '<a, b> / (norm_a norm_b); NULL where a norm is 0.';
 COMMENT ON COLUMN tensor_diffs.max_change IS 'Largest |a - b|.';
 COMMENT ON COLUMN tensor_diffs.change_rank IS
-    'Singular values of a - b that are above both rounding_edge and 1e-5 of the largest: the rank of the change, as far '
-    'as it is no rounding. A merged LoRA of rank 8 gives 8. NULL unless asked for.';
+    'Singular values of a - b that are above both rounding_edge and 1e-5 of the largest: the rank of the change, as '
+    'far as it is no rounding. A merged LoRA of rank 8 gives 8. NULL unless asked for.';
 COMMENT ON COLUMN tensor_diffs.change_stable_rank IS
     'Sum of the squares of the singular values of a - b over the largest square; NULL unless asked for, or without '
     'change.';

@@ -27,12 +27,12 @@ _LEAST_BITS = np.uint64(52)
 
 
 @kernel()
-def _copied(x, scale, piece):
-    """A piece of a row to float64 scratch, scaled; True if all of it is finite."""
+def _copied(x, piece):
+    """A piece of a row to float64 scratch; True if all of it is finite."""
     bad = 0
     for j in range(x.size):
         v = np.float64(x[j])
-        piece[j] = v * scale
+        piece[j] = v
         bad += 0 if is_finite(v) else 1
     return bad == 0
 
@@ -86,19 +86,20 @@ def _add_columns(x, y, width, sums):
 
 
 @kernel()
-def _add_value(a, b, sums):
-    """The slow path: one position into the sums of one channel."""
+def _add_value(a, b, scale, sums):
+    """The slow path: one position into the sums of one channel; what is squared is scaled."""
     sums[CHANGED] += np.float64(a != b and not (a != a and b != b))
     sums[NEWLY_ZERO] += np.float64(b == 0.0 and a != 0.0)
     if not (is_finite(a) and is_finite(b)):
         return
-    d = a - b
     sums[FINITE] += 1.0
+    sums[MOST] = max(sums[MOST], abs(a - b))
+    a, b = a * scale, b * scale
+    d = a - b
     sums[AA] += a * a
     sums[BB] += b * b
     sums[AB] += a * b
     sums[DD] += d * d
-    sums[MOST] = max(sums[MOST], abs(d))
 
 
 @kernel()
@@ -113,19 +114,19 @@ def _add_tile(x, y, scale, rows, columns, with_columns):
             all_finite = True
             for i in range(height):
                 row, a, b = top + i, p[i, :width], q[i, :width]
-                finite = _copied(x[row, left : left + width], scale, a)
-                if _copied(y[row, left : left + width], scale, b) and finite:
+                finite = _copied(x[row, left : left + width], a)
+                if _copied(y[row, left : left + width], b) and finite and scale == 1.0:
                     _add_row(a, b, rows[row])
                     continue
                 all_finite = False
                 for j in range(width):
-                    _add_value(a[j], b[j], rows[row])
+                    _add_value(a[j], b[j], scale, rows[row])
             if with_columns and all_finite and height == STRIP:
                 _add_columns(p, q, width, sums)
             elif with_columns:
                 for i in range(height):
                     for j in range(width):
-                        _add_value(p[i, j], q[i, j], sums[:, j])
+                        _add_value(p[i, j], q[i, j], scale, sums[:, j])
 
 
 def compiled() -> bool:
@@ -141,7 +142,7 @@ def differences(
     scale: float,
     columns: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (SUMS, rows) and (SUMS, cols) of a block of both sides, each value times `scale`, a power of two.
+    """Sums (SUMS, rows) and (SUMS, cols) of a block of both sides; what is squared is times `scale`, a power of two.
 
     `a` and `b` (rows, cols) and their tables are as `channel_sums` takes them; without `columns` theirs are zero.
     """
