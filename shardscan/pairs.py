@@ -1,8 +1,9 @@
 """PLAN, its pairs: two weights that are compared value by value, and what of them is read together. Pure.
 
 A comparison is cut as a scan is: a task is the unit of commit, a unit is what is read together, a block is a run of
-whole rows of b, as they are stored, with the strips of a that hold the same values. The grid depends on the pairs
-alone, so that any machine adds in the same order.
+whole rows of b, as they are stored, with the strips of a that hold the same values. So both are read once; but of
+sides that are stored different ways round, all of a is read for each 8 MiB of b. The grid depends on the pairs alone,
+so that any machine adds in the same order.
 """
 
 from __future__ import annotations

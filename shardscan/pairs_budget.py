@@ -98,8 +98,10 @@ def _as_taken(code: str) -> int:
 
 
 def _decoded(strip: Strip) -> int:
-    """Of a strip whose values are no view of its bytes."""
+    """Of a strip whose values are no view of its bytes, or are looked at once more."""
     window = strip.window
+    if window.dtype == "F64":  # a view, and its magnitudes
+        return window.nbytes * 9 // 8
     bits, taken = DTYPES[window.dtype].bits, _as_taken(window.dtype)
     is_view = bits == 8 * taken and window.offset % taken == 0 and DTYPES[window.dtype].kind != "int"
     return 0 if is_view else window.nbytes * 8 * taken // bits

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dask
 import ml_dtypes
 import numpy as np
 import pytest
@@ -356,6 +357,24 @@ def test_too_little_memory_is_refused_before_anything_is_read(fresh: Path, model
     with pytest.raises(OptionError, match="--memory"):
         compared.compare(*models, fresh, room=50 << 20)
     assert commits.committed(compared.only(fresh)) == {}
+
+
+def test_memory_decides_how_many_workers_run(models: tuple[Path, Path], scans: Path) -> None:
+    left = comparing.remaining(None, compared.begun(*models, scans)[1], rank=True)
+    most = comparing.budget(left, workers=16)
+    assert most.workers == 16
+    one = comparing.budget(left, workers=1)
+    assert one.peak < most.peak
+    assert comparing.budget(left, workers=16, room=(one.peak + most.peak) // 2).workers in range(2, 16)
+    assert comparing.budget(left, workers=16, room=one.peak).workers == 1
+
+
+def test_processes_find_what_threads_do(scans: Path, models: tuple[Path, Path]) -> None:
+    right = survivors(scans)
+    commits.forget(compared.only(scans))
+    with dask.config.set(scheduler="processes"):
+        compared.compare(*models, scans, rank=True, alignments=ALIGNED)
+    assert survivors(scans) == right
 
 
 def test_progress_ends_at_all_bytes(fresh: Path, models: tuple[Path, Path]) -> None:
