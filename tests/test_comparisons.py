@@ -369,12 +369,16 @@ def test_memory_decides_how_many_workers_run(models: tuple[Path, Path], scans: P
     assert comparing.budget(left, workers=16, room=one.peak).workers == 1
 
 
-def test_processes_find_what_threads_do(scans: Path, models: tuple[Path, Path]) -> None:
-    right = survivors(scans)
-    commits.forget(compared.only(scans))
+def test_processes_find_what_threads_do(
+    fresh: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # which processes would not know of
+    compared.compare(*models, fresh, rank=True)
+    by_threads = survivors(fresh)
+    commits.forget(compared.only(fresh))
     with dask.config.set(scheduler="processes"):
-        compared.compare(*models, scans, rank=True, alignments=ALIGNED)
-    assert survivors(scans) == right
+        compared.compare(*models, fresh, rank=True)
+    assert survivors(fresh) == by_threads
 
 
 def test_progress_ends_at_all_bytes(fresh: Path, models: tuple[Path, Path]) -> None:
