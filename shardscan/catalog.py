@@ -184,7 +184,7 @@ def stale(file: Path, scans: Sequence[Scan]) -> list[str]:
             known = {}
     held = {_names(found): found for found in _everything(scans)}
     return [
-        " with ".join(map(shown, names))
+        " with ".join(names)
         for names in sorted(held.keys() | known.keys())
         if names not in held or not _is_built_from(known.get(names), held[names])
     ]

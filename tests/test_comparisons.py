@@ -241,6 +241,13 @@ def test_a_lost_file_is_made_anew_alone(scans: Path, models: tuple[Path, Path]) 
     assert survivors(scans) == right
 
 
+def test_all_arrays_lost_are_made_anew(scans: Path, models: tuple[Path, Path]) -> None:
+    right = survivors(scans)
+    shutil.rmtree(compared.only(scans).arrays)
+    compared.compare(*models, scans, rank=True, alignments=ALIGNED)
+    assert survivors(scans) == right
+
+
 def test_comparisons_are_no_scans(scans: Path) -> None:
     assert len(commits.begun(scans)) == 2
     assert rows(scans, "select count(*) from models") == [(2,)]

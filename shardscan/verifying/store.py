@@ -246,5 +246,5 @@ def _of_catalog(folder: Path, scans: list[Scan], *, are_whole: bool) -> Iterator
     yield from (Finding(PROBLEM, "catalog", f"{sentence.rstrip('.')}: {again}.", CATALOG) for sentence in damage)
     if are_whole and not damage:
         for model in catalog.stale(file, store.current(folder)):
-            detail = f"Its rows of {model} are not of what is committed: {again}."
+            detail = f"Its rows of {shown(model)} are not of what is committed: {again}."
             yield Finding(NOTE, "catalog", detail, CATALOG)
