@@ -24,6 +24,7 @@ from shardscan.tasks import ROW_MULTIPLE
 
 SIDES = 2
 BLOCK_BYTES = 8 << 20  # of either side
+BLOCK_ROWS = 1 << 18  # whose numbers, 8 bytes each, are to stay small beside the values
 TASK_BYTES = 128 << 20  # of both: what a killed run does again
 CHUNK = 1 << 15  # channels in one file; a task has its own
 GAP_BYTES = 64 << 10  # between rows that are needed: less is read through
@@ -236,11 +237,12 @@ def _beside(pair: Pair) -> tuple[object, ...]:
 
 
 def _blocks(pairs: tuple[Pair, ...]) -> Iterator[Block]:
-    """About 8 MiB of the wider side each."""
+    """About 8 MiB of the wider side each, or less where rows are short."""
     pair = pairs[0]
     sides = (pair.a, pair.b) if pair.is_alike else (pair.b,)
     bits = max(side.width * DTYPES[side.placed.tensor.dtype].bits for side in sides)
     step = max(1, BLOCK_BYTES * 8 // max(1, bits) // ROW_MULTIPLE) * ROW_MULTIPLE
+    step = min(step, BLOCK_ROWS)
     for first in range(0, len(pair.b.stored_rows), step):
         last = min(first + step, len(pair.b.stored_rows))
         yield Block(

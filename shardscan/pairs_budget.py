@@ -17,6 +17,7 @@ from shardscan.shards.ahead import DEPTH
 from shardscan.tasks import PANEL_BYTES, in_flight
 
 CHANNEL = 8 * 8  # the sums of one
+NUMBERS = 6 * 8  # of one row: which it is in both sides, and what is made of that
 SCRATCH = 1 << 20  # two tiles, and what sums them
 
 
@@ -69,17 +70,17 @@ def is_large(pair: Pair) -> bool:
 
 def _held(block: Block) -> int:
     """Of both sides of a block while it is reduced."""
-    rows = block.last - block.first
-    found = 0
-    for strips, sides in ((block.a, [p.a for p in block.pairs]), (block.b, [p.b for p in block.pairs])):
-        found += max(strip.window.nbytes + _decoded(strip) for strip in strips)
-        if len(strips) > 1 or any(_is_cut(side) for side in sides) or not block.pairs[0].is_alike:
-            each = sum(
-                _value(side) * rows * p.values // len(p.b.stored_rows)
-                for p, side in zip(block.pairs, sides, strict=True)
-            )
-            found += each * (1 if block.pairs[0].is_alike else 2)  # and turned
-    return found
+    strips = max(s.window.nbytes + _decoded(s) for s in block.a), max(s.window.nbytes + _decoded(s) for s in block.b)
+    copies = 0
+    for pair in block.pairs:
+        values = (block.last - block.first) * pair.values // len(pair.b.stored_rows)
+        if len(block.a) > 1 or _is_cut(pair.a) or not (pair.rows is pair.cols is None):
+            copies += values * _value(pair.a)
+        if len(block.b) > 1 or _is_cut(pair.b):
+            copies += values * _value(pair.b)
+        if not pair.is_alike:  # turned, and what it was turned from
+            copies += 2 * values * _value(pair.a)
+    return sum(strips) + copies + NUMBERS * (block.last - block.first)
 
 
 def _is_cut(side: Side) -> bool:

@@ -142,6 +142,20 @@ def test_alignments_are_kept(whole: Path) -> None:
     ]
 
 
+def test_alignments_need_no_values(fresh: Path) -> None:
+    a, b = (compared.scan_of(fresh, name) for name in "ab")
+    with writers.writing(fresh):
+        comparison = comparing.begin(a, b, ("a", "b"), ())
+        assert comparing.alignments(comparison) == []
+        for kept in ([], ALIGNED[:1]):
+            comparing.keep_alignments(comparison, kept)
+            assert [one.channels_a.tolist() for one in comparing.alignments(comparison)] == [[3, -1, 0]] * len(kept)
+        catalog.build(fresh)
+    assert rows(fresh, "select weights, compared from diffs") == [(0, 0)]
+    assert rows(fresh, "select channel_a from alignments") == [(3,), (None,), (0,)]
+    assert verify(fresh).findings == ()
+
+
 def test_the_catalog_from_zarr_alone_is_equal_and_so_is_a_copied_one(scans: Path, tmp_path: Path) -> None:
     built = tables(scans)
     assert all(built.values())

@@ -197,8 +197,7 @@ def _sums(pair: Pair, a: Values, b: Values) -> Sums:
         a, b = ((_frozen(values.reshape(1, -1)), table) for values, table in (a, b))
     exponent = _exponent(pair, a[0], b[0])
     scale = float(np.ldexp(1.0, -exponent)) if exponent != NOTHING else 1.0
-    rows, cols = kernels.differences(*a, *b, scale, not pair.is_vector)
-    return Sums(rows, cols[:, :0] if pair.is_vector else cols, exponent)
+    return Sums(*kernels.differences(*a, *b, scale, not pair.is_vector), exponent)
 
 
 def _exponent(pair: Pair, *values: np.ndarray) -> int:

@@ -144,10 +144,10 @@ def differences(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums (SUMS, rows) and (SUMS, cols) of a block of both sides; what is squared is times `scale`, a power of two.
 
-    `a` and `b` (rows, cols) and their tables are as `channel_sums` takes them; without `columns` theirs are zero.
+    `a` and `b` (rows, cols) and their tables are as `channel_sums` takes them; without `columns` theirs are empty.
     """
     n, m = a.shape
-    rows, of_columns = np.zeros((n, SUMS)), np.zeros((SUMS, m))
+    rows, of_columns = np.zeros((n, SUMS)), np.zeros((SUMS, m if columns else 0))
     # 32 bits hold every value of all dtypes but the widest, at half the traffic
     kind = np.float64 if np.float64 in (a.dtype, b.dtype) else np.float32
     x, y = np.empty(TILE_ROWS * TILE_COLS, kind), np.empty(TILE_ROWS * TILE_COLS, kind)
@@ -160,7 +160,8 @@ def differences(
             to_float64(a, table_a, top, left, p)
             to_float64(b, table_b, top, left, q)
             _add_tile(p, q, scale, rows[top : top + height], pieces, columns)
-        of_columns[:, left : left + width] = np.swapaxes(pieces, 0, 1).reshape(SUMS, -1)[:, :width]
+        if columns:
+            of_columns[:, left : left + width] = np.swapaxes(pieces, 0, 1).reshape(SUMS, -1)[:, :width]
     return np.ascontiguousarray(rows.T), of_columns
 
 
