@@ -106,7 +106,11 @@ class Run:
 
     def indices(self, first: int, last: int) -> np.ndarray:
         """The `first` to `last` of the indices."""
-        groups, rest = np.divmod(np.arange(first, last), self.length)
+        return self.at(np.arange(first, last))
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """The indices of these numbers, in their order."""
+        groups, rest = np.divmod(numbers, max(1, self.length))
         found: np.ndarray = self.start + groups * self.stride + rest
         return found
 

@@ -1,4 +1,4 @@
-"""CATALOG: a store's scans as DuckDB tables; the only writer of DuckDB.
+"""CATALOG: a store's scans, and what two of them differ by, as DuckDB tables; the only writer of DuckDB.
 
 The catalog is derived: it is built beside the old one from Zarr and the commits, and renamed into place, so readers see
 the old one or the new one. It is never migrated; `build(rebuild=True)` makes it again from nothing but the store.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any
 import duckdb
 import pyarrow.compute as pc
 
-from shardscan import commits, rows, sqlfiles, store, writers
+from shardscan import commits, comparisons, rows, sqlfiles, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan
+from shardscan.comparisons import Comparison
 from shardscan.contents import Contents, contents
 from shardscan.errors import StoreError, StoreNotFound, shown
 from shardscan.locked import LOCK, SETTINGS
@@ -37,7 +38,12 @@ KEYS = {
     "singular_values": "model, spectrum, i",
     "spectrum_fits": "model, spectrum",
     "distribution": "model, tensor, bin",
+    "diffs": "model_a, model_b",
+    "tensor_diffs": "model_a, model_b, weight_b",
+    "channel_diffs": "model_a, model_b, weight_b, axis, channel_b",
+    "alignments": "model_a, model_b, weight_b, axis, channel_b",
 }
+OF_TWO = frozenset(table for table, key in KEYS.items() if key.startswith("model_a"))  # of comparisons
 
 READING: dict[str, Any] = {
     **SETTINGS, "threads": 1, "temp_directory": "", "memory_limit": "4GB", "python_enable_replacements": False,
@@ -45,7 +51,13 @@ READING: dict[str, Any] = {
 DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
 
 # a whole number in each large table, whose sum is exact
-SUMMED = {"channels": "channel", "distribution": "count", "singular_values": "i", "spectra": "rank", "tensors": "bytes"}
+SUMMED = {
+    "channels": "channel", "distribution": "count", "singular_values": "i", "spectra": "rank", "tensors": "bytes",
+    "alignments": "channel_b", "channel_diffs": "channel_b", "tensor_diffs": "values",
+}  # fmt: skip
+
+Held = Contents | Comparison
+Names = tuple[str, ...]  # of the models that rows are of
 
 
 def build(folder: Path, *, rebuild: bool = False) -> Path:
@@ -89,26 +101,49 @@ def _build(folder: Path, target: Path, old: Path | None) -> Path:
         Path(f"{building}.wal").unlink(missing_ok=True)
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], known: Mapping[str, tuple[Any, ...]]) -> None:
-    for scan in scans:
-        held = contents(scan)
-        if _is_built_from(known.get(held.model), held):
+def _fill(connection: duckdb.DuckDBPyConnection, scans: Sequence[Scan], known: Mapping[Names, tuple[Any, ...]]) -> None:
+    for held in _everything(scans):
+        if _is_built_from(known.get(_names(held)), held):
             _copy(connection, held)
             continue
         try:
             _load(connection, held)
         except (OSError, ValueError, KeyError) as error:
+            again = "ingest its checkpoint" if isinstance(held, Contents) else "compare the two models"
             raise StoreError(
-                f"the scan of {shown(held.model)} in {scan.store} is damaged ({error}): ingest its checkpoint again, "
+                f"the {_called(held)} in {held.scan.store} is damaged ({error}): {again} again, "
                 "which makes what is damaged anew; until then the last catalog answers."
             ) from error
 
 
-def _is_built_from(known: tuple[Any, ...] | None, held: Contents) -> bool:
-    """Whether a model's rows are of what is committed now."""
+def _everything(scans: Sequence[Scan]) -> Iterator[Held]:
+    """What the scans hold, and then what their comparisons do."""
+    yield from map(contents, scans)
+    yield from comparisons.current(scans)
+
+
+def _names(held: Held) -> Names:
+    """The models that it is of."""
+    return (held.model,) if isinstance(held, Contents) else held.models
+
+
+def _called(held: Held) -> str:
+    kind = "scan of" if isinstance(held, Contents) else "comparison of"
+    return f"{kind} {' with '.join(map(shown, _names(held)))}"
+
+
+def _key(held: Held) -> dict[str, str]:
+    """The columns that say of which models a row is."""
+    columns = ("model",) if isinstance(held, Contents) else ("model_a", "model_b")
+    return dict(zip(columns, _names(held), strict=True))
+
+
+def _is_built_from(known: tuple[Any, ...] | None, held: Held) -> bool:
+    """Whether rows are of what is committed now."""
     *built_from, channels = known or (None,)
     is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
-    return built_from == [held.scan.id, held.state, len(commits.runs(held.scan))] and is_as_chosen
+    runs = [len(commits.runs(held.scan))] if isinstance(held, Contents) else []
+    return built_from == [held.scan.id, held.state, *runs] and is_as_chosen
 
 
 def damage(file: Path) -> Iterator[str]:
@@ -137,8 +172,8 @@ def damage(file: Path) -> Iterator[str]:
                 yield f"Its table {table} has {rows:,} rows and {keys:,} keys ({key})."
 
 
-def stale(file: Path, scans: Iterable[Scan]) -> list[str]:
-    """The models whose rows in a catalog are not of what is committed, by name; all where it is of another version."""
+def stale(file: Path, scans: Sequence[Scan]) -> list[str]:
+    """What in a catalog is not of what is committed: models, or two, by name; all where it is of another version."""
     with duckdb.connect(config=READING) as connection:
         for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
             _run(connection, script)
@@ -147,11 +182,11 @@ def stale(file: Path, scans: Iterable[Scan]) -> list[str]:
             known = _built_from(connection)
         except duckdb.Error:
             known = {}
-    held = {found.model: found for found in map(contents, scans)}
+    held = {_names(found): found for found in _everything(scans)}
     return [
-        model
-        for model in sorted(held.keys() | known.keys())
-        if model not in held or not _is_built_from(known.get(model), held[model])
+        " with ".join(names)
+        for names in sorted(held.keys() | known.keys())
+        if names not in held or not _is_built_from(known.get(names), held[names])
     ]
 
 
@@ -165,13 +200,15 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") + "."
 
 
-def _built_from(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[Any, ...]]:
-    """The old catalog's models with what they were built from; none where another version of shardscan made it."""
+def _built_from(connection: duckdb.DuckDBPyConnection) -> dict[Names, tuple[Any, ...]]:
+    """What of the old catalog was built from what; nothing where another version of shardscan made it."""
     if _columns(connection, "'old'") != _columns(connection, "current_database()"):
         return {}
     runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
     found = _run(connection, f"SELECT model, scan, state, {runs}, channels FROM old.models m")
-    return {model: tuple(built_from) for model, *built_from in found}
+    of_two = _run(connection, "SELECT model_a, model_b, comparison, state, channels FROM old.diffs")
+    known: dict[Names, tuple[Any, ...]] = {(model,): tuple(built_from) for model, *built_from in found}
+    return known | {(a, b): tuple(built_from) for a, b, *built_from in of_two}
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
@@ -181,29 +218,35 @@ def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
     return _run(connection, f"{columns} AND table_name IN ({tables}) ORDER BY ALL")
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
-    """Take a model's rows from the old catalog, less what its config says now."""
-    model = held.model
-    for table in _tables(connection):
+def _copy(connection: duckdb.DuckDBPyConnection, held: Held) -> None:
+    """Take rows from the old catalog, less what a model's config says now."""
+    key = _key(held)
+    for table in (name for name in _tables(connection) if (name in OF_TWO) == isinstance(held, Comparison)):
         columns = f"INSERT INTO {table} BY NAME SELECT * FROM old.{table}"
-        _run(connection, f"{columns} WHERE model = $model", {"model": model})
-    said = rows.said(held)
-    changes = ", ".join(f"{column} = ${column}" for column in said)
-    _run(connection, f"UPDATE models SET {changes} WHERE model = $model", {**said, "model": model})
+        _run(connection, f"{columns} WHERE {_where(key)}", key)
+    if isinstance(held, Contents):
+        said = rows.said(held)
+        changes = ", ".join(f"{column} = ${column}" for column in said)
+        _run(connection, f"UPDATE models SET {changes} WHERE {_where(key)}", {**said, **key})
 
 
-def _load(connection: duckdb.DuckDBPyConnection, held: Contents) -> None:
-    """Insert a scan's rows, then compare counts and sums: DuckDB 2.0.0 can silently drop rows of an Arrow table."""
+def _where(key: Iterable[str]) -> str:
+    return " AND ".join(f"{column} = ${column}" for column in key)
+
+
+def _load(connection: duckdb.DuckDBPyConnection, held: Held) -> None:
+    """Insert all rows, then compare counts and sums: DuckDB 2.0.0 can silently drop rows of an Arrow table."""
     expected: Counter[str] = Counter()
     sums: Counter[str] = Counter()
-    for table, piece in _ahead(rows.of_scan(held)):
+    key = _key(held)
+    for table, piece in _ahead(rows.of_scan(held) if isinstance(held, Contents) else rows.of_comparison(held)):
         # by its name here: a registered view would keep every piece in memory until the transaction ends
         connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM piece").fetchall()
         expected[table] += piece.num_rows
         sums[table] += pc.sum(piece[SUMMED[table]]).as_py() or 0 if table in SUMMED else 0
     for table, count in expected.items():
         total = f"coalesce(sum({SUMMED[table]}), 0)::HUGEINT" if table in SUMMED else "0"
-        found = _run(connection, f"SELECT count(*), {total} FROM {table} WHERE model = $model", {"model": held.model})
+        found = _run(connection, f"SELECT count(*), {total} FROM {table} WHERE {_where(key)}", key)
         if found != [(count, sums[table])]:
             raise StoreError(
                 f"DuckDB kept {found[0][0]} of {count} rows of {table}, which is a defect of DuckDB: report it."

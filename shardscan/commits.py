@@ -1,11 +1,13 @@
 """STORE, its promises: what a scan has finished, as small JSON files that appear whole or not at all.
 
-Each ends in a checksum of itself, so that what they vouch for is what was once written.
+Each ends in a checksum of itself, so that what they vouch for is what was once written. A comparison of two scans has a
+folder like a scan's, and what is said of scans here holds for it too.
 
 <store>/commits/<scan>/begun                     the scan exists; which scans it is to replace; its files of no task
 <store>/commits/<scan>/<task>.<product>.json     these tensors are done, these files hold them
 <store>/commits/<scan>/runs/<number>.json        what one run took
 <store>/commits/<scan>/channels                  which channels the catalog is to have, where somebody said
+<store>/commits/diff-<hash>/begun                the comparison exists, and of which two scans it is
 """
 
 from __future__ import annotations
@@ -27,16 +29,21 @@ SCANNED = (OK, DEGENERATE)  # there are arrays of it
 CATALOG = "catalog.duckdb"  # beside commits and arrays
 PARTIAL = ".partial"  # how files end that are being written, zarr's too
 CHECKSUM = "checksum"
+COMPARISON = "diff-"  # how the ids of comparisons begin; no scan's does
 
 Stamp = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One scan of one model in one store: where its arrays and its commits are."""
+    """One scan of one model in one store, or the comparison of two: where its arrays and its commits are."""
 
     store: Path
     id: str
+
+    @property
+    def is_comparison(self) -> bool:
+        return self.id.startswith(COMPARISON)
 
     @property
     def arrays(self) -> Path:
@@ -71,8 +78,28 @@ def sweep(scan: Scan) -> None:
 
 
 def begun(store: Path) -> list[Scan]:
-    """Every scan of a store that exists."""
+    """Every scan of a store that exists, comparisons aside."""
+    return [found for found in _everything(store) if not found.is_comparison]
+
+
+def comparisons(store: Path) -> list[Scan]:
+    """Every comparison of a store that exists, also of scans that are gone."""
+    return [found for found in _everything(store) if found.is_comparison]
+
+
+def _everything(store: Path) -> list[Scan]:
     return [Scan(store, path.parent.name) for path in sorted((store / "commits").glob("*/begun"))]
+
+
+def begin_comparison(comparison: Scan, facts: Mapping[str, Any], files: Mapping[str, Stamp]) -> None:
+    """Make a comparison exist, with what it is of, and vouch for the files that it began with."""
+    _write(comparison.commits / "begun", {**facts, "files": files})
+
+
+def compared(comparison: Scan) -> Mapping[str, Any] | None:
+    """What `begin_comparison` kept; None where that is lost, which only costs comparing again."""
+    record, is_as_written = unsealed(comparison.commits / "begun")
+    return record if is_as_written else None
 
 
 def replaces(scan: Scan) -> list[str]:
@@ -198,7 +225,8 @@ def read(path: Path) -> dict[str, Any]:
     """One record; StoreError where it is not what was written."""
     record, is_as_written = unsealed(path)
     if not is_as_written:
-        raise StoreError(f"{path} is damaged: ingest its checkpoint again, and remove it first if that does not help.")
+        again = "compare its two models" if path.parent.name.startswith(COMPARISON) else "ingest its checkpoint"
+        raise StoreError(f"{path} is damaged: {again} again, and remove it first if that does not help.")
     return record
 
 

@@ -74,6 +74,14 @@ DTYPES: Mapping[str, DType] = MappingProxyType(
 )
 
 
+# of every float: bits of the mantissa, and the exponent below which the unit in the last place does not fall any more
+PRECISIONS: Mapping[str, tuple[int, int]] = MappingProxyType({
+    "F4": (1, 0), "F6_E2M3": (3, 0), "F6_E3M2": (2, -2), "F8_E5M2": (2, -14), "F8_E4M3": (3, -6), "F8_E8M0": (0, -127),
+    "F8_E4M3FNUZ": (3, -7), "F8_E5M2FNUZ": (2, -15), "F16": (10, -14), "BF16": (7, -126), "F32": (23, -126),
+    "F64": (52, -1022),
+})  # fmt: skip
+
+
 def decode(raw: np.ndarray, code: str, shape: tuple[int, ...]) -> np.ndarray:
     """Read `raw`, uint8 `(nbytes,)`, in `shape`: NumPy's own dtype as a view, every other as a float32 copy.
 

@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from shardscan.commits import CATALOG, PARTIAL, begun
+from shardscan.commits import CATALOG, COMPARISON, PARTIAL, begun, comparisons
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.strict import opened
 
-OURS = re.compile(rf"[0-9a-f]{{32}}-[0-9]+({re.escape(PARTIAL)})?")  # folders of scans; others are somebody's
+# folders of scans and comparisons; others are somebody's
+OURS = re.compile(rf"([0-9a-f]{{32}}-[0-9]+|{COMPARISON}[0-9a-f]{{32}})({re.escape(PARTIAL)})?")
 
 
 @contextmanager
@@ -122,7 +123,7 @@ def _sweep(store: Path) -> None:
     """Remove catalogs half built, and folders of scans that never began or were being removed."""
     for left in store.glob(f"{CATALOG}.*{PARTIAL}*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    ids = {scan.id for scan in begun(store)}
+    ids = {scan.id for scan in (*begun(store), *comparisons(store))}
     for folder in (store / "commits", store / "arrays.zarr"):
         for left in folder.glob("*/"):
             if OURS.fullmatch(left.name) and left.name not in ids:

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-MODULES = ("ask", "catalog", "flow", "keep", "listing", "output", "reduce.scan", "resume")
+MODULES = ("ask", "catalog", "comparing", "flow", "keep", "listing", "output", "reduce.scan", "resume")
 KILL, FULL, BROKEN, TORN = "kill", "full", "broken", "torn"
 
 
@@ -60,11 +60,13 @@ class Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.communicate()
 
-    def run(self, words: Sequence[str], log: Path, fault: Fault | None = None) -> Ended:
-        """Run `shardscan` with these words; `log` is a file that it may have."""
+    def run(
+        self, words: Sequence[str], log: Path, fault: Fault | None = None, *, command: str = "shardscan.cli:main"
+    ) -> Ended:
+        """Run `shardscan` with these words, or another command of ours; `log` is a file that it may have."""
         assert self._process.stdin
         assert self._process.stdout
-        order = {"words": list(words), "log": str(log), "fault": asdict(fault) if fault else None}
+        order = {"words": list(words), "log": str(log), "fault": asdict(fault) if fault else None, "command": command}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         code = json.loads(self._process.stdout.readline())
         events = log.with_suffix(".events")
@@ -79,7 +81,7 @@ def serve() -> None:
         fault = Fault(**order["fault"]) if order["fault"] else None
         pid = os.fork()
         if not pid:
-            child(order["words"], Path(order["log"]), fault)
+            child(order["words"], Path(order["log"]), fault, order["command"])
         if fault and fault.seconds:
             time.sleep(fault.seconds)
             os.kill(pid, signal.SIGKILL)
@@ -96,7 +98,7 @@ def import_everything() -> None:
     import_module("shardscan.reduce.blocks").compile_kernels(["BF16", "F32"])
 
 
-def child(words: list[str], log: Path, fault: Fault | None) -> NoReturn:
+def child(words: list[str], log: Path, fault: Fault | None, command: str) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     printed, counted = (os.open(file, flags) for file in (log, log.with_suffix(".events")))
@@ -104,10 +106,9 @@ def child(words: list[str], log: Path, fault: Fault | None) -> NoReturn:
         os.dup2(ours, theirs)
     write = os.write
     count = install(fault)
-    from shardscan.cli import main
-
+    module, _, name = command.partition(":")
     try:
-        main(words)
+        getattr(import_module(module), name)(words)
     except SystemExit as ended:
         write(counted, str(count()).encode())
         sys.stdout.flush()

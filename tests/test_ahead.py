@@ -59,6 +59,16 @@ def test_windows_are_what_the_file_holds(windows: list[Window]) -> None:
 
 
 @direct
+def test_a_window_that_comes_twice_waits_for_its_second_turn(windows: list[Window]) -> None:
+    order = [windows[4], windows[7], windows[4], windows[5], windows[4]]
+    with Ahead(order) as reader:
+        for begun, window in enumerate(order):
+            with reader.raw(window) as raw:
+                assert raw.tobytes() == window.raw().tobytes()
+                assert reader._begun <= begun + 1 + ahead.DEPTH
+
+
+@direct
 def test_the_page_cache_stays_as_it_was(windows: list[Window]) -> None:
     large = windows[4]
     if ahead._is_cached(large):

@@ -11,19 +11,25 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import compared
 import shardscan
 import tiny
 from shardscan import catalog, commits, contents, sqlfiles, store
 from shardscan.catalog import KEYS
+from shardscan.comparing import Alignment
 from shardscan.errors import StoreNotFound
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models in one store, scanned one after the other; their checkpoints are gone."""
+    """Two models in one store, scanned one after the other and compared; their checkpoints are gone."""
     folder = tmp_path_factory.mktemp("catalog")
-    for seed, name in enumerate(("b-model", "a-model")):
+    names = ("b-model", "a-model")
+    for seed, name in enumerate(names):
         shardscan.ingest(tiny.llama(folder / name, seed=seed), folder / "scans")
+    norm = Alignment("model.norm.weight", "model.norm.weight", "in", np.array([1, -1, 0]), "fingerprint")
+    compared.compare(folder / names[0], folder / names[1], folder / "scans", rank=True, alignments=[norm])
+    for name in names:
         shutil.rmtree(folder / name)
     return folder / "scans"
 

@@ -13,6 +13,7 @@ import errno
 import mmap
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ DEPTH = 2  # windows that are read before they are asked for
 
 
 class Ahead:
-    """Reads `windows` in order, `DEPTH` of them before they are asked for; to be used in a `with` statement.
+    """Reads `windows` in order, `depth` of them before they are asked for; to be used in a `with` statement.
 
     `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead. Nor is
     one of a view, whose bytes do not lie together, nor one that is the same as an earlier one.
@@ -40,13 +41,13 @@ class Ahead:
         self._windows = list(dict.fromkeys(window for window in windows if window.nbytes and not window.view))
         self._numbers = {window: number for number, window in enumerate(self._windows)}
         self._begun = 0
-        self._coming: dict[Window, Future[_Buffer | None]] = {}
+        self._coming: dict[int, Future[_Buffer | None]] = {}
         self._free: list[_Buffer] = []
         self._lock = threading.Lock()
         self._reader = ThreadPoolExecutor(1, "ahead")
 
     def __enter__(self) -> Self:
-        self._begin(DEPTH)
+        self._begin(self._depth)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -55,9 +56,12 @@ class Ahead:
     @contextmanager
     def raw(self, window: Window) -> Iterator[np.ndarray]:
         """What `Window.raw` gives, for as long as the context lasts."""
-        self._begin(self._numbers.get(window, -1) + 1 + DEPTH)
         with self._lock:
-            coming = self._coming.pop(window, None)
+            turns = self._numbers.get(window)
+            number = turns.popleft() if turns else -1
+        self._begin(number + 1 + self._depth)
+        with self._lock:
+            coming = self._coming.pop(number, None)
         buffer = coming.result() if coming else None
         if buffer is None:
             yield window.raw()
@@ -71,8 +75,8 @@ class Ahead:
     def _begin(self, number: int) -> None:
         """Have the first `number` windows read."""
         with self._lock:
-            for window in self._windows[self._begun : number]:
-                self._coming[window] = self._reader.submit(self._fetch, window)
+            for turn, window in enumerate(self._windows[self._begun : number], self._begun):
+                self._coming[turn] = self._reader.submit(self._fetch, window)
             self._begun = max(self._begun, number)
 
     def _fetch(self, window: Window) -> _Buffer | None:

@@ -39,21 +39,21 @@ def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pla
     """Make the arrays of a new scan, empty; they appear whole or not at all."""
     building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
     for name, data in _first_files(checkpoint, probe, anatomy, plan).items():
-        _write(building / name, data)
-    _write_root(scan)
+        write_file(building / name, data)
+    write_root(scan)
     building.rename(scan.arrays)
 
 
-def _write_root(scan: Scan) -> None:
+def write_root(scan: Scan) -> None:
     """Make all scans of a store one group for whoever opens it in Zarr."""
     root: dict[str, Buffer] = {}
     zarr.open_group(MemoryStore(root), mode="w", zarr_format=3)
     path = scan.arrays.parent / METADATA
     if not commits.is_as_stamped(path, commits.stamp_of(root[METADATA].to_bytes())):
-        _write(path, root[METADATA])
+        write_file(path, root[METADATA])
 
 
-def _write(path: Path, data: Buffer) -> None:
+def write_file(path: Path, data: Buffer) -> None:
     """Write a small file so that it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}{PARTIAL}")
@@ -107,7 +107,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
 
     That is its config, notes, path and family's name, which are the same to a scan.
     """
-    _write_root(scan)
+    write_root(scan)
     vouched = commits.made(scan)
     stale = {name for name, stamp in vouched.items() if not commits.is_as_stamped(scan.arrays / name, stamp)}
     if METADATA not in stale:
@@ -117,7 +117,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
         return
     files = _first_files(checkpoint, probe, anatomy, plan)
     for name in stale:
-        _write(scan.arrays / name, files[name])
+        write_file(scan.arrays / name, files[name])
     commits.begin(scan, commits.replaces(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from shardscan import catalog, commits, store, writers
+from shardscan import catalog, commits, comparisons, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan, Stamp
 from shardscan.contents import contents, members
 from shardscan.errors import shown
@@ -26,7 +26,7 @@ ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
 RECORD = re.compile(r"(runs/)?[^/]+\.json")
 ROOT = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 # what a record or an attribute of another form gives, whoever wrote it
-AGAIN = "ingest its checkpoint again, which makes it anew"
+AGAIN, COMPARE_AGAIN = "ingest its checkpoint again, which makes it anew", "compare its two models again"
 OF_ANOTHER_FORM = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
@@ -46,8 +46,9 @@ def verify(folder: Path, advance: Advance) -> Verdict:
     """
     with writers.read_from(folder), writers.unwritten(folder):
         scans = commits.begun(folder)
-        findings = list(_strays(folder, {scan.id for scan in scans}))
-        records = [_records(scan) for scan in scans]
+        everything = [*scans, *commits.comparisons(folder)]
+        findings = list(_strays(folder, {scan.id for scan in everything}))
+        records = [_records(scan) for scan in everything]
         total, read = sum(size for found, _ in records for size, _ in _vouched(found).values()), 0
 
         def advanced(nbytes: int) -> None:
@@ -55,9 +56,10 @@ def verify(folder: Path, advance: Advance) -> Verdict:
             read += nbytes
             advance(read, total)
 
-        for scan, (found, wrong) in zip(scans, records, strict=True):
+        for scan, (found, wrong) in zip(everything, records, strict=True):
             own = [*wrong, *_of_files(scan, found, advanced)]
-            findings += own if _has_problems(own) else [*own, *_of_tensors(scan)]
+            look = _of_pairs if scan.is_comparison else _of_tensors
+            findings += own if _has_problems(own) else [*own, *look(scan)]
         findings += _of_catalog(folder, scans, are_whole=not _has_problems(findings))
     return Verdict(folder.resolve().name, tuple(findings), "scan", len(scans), read)
 
@@ -120,6 +122,8 @@ def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
 
 def _mended(scan: Scan, record: Path) -> str:
     """What makes a damaged record anew."""
+    if scan.is_comparison:
+        return COMPARE_AGAIN
     if record.name == "begun":
         return f"remove {shown(str(scan.commits), 400)} and ingest its checkpoint again"
     return AGAIN if record.parent == scan.commits and record.name != "channels" else "remove it"
@@ -154,20 +158,21 @@ def _of_files(
 
 
 def _of_file(scan: Scan, name: str, stamp: Stamp, advance: Callable[[int], None]) -> Iterator[Finding]:
+    again = COMPARE_AGAIN if scan.is_comparison else AGAIN
     path, file = scan.arrays / name, f"{ARRAYS}/{scan.id}/{name}"
     try:
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(scan.arrays)):
-            yield Finding(PROBLEM, "commit", f"A record vouches for it and it is not in the scan: {AGAIN}.", file)
+            yield Finding(PROBLEM, "commit", f"A record vouches for it and it is not in the scan: {again}.", file)
         elif not path.exists():
-            yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {AGAIN}.", file)
+            yield Finding(PROBLEM, "file", f"A record vouches for it and it is not there: {again}.", file)
         elif not _is_regular(path):
-            yield Finding(PROBLEM, "file", f"It is not a regular file: {AGAIN}.", file)
+            yield Finding(PROBLEM, "file", f"It is not a regular file: {again}.", file)
         elif (size := path.stat().st_size) != stamp[0]:
-            yield Finding(PROBLEM, "file", f"It has {size:,} bytes instead of {stamp[0]:,}: {AGAIN}.", file)
+            yield Finding(PROBLEM, "file", f"It has {size:,} bytes instead of {stamp[0]:,}: {again}.", file)
         elif commits.stamp(path) != stamp:
-            yield Finding(PROBLEM, "checksum", f"Its bytes are not those that were written: {AGAIN}.", file)
+            yield Finding(PROBLEM, "checksum", f"Its bytes are not those that were written: {again}.", file)
     except (OSError, ValueError) as error:  # no file has such a name, or the disk fails
-        yield Finding(PROBLEM, "file", f"It cannot be read ({type(error).__name__}): {AGAIN}.", file)
+        yield Finding(PROBLEM, "file", f"It cannot be read ({type(error).__name__}): {again}.", file)
     advance(stamp[0])
 
 
@@ -198,6 +203,34 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
     if pending := [member.name for member in everyone if member.status == "pending"]:
         those = f"{len(pending):,} of {len(everyone):,} tensors of {shown(held.model)}"
         yield Finding(NOTE, "scan", f"{those} are not scanned yet: ingest continues.", where, pending[0])
+    for name, reason in failed.items():
+        yield Finding(NOTE, "scan", f"It failed: {str(reason).rstrip('.')}.", where, name)
+
+
+def _of_pairs(comparison: Scan) -> Iterator[Finding]:
+    """What is not compared yet, failed, or is of scans that are gone."""
+    where = f"{COMMITS}/{comparison.id}"
+    try:
+        scans = store.current(comparison.store)
+        held = next((found for found in comparisons.current(scans) if found.scan == comparison), None)
+        if held is None:
+            detail = (
+                "It is of scans that were replaced or removed, or of another version: compare its two models again."
+            )
+            yield Finding(NOTE, "scan", detail, where)
+            return
+        verdicts = held.verdicts
+        failed = {name: verdict["reason"] for name, verdict in verdicts.items() if verdict["status"] == "failed"}
+        left = held.facts["weights"] - len(verdicts)
+        models = " with ".join(map(shown, held.models))
+    except OF_ANOTHER_FORM as error:
+        kind = type(error).__name__
+        detail = f"The comparison is not of the form that this version writes ({kind}): {COMPARE_AGAIN}."
+        yield Finding(PROBLEM, "scan", detail, where)
+        return
+    if left:
+        detail = f"{left:,} of {held.facts['weights']:,} weights of {models} are not compared yet: {COMPARE_AGAIN}."
+        yield Finding(NOTE, "scan", detail, where)
     for name, reason in failed.items():
         yield Finding(NOTE, "scan", f"It failed: {str(reason).rstrip('.')}.", where, name)
 

@@ -35,15 +35,16 @@ def is_finite(x):
 @kernel()
 def _decode(values, table, top, left, out):
     for i in range(out.shape[0]):
-        row = values[top + i]
-        for j in range(out.shape[1]):
-            out[i, j] = load(row, table, left + j)
+        row, to = values[top + i, left : left + out.shape[1]], out[i]
+        for j in range(to.size):
+            to[j] = load(row, table, j)
 
 
 def to_float64(values: np.ndarray, table: np.ndarray | None, top: int, left: int, out: np.ndarray) -> np.ndarray:
-    """A piece of `values` (rows, cols), from this corner and of the shape of `out`, decoded into `out`, float64.
+    """A piece of `values` (rows, cols), from this corner and of the shape of `out`, decoded into `out`.
 
-    `values` and `table` are as `channel_sums` takes them.
+    That is float64, or float32 where `values` are float32 or of at most 16 bits, which it holds exactly. `values` and
+    `table` are as `channel_sums` takes them.
     """
     _decode(values, table, top, left, out)
     return out

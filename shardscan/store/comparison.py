@@ -1,0 +1,281 @@
+"""STORE, its comparisons: what two scans of one store differ by, beside them and like them.
+
+    <store>/arrays.zarr/diff-<hash>/figures       float64  [figure, channel]   a file for each task, or more
+    <store>/arrays.zarr/diff-<hash>/alignments    int64    [channel]           one after the other
+
+`channel_a` is a figure: which channel of a is compared. The channels of a pair lie together, b's rows before its
+columns; where, its commit says, which also has the figures of the pair as a whole. A comparison is of two scans, by
+their ids: it is stale where one of them is gone, and never more than what those scans and its pairs make it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+import zarr
+from zarr.abc.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from shardscan import __version__, commits
+from shardscan.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Commits, Scan, Stamp
+from shardscan.pairs import CHUNK, Pair, Task
+from shardscan.reduce.changes import Change
+from shardscan.reduce.differences import FIGURES, Compared, Figures
+from shardscan.store.creation import CODECS, write_file, write_root
+
+LAYOUT = 1
+VALUES, RANKS, ALIGNMENTS = "values/1", "ranks/1", "alignments/1"
+CHANNEL_FIGURES = ("channel_a", *FIGURES)
+CHANGES = ("change_rank", "change_stable_rank", "change_sigma_max", "rounding_edge")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Which channel of a each channel of b's weight is along one axis, 'out' or 'in': int64, −1 where unknown.
+
+    `method` is a word for how it was found, `reason` what there is to say of it.
+    """
+
+    weight_a: str
+    weight_b: str
+    axis: str
+    channels_a: np.ndarray
+    method: str
+    reason: str | None = None
+
+
+def comparison_id(a: Scan, b: Scan) -> str:
+    """The two scans, in this order, and the layout."""
+    return COMPARISON + xxhash.xxh3_128_hexdigest(f"{a.id} {b.id} {LAYOUT}".encode())
+
+
+def begin(a: Scan, b: Scan, models: tuple[str, str], tasks: Sequence[Task]) -> Scan:
+    """The comparison of two scans of one store, to go on with or new; the tasks are all of it.
+
+    One whose pairs were others is begun anew, and what was compared before of these two models is removed.
+    """
+    found = Scan(a.store, comparison_id(a, b))
+    facts = {"a": a.id, "b": b.id, "models": list(models), "layout": LAYOUT, **_facts(tasks)}
+    before = commits.compared(found)
+    for other in commits.comparisons(a.store):
+        known = before if other == found else commits.compared(other)
+        if other != found and known and known["models"] == facts["models"]:
+            commits.forget(other)
+    if before and {name: before.get(name) for name in facts} == facts:
+        commits.sweep(found)
+        _refresh(found, facts, before["files"])
+        return found
+    commits.forget(found)
+    write_root(found)
+    building = found.arrays.with_name(f"{found.id}{PARTIAL}")
+    for name, data in _first_files(facts).items():
+        write_file(building / name, data)
+    building.rename(found.arrays)
+    commits.begin_comparison(found, facts, commits.stamps_of_all(found))  # last: now it exists
+    return found
+
+
+def current(store: Path, scans: Sequence[Scan]) -> list[Scan]:
+    """The comparisons of scans that speak for their models, as this version writes them, by their models' names."""
+    ids = {scan.id for scan in scans}
+    found = [(known, each) for each in commits.comparisons(store) if (known := commits.compared(each))]
+    return [
+        each
+        for known, each in sorted(found, key=lambda one: list(one[0]["models"]))
+        if {known["a"], known["b"]} <= ids and known["layout"] == LAYOUT
+    ]
+
+
+def _facts(tasks: Sequence[Task]) -> dict[str, Any]:
+    """How many weights and channels there are, and a hash of the pairs: what must be equal for it to be continued."""
+    digest = xxhash.xxh3_128()
+    for task in tasks:
+        for pair, first in _places(task):
+            at = [task.name, first, *((s.id, s.placed.tensor.dtype, s.shape, s.turned) for s in (pair.a, pair.b))]
+            digest.update(repr(at).encode("utf-8", "surrogatepass"))
+            for kept in (pair.rows, pair.cols):
+                digest.update(b"-" if kept is None else np.ascontiguousarray(kept, np.int64).tobytes())
+    channels = tasks[-1].first + tasks[-1].channels if tasks else 0
+    weights = sum(len(task.pairs) for task in tasks)
+    return {"weights": weights, "channels": channels, "pairs": digest.hexdigest()}
+
+
+def _places(task: Task) -> Iterator[tuple[Pair, int]]:
+    """Each pair of a task with the place of its first channel."""
+    first = task.first
+    for pair in task.pairs:
+        yield pair, first
+        first += pair.channels
+
+
+def _first_files(facts: Mapping[str, Any]) -> Mapping[str, Buffer]:
+    files: dict[str, Buffer] = {}
+    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": dict(facts)})
+    words = root.create_array(
+        "figure", shape=(len(CHANNEL_FIGURES),), dtype=str, compressors=CODECS[1:], dimension_names=("figure",)
+    )
+    words[:] = np.array(CHANNEL_FIGURES, object)
+    root.create_array(
+        "figures",
+        shape=(len(CHANNEL_FIGURES), facts["channels"]),
+        chunks=(len(CHANNEL_FIGURES), CHUNK),
+        dtype="float64",
+        fill_value=math.nan,
+        compressors=CODECS,
+        dimension_names=("figure", "channel"),
+    )
+    return files
+
+
+def _refresh(comparison: Scan, facts: Mapping[str, Any], vouched: Mapping[str, Stamp]) -> None:
+    """Make anew what a disk has lost of the first files."""
+    write_root(comparison)
+    stale = [name for name, stamp in vouched.items() if not commits.is_as_stamped(comparison.arrays / name, stamp)]
+    files = _first_files(facts) if stale else {}
+    for name in stale:
+        write_file(comparison.arrays / name, files[name])
+
+
+def write_figures(comparison: Scan, task: Task, found: Sequence[Compared]) -> None:
+    """Write the channels of a finished task, then commit it."""
+    each = _by_pair(task, found)
+    values = np.full((len(CHANNEL_FIGURES), -(-task.channels // CHUNK) * CHUNK), np.nan)
+    verdicts = {}
+    for (pair, first), (figures, failure) in zip(_places(task), each, strict=True):
+        verdicts[pair.b.id] = {**_place_of(pair, first), **_verdict(pair, figures, failure)}
+        if figures and figures.channels_out is not None:
+            columns = _channels(pair, figures)
+            values[:, first - task.first : first - task.first + columns.shape[1]] = columns
+    files: dict[str, Stamp] = {}
+    if values.size:
+        array = zarr.open_array(comparison.arrays / "figures", mode="r+").with_config({"write_empty_chunks": True})
+        stop = min(task.first + values.shape[1], array.shape[1])
+        array[:, task.first : stop] = values[:, : stop - task.first]
+        for number in range(task.first // CHUNK, -(-stop // CHUNK)):
+            name = f"figures/{array.metadata.encode_chunk_key((0, number))}"
+            files[name] = commits.stamp(comparison.arrays / name)
+    _commit(comparison, task.name, VALUES, verdicts, files)
+
+
+def _by_pair(task: Task, found: Sequence[Compared]) -> Iterator[tuple[Figures | None, str | None]]:
+    """Of every pair what was found, or why nothing was."""
+    for unit, compared in zip(task.units, found, strict=True):
+        for number in range(len(unit.pairs)):
+            yield (None, compared.failure) if compared.failure else (compared.figures[number], None)
+
+
+def _channels(pair: Pair, figures: Figures) -> np.ndarray:
+    """CHANNEL_FIGURES (9, channels), rows before columns."""
+    sides = [(pair.rows, figures.channels_out), (pair.cols, figures.channels_in)]
+    made = [np.vstack([np.arange(of.shape[1]) if kept is None else kept, of]) for kept, of in sides if of is not None]
+    return np.concatenate(made, axis=1)
+
+
+def _place_of(pair: Pair, first: int) -> dict[str, Any]:
+    """What the tables need of a pair beside its figures; places are those in model a."""
+    place, matrix, own = pair.a.placed.place, pair.a.matrix, pair.b.matrix
+    is_stacked = matrix is not None and pair.a.placed.is_stack
+    return {
+        "weight_a": pair.a.id,
+        "component": place.component,
+        "layer": place.layer,
+        "role": matrix.role if matrix else place.role,
+        "expert": matrix.expert if matrix and is_stacked else place.expert,
+        "part": place.part,
+        "shape": list(pair.b.shape),
+        "values": pair.values,
+        "channels": [
+            first,
+            0 if pair.is_vector else pair.b.shape[0],
+            pair.channels and pair.b.shape[1] * pair.has_columns,
+        ],
+        "of_expert": own is not None and own.expert is not None,
+    }
+
+
+def _verdict(pair: Pair, figures: Figures | None, failure: str | None) -> dict[str, Any]:
+    if failure or figures is None:
+        return {"status": FAILED, "reason": failure}
+    if pair.refusal:
+        return {"status": CODES, "reason": pair.refusal}
+    numbers = {name: _number(value) for name, value in zip(FIGURES, figures.total.tolist(), strict=True)}
+    if pair.values and not figures.finite:
+        return {"status": DEGENERATE, "reason": "there is no value that is finite in both", **numbers}
+    return {"status": OK, "reason": None, **numbers}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def write_changes(comparison: Scan, task: Task, found: Sequence[Change | None], options: Mapping[str, object]) -> None:
+    """Commit the ranks of a task's changes; None stands for a pair that has none."""
+    verdicts = {pair.b.id: _verdict_of(change) for pair, change in zip(task.pairs, found, strict=True) if change}
+    _commit(comparison, task.name, RANKS, verdicts, {}, options=dict(options))
+
+
+def _verdict_of(change: Change) -> dict[str, Any]:
+    if change.failure:
+        return {"status": FAILED, "reason": change.failure}
+    numbers = (change.stable_rank, change.sigma_max, change.edge)
+    return {"status": OK, "reason": None, **dict(zip(CHANGES, (change.rank, *map(_number, numbers)), strict=True))}
+
+
+def write_alignments(comparison: Scan, found: Sequence[Alignment]) -> None:
+    """Keep the alignments of a comparison, all at once; those that were kept before are no more."""
+    files: dict[str, Buffer] = {}
+    channels = [np.asarray(one.channels_a, np.int64) for one in found]
+    joined = np.concatenate([*channels, np.zeros(0, np.int64)])
+    store = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3)
+    store.create_array(
+        "alignments", data=joined, chunks=(max(1, len(joined)),), compressors=CODECS, dimension_names=("channel",)
+    )
+    verdicts = []
+    first = 0
+    for one, of in zip(found, channels, strict=True):
+        facts = (one.weight_a, one.weight_b, one.axis, one.method, one.reason)
+        verdicts.append([*facts, first, len(of)])
+        first += len(of)
+    stamps = {}
+    for name, data in files.items():
+        if name.startswith("alignments/"):
+            write_file(comparison.arrays / name, data)
+            stamps[name] = commits.stamp_of(data.to_bytes())
+    _commit(comparison, "alignments", ALIGNMENTS, {}, stamps, alignments=verdicts)
+
+
+def alignments(comparison: Scan, done: Commits | None = None) -> list[Alignment]:
+    """What `write_alignments` last kept, `done` what is committed; none where it is lost or damaged."""
+    record = (commits.intact(comparison) if done is None else done).get(("alignments", ALIGNMENTS))
+    if record is None:
+        return []
+    values = read(comparison, "alignments")
+    return [
+        Alignment(a, b, axis, values[first : first + n], method, reason)
+        for a, b, axis, method, reason, first, n in record["alignments"]
+    ]
+
+
+def read(comparison: Scan, name: str, region: tuple[slice, ...] = (slice(None),)) -> np.ndarray:
+    """One array, or a region of it."""
+    values = zarr.open_array(comparison.arrays / name, mode="r")[region]
+    assert isinstance(values, np.ndarray)
+    return values
+
+
+def _commit(
+    comparison: Scan,
+    task: str,
+    product: str,
+    verdicts: Mapping[str, Mapping[str, Any]],
+    files: Mapping[str, Stamp],
+    **more: object,
+) -> None:
+    facts = {"task": task, "product": product, "version": __version__, "options": {}, **more}
+    commits.commit(comparison, {**facts, "tensors": verdicts, "files": files})
