@@ -3,6 +3,8 @@ CREATE TABLE files (
     file         VARCHAR NOT NULL,
     bytes        BIGINT NOT NULL,
     header_bytes BIGINT NOT NULL,
+    used_bytes   BIGINT NOT NULL,
+    unused_bytes BIGINT NOT NULL,
     tensors      INTEGER NOT NULL
 );
 
@@ -10,5 +12,10 @@ COMMENT ON TABLE files IS 'One row per shard file.';
 COMMENT ON COLUMN files.model IS 'Name of the model in this store.';
 COMMENT ON COLUMN files.file IS 'Name of the shard within the checkpoint''s folder.';
 COMMENT ON COLUMN files.bytes IS 'Size of the file in bytes.';
-COMMENT ON COLUMN files.header_bytes IS 'Bytes before the first tensor: length word and header.';
+COMMENT ON COLUMN files.header_bytes IS
+    'Bytes that were read to know the tensors: length word and header, or pickle and directory of a PyTorch file.';
+COMMENT ON COLUMN files.used_bytes IS
+    'Bytes that tensors of the model have, each counted once: tied weights and overlapping views share theirs.';
+COMMENT ON COLUMN files.unused_bytes IS
+    'Bytes of stored data that no tensor of the model has: what slices kept of their storage in a PyTorch file.';
 COMMENT ON COLUMN files.tensors IS 'Tensors in this file.';

@@ -30,7 +30,8 @@ COMMENT ON COLUMN models.architecture IS 'First entry of architectures in config
 COMMENT ON COLUMN models.family IS
     'Naming families whose rules gave the tensors their places, joined by +; NULL when none fits.';
 COMMENT ON COLUMN models.parameters IS 'Elements in all tensors of the headers.';
-COMMENT ON COLUMN models.bytes IS 'Bytes of tensor data in all shards, headers not counted.';
+COMMENT ON COLUMN models.bytes IS
+    'Bytes of tensor data in all shards, headers not counted; what tensors share counts once.';
 COMMENT ON COLUMN models.layers IS 'Number of layers, from config.json.';
 COMMENT ON COLUMN models.hidden_size IS 'Width of the residual stream, from config.json.';
 COMMENT ON COLUMN models.heads IS 'Query heads per layer, from config.json.';

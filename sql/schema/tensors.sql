@@ -13,6 +13,7 @@ CREATE TABLE tensors (
     expert          INTEGER,
     part            VARCHAR NOT NULL,
     alias_of        VARCHAR,
+    shared_with     VARCHAR,
     status          VARCHAR NOT NULL,
     reason          VARCHAR,
     mean            DOUBLE,
@@ -30,7 +31,8 @@ CREATE TABLE tensors (
     infs            BIGINT,
     p99_abs         DOUBLE,
     p999_abs        DOUBLE,
-    quantiles_exact BOOLEAN
+    quantiles_exact BOOLEAN,
+    digest          VARCHAR
 );
 
 COMMENT ON TABLE tensors IS 'One row per tensor in the headers. Statistics are of finite values; NULL: not computed.';
@@ -40,7 +42,7 @@ COMMENT ON COLUMN tensors.file IS 'Shard that holds it.';
 COMMENT ON COLUMN tensors.dtype IS 'Dtype code of the header: BF16, F16, F32, F8_E4M3, ...';
 COMMENT ON COLUMN tensors.shape IS 'Shape in the header; [] for a scalar.';
 COMMENT ON COLUMN tensors.parameters IS 'Number of elements.';
-COMMENT ON COLUMN tensors.bytes IS 'Bytes of data in the shard.';
+COMMENT ON COLUMN tensors.bytes IS 'Bytes of its values, whether or not it shares them: see files.used_bytes.';
 COMMENT ON COLUMN tensors.canonical_name IS 'Name without wrapper prefixes such as module. and _orig_mod.';
 COMMENT ON COLUMN tensors.component IS 'Part of the model it belongs to: text, vision, encoder, ...; never NULL.';
 COMMENT ON COLUMN tensors.layer IS 'Layer number from 0; NULL only where there is none.';
@@ -48,7 +50,9 @@ COMMENT ON COLUMN tensors.role IS
     'What it does: q_proj, qkv_proj (fused: see matrices), embed_tokens, ...; other when no rule names it.';
 COMMENT ON COLUMN tensors.expert IS 'Expert number from 0; NULL outside mixtures of experts.';
 COMMENT ON COLUMN tensors.part IS 'Which part of the module: weight, bias, scale, zero, index, buffer, lora_a, lora_b.';
-COMMENT ON COLUMN tensors.alias_of IS 'Token embedding that this lm_head is a stored copy of (tied); else NULL.';
+COMMENT ON COLUMN tensors.alias_of IS 'Token embedding that this lm_head is equal to (tied); else NULL.';
+COMMENT ON COLUMN tensors.shared_with IS
+    'Tensor before it whose very bytes it has, stored once, as PyTorch saves tied weights; else NULL.';
 COMMENT ON COLUMN tensors.status IS 'ok; degenerate (no finite value); codes (no statistics); failed; pending.';
 COMMENT ON COLUMN tensors.reason IS 'Why status is not ok, or what is odd about the tensor or its place.';
 COMMENT ON COLUMN tensors.mean IS 'Mean of the finite values.';
@@ -67,3 +71,5 @@ COMMENT ON COLUMN tensors.infs IS 'Infinite values.';
 COMMENT ON COLUMN tensors.p99_abs IS 'Smallest |x| whose rank is at least ceil(n*99/100).';
 COMMENT ON COLUMN tensors.p999_abs IS 'Smallest |x| whose rank is at least ceil(n*999/1000).';
 COMMENT ON COLUMN tensors.quantiles_exact IS 'True where bins are single values; else quantiles are under 0.8 % low.';
+COMMENT ON COLUMN tensors.digest IS
+    'Hash of dtype, shape and bytes: equal for equal tensors of any models; NULL of stacks of many experts.';

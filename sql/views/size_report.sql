@@ -1,6 +1,7 @@
 -- size_report(model): tensors, parameters and bytes of every model whose name matches the LIKE pattern.
 --   level       what a row is broken down by: model; component; role (and component); layer (and component);
 --               layer_role (component, layer and role)
+--   bytes       of values; what tensors share counts for each of them (models.bytes and files.used_bytes count it once)
 --   share       bytes / bytes of all the model's tensors
 --   file_bytes  bytes of the shard files, headers and padding included; NULL except on level model
 -- Every level adds up to the same totals, so never sum over two of them. A tensor outside the layers has layer NULL,

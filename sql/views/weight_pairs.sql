@@ -1,0 +1,65 @@
+-- weight_pairs(a, b): which weight of b is which of a; one row for each pair, and for each weight that only one has.
+-- Two weights are one where their places are: component, role and part, and layer and expert as layer_map and
+-- expert_map tell; what has no place, or another one in each (a family that does not fit), by canonical name, with the
+-- number that its layer has in a. Fused tensors are paired part by part, with separate ones too.
+--   layer, expert       a's numbers; NULL where there are none, and where only b has the layer, or the expert
+--   layer_b, expert_b   b's numbers likewise: of a weight that is gone, those of the layer and expert that are left
+CREATE MACRO weight_pairs(a, b) AS TABLE
+WITH layers AS MATERIALIZED (
+    FROM layer_map(a, b)
+),
+experts AS MATERIALIZED (
+    FROM expert_map(a, b)
+),
+of_a AS MATERIALIZED (
+    SELECT w.*, l.layer_b, e.expert_b, CASE WHEN w.role <> 'other' THEN concat_ws(
+               '/', w.component, coalesce(CAST(w.layer AS VARCHAR), '-'), w.role,
+               coalesce(CAST(w.expert AS VARCHAR), '-'), w.part) END AS place
+    FROM weights w
+    LEFT JOIN layers l ON l.component = w.component AND l.layer_a = w.layer
+    LEFT JOIN experts e ON e.component = w.component AND e.layer_a = w.layer AND e.expert_a = w.expert
+    WHERE w.model = existing_model(a)
+),
+of_b AS MATERIALIZED (
+    SELECT w.*, l.layer_a, e.expert_a, CASE WHEN w.role <> 'other' THEN concat_ws(
+               '/', w.component, coalesce(CAST(l.layer_a AS VARCHAR), w.layer || ' of b', '-'), w.role,
+               coalesce(CAST(e.expert_a AS VARCHAR), w.expert || ' of b', '-'), w.part) END AS place,
+           CASE WHEN l.layer_a <> w.layer
+                THEN regexp_replace(w.canonical_name, '(^|\.)' || w.layer || '\.', '\1' || l.layer_a || '.')
+                WHEN l.layer_a = w.layer OR w.layer IS NULL OR w.component NOT IN (SELECT component FROM layers)
+                THEN w.canonical_name END AS name
+    FROM weights w
+    LEFT JOIN layers l ON l.component = w.component AND l.layer_b = w.layer
+    LEFT JOIN experts e ON e.component = w.component AND e.layer_b = w.layer AND e.expert_b = w.expert
+    WHERE w.model = existing_model(b)
+),
+placed AS (
+    SELECT x.weight AS weight_a, y.weight AS weight_b FROM of_a x JOIN of_b y ON y.place = x.place
+),
+named AS (
+    SELECT x.weight AS weight_a, y.weight AS weight_b
+    FROM (FROM of_a WHERE weight NOT IN (SELECT weight_a FROM placed)) x
+    JOIN (FROM of_b WHERE weight NOT IN (SELECT weight_b FROM placed)) y
+      ON y.name = x.canonical_name
+     AND (x.place IS NULL OR y.place IS NULL OR (x.component, x.role, x.part) <> (y.component, y.role, y.part))
+    QUALIFY row_number() OVER (PARTITION BY x.weight ORDER BY y.weight) = 1
+        AND row_number() OVER (PARTITION BY y.weight ORDER BY x.weight) = 1
+),
+paired AS (
+    FROM placed UNION ALL FROM named
+)
+SELECT existing_model(a) AS model_a, existing_model(b) AS model_b,
+       coalesce(x.component, y.component) AS component,
+       coalesce(x.layer, y.layer_a) AS layer, coalesce(y.layer, x.layer_b) AS layer_b,
+       coalesce(x.role, y.role) AS role,
+       coalesce(x.expert, y.expert_a) AS expert, coalesce(y.expert, x.expert_b) AS expert_b,
+       coalesce(x.part, y.part) AS part,
+       x.weight AS weight_a, y.weight AS weight_b, x.tensor AS tensor_a, y.tensor AS tensor_b,
+       x.shape AS shape_a, y.shape AS shape_b, x.rows AS rows_a, y.rows AS rows_b, x.cols AS cols_a, y.cols AS cols_b,
+       x.heads AS heads_a, y.heads AS heads_b, x.parameters AS parameters_a, y.parameters AS parameters_b,
+       x.dtype AS dtype_a, y.dtype AS dtype_b, x.bytes AS bytes_a, y.bytes AS bytes_b
+FROM of_a x
+LEFT JOIN paired p ON p.weight_a = x.weight
+FULL JOIN of_b y ON y.weight = p.weight_b;
+
+COMMENT ON MACRO TABLE weight_pairs IS 'Which weight of model b is which of model a, and those that only one has.';
