@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, BinaryIO
 
 import ml_dtypes
@@ -127,6 +128,23 @@ def write(
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), "ascii")
     (folder / "config.json").write_text(json.dumps(config), "ascii")
+    return folder
+
+
+def tuned(of: Path, folder: Path) -> Path:
+    """A copy of a checkpoint in which one value in 97 has another last bit; made once."""
+    if (folder / "config.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(of.glob("*.safetensors*")):
+        copyfile(path, folder / path.name)
+        if path.suffix == ".safetensors":
+            start = (8 + int.from_bytes(path.open("rb").read(8), "little")) // 2  # headers are padded to 8 bytes
+            values = np.memmap(folder / path.name, np.uint16, "r+")
+            for at in range(start, values.size, CHUNK):
+                values[at : at + CHUNK : 97] ^= 1
+            values.flush()
+    copyfile(of / "config.json", folder / "config.json")
     return folder
 
 

@@ -7,14 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "connect", "ingest", "open"]
+__all__ = ["__version__", "connect", "diff", "ingest", "open"]
 
 if TYPE_CHECKING:
     from shardscan.ask import connect
     from shardscan.flow import ingest
+    from shardscan.matching import diff
     from shardscan.reduce.arrays import open
 
-_HOMES = {"connect": "shardscan.ask", "ingest": "shardscan.flow", "open": "shardscan.reduce.arrays"}
+_HOMES = {
+    "connect": "shardscan.ask",
+    "diff": "shardscan.matching",
+    "ingest": "shardscan.flow",
+    "open": "shardscan.reduce.arrays",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,8 @@ from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound
 from shardscan.locked import LOCK, SETTINGS
 from shardscan.questions import Query, Question, Value, asked, find, listed, query
 
+Connection = duckdb.DuckDBPyConnection
+
 _HUGEINT = pa.decimal128(38, 0)
 _READING = ("SELECT", "EXPLAIN", "PRAGMA", "MULTI")  # MULTI is what PIVOT is
 _REACHING = ("ATTACH", "COPY", "EXPORT", "LOAD", "SET")  # what an unlocked connection takes
@@ -175,7 +177,13 @@ def _too_large(access: Access) -> QueryStopped:
     )
 
 
-def _read(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement, values: Mapping[str, Value]) -> pa.Table:
+def read(connection: Connection, sql: str, values: Mapping[str, Value]) -> pa.Table:
+    """The rows of one statement of ours, over a connection that `connect` gave."""
+    with _told(connection, sql, values, LOCKED):
+        return _plain(_interruptible(connection, lambda: _read(connection, sql, values)))
+
+
+def _read(connection: Connection, statement: duckdb.Statement | str, values: Mapping[str, Value]) -> pa.Table:
     relation = connection.sql(statement, params=dict(values)) if values else connection.sql(statement)
     return pa.table({}) if relation is None else relation.to_arrow_table()
 

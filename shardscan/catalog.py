@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow.compute as pc
 
 from shardscan import commits, comparisons, rows, sqlfiles, store, writers
 from shardscan.commits import CATALOG, PARTIAL, Scan
-from shardscan.comparisons import Comparison
+from shardscan.comparisons import Aligned, Comparison, digest
 from shardscan.contents import Contents, contents
 from shardscan.errors import StoreError, StoreNotFound, shown
 from shardscan.locked import LOCK, SETTINGS
+from shardscan.store.alignments import Alignment
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 
@@ -43,7 +45,7 @@ KEYS = {
     "channel_diffs": "model_a, model_b, weight_b, axis, channel_b",
     "alignments": "model_a, model_b, weight_b, axis, channel_b",
 }
-OF_TWO = frozenset(table for table, key in KEYS.items() if key.startswith("model_a"))  # of comparisons
+OF_TWO = {Comparison: ("diffs", "tensor_diffs", "channel_diffs"), Aligned: ("alignments",)}
 
 READING: dict[str, Any] = {
     **SETTINGS, "threads": 1, "temp_directory": "", "memory_limit": "4GB", "python_enable_replacements": False,
@@ -56,8 +58,9 @@ SUMMED = {
     "alignments": "channel_b", "channel_diffs": "channel_b", "tensor_diffs": "values",
 }  # fmt: skip
 
-Held = Contents | Comparison
+Held = Contents | Comparison | Aligned
 Names = tuple[str, ...]  # of the models that rows are of
+Known = dict[tuple[str, Names], tuple[Any, ...]]  # what rows were built from: in which table, of which models
 
 
 def build(folder: Path, *, rebuild: bool = False) -> Path:
@@ -101,23 +104,25 @@ def _build(folder: Path, target: Path, old: Path | None) -> Path:
         Path(f"{building}.wal").unlink(missing_ok=True)
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, scans: Sequence[Scan], known: Mapping[Names, tuple[Any, ...]]) -> None:
+def _fill(connection: duckdb.DuckDBPyConnection, scans: Sequence[Scan], known: Known) -> None:
     for held in _everything(scans):
-        if _is_built_from(known.get(_names(held)), held):
+        if _is_built_from(known.get(_rows_of(held)), held):
             _copy(connection, held)
             continue
         try:
             _load(connection, held)
         except (OSError, ValueError, KeyError) as error:
-            again = "ingest its checkpoint" if isinstance(held, Contents) else "compare the two models"
-            raise StoreError(
-                f"the {_called(held)} in {held.scan.store} is damaged ({error}): {again} again, "
-                "which makes what is damaged anew; until then the last catalog answers."
-            ) from error
+            if isinstance(held, Contents) or isinstance(error, StoreError):
+                raise StoreError(
+                    f"the scan of {_called(held)} in {held.scan.store} is damaged ({error}): ingest its checkpoint "
+                    "again, which makes what is damaged anew; until then the last catalog answers."
+                ) from error
+            for table in _tables(connection, held):  # comparing again makes it anew
+                _run(connection, f"DELETE FROM {table} WHERE {_where(_key(held))}", _key(held))
 
 
 def _everything(scans: Sequence[Scan]) -> Iterator[Held]:
-    """What the scans hold, and then what their comparisons do."""
+    """What the scans hold, and then what is of two of them."""
     yield from map(contents, scans)
     yield from comparisons.current(scans)
 
@@ -127,9 +132,13 @@ def _names(held: Held) -> Names:
     return (held.model,) if isinstance(held, Contents) else held.models
 
 
+def _rows_of(held: Held) -> tuple[str, Names]:
+    """In which table it is known, of which models."""
+    return "models" if isinstance(held, Contents) else OF_TWO[type(held)][0], _names(held)
+
+
 def _called(held: Held) -> str:
-    kind = "scan of" if isinstance(held, Contents) else "comparison of"
-    return f"{kind} {' with '.join(map(shown, _names(held)))}"
+    return " with ".join(map(shown, _names(held)))
 
 
 def _key(held: Held) -> dict[str, str]:
@@ -140,6 +149,8 @@ def _key(held: Held) -> dict[str, str]:
 
 def _is_built_from(known: tuple[Any, ...] | None, held: Held) -> bool:
     """Whether rows are of what is committed now."""
+    if isinstance(held, Aligned):
+        return known == (held.state,)
     *built_from, channels = known or (None,)
     is_as_chosen = held.channels in (None, channels)  # once somebody has chosen, it is never None again
     runs = [len(commits.runs(held.scan))] if isinstance(held, Contents) else []
@@ -172,22 +183,42 @@ def damage(file: Path) -> Iterator[str]:
                 yield f"Its table {table} has {rows:,} rows and {keys:,} keys ({key})."
 
 
-def stale(file: Path, scans: Sequence[Scan]) -> list[str]:
-    """What in a catalog is not of what is committed: models, or two, by name; all where it is of another version."""
+def stale(file: Path, scans: Sequence[Scan]) -> list[Names]:
+    """What in a catalog is not of what is committed: models, or two, by their names.
+
+    All where it is of another version; and two of which something is damaged, so that there are no rows of it.
+    """
     with duckdb.connect(config=READING) as connection:
-        for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
+        for script in sqlfiles.schema():
             _run(connection, script)
         try:
             _attach(connection, file)
             known = _built_from(connection)
         except duckdb.Error:
             known = {}
-    held = {_names(found): found for found in _everything(scans)}
-    return [
-        " with ".join(names)
-        for names in sorted(held.keys() | known.keys())
-        if names not in held or not _is_built_from(known.get(names), held[names])
-    ]
+    held = {_rows_of(found): found for found in _everything(scans)}
+    every = held.keys() | known.keys()
+    return sorted({of[1] for of in every if of not in held or not _is_built_from(known.get(of), held[of])})
+
+
+def is_outdated(file: Path) -> bool:
+    """Whether the views and macros of a catalog are not those of this version, or it cannot be opened."""
+    with duckdb.connect(config=READING) as connection:
+        for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
+            _run(connection, script)
+        try:
+            _attach(connection, file)
+            return _definitions(connection, "'old'") != _definitions(connection, "current_database()")
+        except duckdb.Error:
+            return True
+
+
+def _definitions(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
+    """Name and text of every view and macro, beside the columns of tables."""
+    views = f"SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND database_name = {database}"
+    macros = "SELECT function_name, macro_definition FROM duckdb_functions() WHERE NOT internal"
+    every = f"{views} UNION ALL {macros} AND database_name = {database} ORDER BY ALL"
+    return [_columns(connection, database), _run(connection, every)]
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
@@ -200,15 +231,29 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") + "."
 
 
-def _built_from(connection: duckdb.DuckDBPyConnection) -> dict[Names, tuple[Any, ...]]:
+def _built_from(connection: duckdb.DuckDBPyConnection) -> Known:
     """What of the old catalog was built from what; nothing where another version of shardscan made it."""
     if _columns(connection, "'old'") != _columns(connection, "current_database()"):
         return {}
     runs = "(SELECT count(*) FROM old.runs r WHERE r.model = m.model)"
     found = _run(connection, f"SELECT model, scan, state, {runs}, channels FROM old.models m")
     of_two = _run(connection, "SELECT model_a, model_b, comparison, state, channels FROM old.diffs")
-    known: dict[Names, tuple[Any, ...]] = {(model,): tuple(built_from) for model, *built_from in found}
-    return known | {(a, b): tuple(built_from) for a, b, *built_from in of_two}
+    known: Known = {("models", (model,)): tuple(built_from) for model, *built_from in found}
+    known |= {("diffs", (a, b)): tuple(built_from) for a, b, *built_from in of_two}
+    return known | {("alignments", models): (digest(of),) for models, of in _aligned(connection).items()}
+
+
+def _aligned(connection: duckdb.DuckDBPyConnection) -> dict[Names, list[Alignment]]:
+    """The alignments that an old catalog has, by models."""
+    columns = "model_a, model_b, weight_a, weight_b, axis, method, reason"
+    channels = "list(coalesce(channel_a, -1) ORDER BY channel_b)"
+    found: dict[Names, list[Alignment]] = {}
+    for a, b, weight_a, weight_b, axis, method, reason, of in _run(
+        connection, f"SELECT {columns}, {channels} FROM old.alignments GROUP BY ALL"
+    ):
+        one = Alignment(weight_a, weight_b, axis, np.array(of, np.int64), method, reason)
+        found.setdefault((a, b), []).append(one)
+    return found
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
@@ -221,7 +266,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, database: str) -> list[Any]:
 def _copy(connection: duckdb.DuckDBPyConnection, held: Held) -> None:
     """Take rows from the old catalog, less what a model's config says now."""
     key = _key(held)
-    for table in (name for name in _tables(connection) if (name in OF_TWO) == isinstance(held, Comparison)):
+    for table in _tables(connection, held):
         columns = f"INSERT INTO {table} BY NAME SELECT * FROM old.{table}"
         _run(connection, f"{columns} WHERE {_where(key)}", key)
     if isinstance(held, Contents):
@@ -239,7 +284,7 @@ def _load(connection: duckdb.DuckDBPyConnection, held: Held) -> None:
     expected: Counter[str] = Counter()
     sums: Counter[str] = Counter()
     key = _key(held)
-    for table, piece in _ahead(rows.of_scan(held) if isinstance(held, Contents) else rows.of_comparison(held)):
+    for table, piece in _ahead(_rows(held)):
         # by its name here: a registered view would keep every piece in memory until the transaction ends
         connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM piece").fetchall()
         expected[table] += piece.num_rows
@@ -253,6 +298,16 @@ def _load(connection: duckdb.DuckDBPyConnection, held: Held) -> None:
             )
 
 
+def _rows(held: Held) -> Iterator[rows.Rows]:
+    match held:
+        case Contents():
+            return rows.of_scan(held)
+        case Comparison():
+            return rows.of_comparison(held)
+        case Aligned():
+            return rows.of_alignments(held)
+
+
 def _ahead(pieces: Iterator[rows.Rows]) -> Iterator[rows.Rows]:
     """The same, each made while the one before it is inserted."""
     with ThreadPoolExecutor(1, "rows") as maker:
@@ -262,9 +317,13 @@ def _ahead(pieces: Iterator[rows.Rows]) -> Iterator[rows.Rows]:
             yield piece
 
 
-def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def _tables(connection: duckdb.DuckDBPyConnection, held: Held) -> Sequence[str]:
+    """Those that have rows of it."""
+    if not isinstance(held, Contents):
+        return OF_TWO[type(held)]
     query = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
-    return [name for (name,) in _run(connection, query)]
+    others = {table for tables in OF_TWO.values() for table in tables}
+    return [name for (name,) in _run(connection, query) if name not in others]
 
 
 def _run(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:

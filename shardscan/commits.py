@@ -1,13 +1,14 @@
 """STORE, its promises: what a scan has finished, as small JSON files that appear whole or not at all.
 
-Each ends in a checksum of itself, so that what they vouch for is what was once written. A comparison of two scans has a
-folder like a scan's, and what is said of scans here holds for it too.
+Each ends in a checksum of itself, so that what they vouch for is what was once written. What is known of two scans
+together has folders like a scan's, and what is said of scans here holds for them too.
 
 <store>/commits/<scan>/begun                     the scan exists; which scans it is to replace; its files of no task
 <store>/commits/<scan>/<task>.<product>.json     these tensors are done, these files hold them
 <store>/commits/<scan>/runs/<number>.json        what one run took
 <store>/commits/<scan>/channels                  which channels the catalog is to have, where somebody said
-<store>/commits/diff-<hash>/begun                the comparison exists, and of which two scans it is
+<store>/commits/diff-<hash>/begun                a comparison exists, and of which two scans it is
+<store>/commits/align-<hash>/begun               alignments exist, of which two scans they are, and what they say
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ SCANNED = (OK, DEGENERATE)  # there are arrays of it
 CATALOG = "catalog.duckdb"  # beside commits and arrays
 PARTIAL = ".partial"  # how files end that are being written, zarr's too
 CHECKSUM = "checksum"
-COMPARISON = "diff-"  # how the ids of comparisons begin; no scan's does
+COMPARISON, ALIGNED = "diff-", "align-"  # how ids of what is of two scans begin; no scan's does
 
 Stamp = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One scan of one model in one store, or the comparison of two: where its arrays and its commits are."""
+    """One scan of one model in one store, or what is known of two: where its arrays and its commits are."""
 
     store: Path
     id: str
 
     @property
-    def is_comparison(self) -> bool:
-        return self.id.startswith(COMPARISON)
+    def is_of_two(self) -> bool:
+        return self.id.startswith((COMPARISON, ALIGNED))
 
     @property
     def arrays(self) -> Path:
@@ -77,28 +78,35 @@ def sweep(scan: Scan) -> None:
             left.unlink()
 
 
+def sweep_damaged(scan: Scan) -> None:
+    """Remove commits that are not what was once written, and so vouch for nothing."""
+    for path in _paths(scan):
+        if not unsealed(path)[1]:
+            path.unlink()
+
+
 def begun(store: Path) -> list[Scan]:
-    """Every scan of a store that exists, comparisons aside."""
-    return [found for found in _everything(store) if not found.is_comparison]
+    """Every scan of a store that exists, what is of two aside."""
+    return [found for found in _everything(store) if not found.is_of_two]
 
 
-def comparisons(store: Path) -> list[Scan]:
-    """Every comparison of a store that exists, also of scans that are gone."""
-    return [found for found in _everything(store) if found.is_comparison]
+def of_two(store: Path, kind: str | tuple[str, ...] = (COMPARISON, ALIGNED)) -> list[Scan]:
+    """What a store has of two scans: every comparison and all alignments, or those of one kind, also of scans gone."""
+    return [found for found in _everything(store) if found.id.startswith(kind)]
 
 
 def _everything(store: Path) -> list[Scan]:
     return [Scan(store, path.parent.name) for path in sorted((store / "commits").glob("*/begun"))]
 
 
-def begin_comparison(comparison: Scan, facts: Mapping[str, Any], files: Mapping[str, Stamp]) -> None:
-    """Make a comparison exist, with what it is of, and vouch for the files that it began with."""
-    _write(comparison.commits / "begun", {**facts, "files": files})
+def begin_of_two(pair: Scan, facts: Mapping[str, Any], files: Mapping[str, Stamp]) -> None:
+    """Make what is of two scans exist, with the facts of it, and vouch for the files that it began with."""
+    _write(pair.commits / "begun", {**facts, "files": files})
 
 
-def compared(comparison: Scan) -> Mapping[str, Any] | None:
-    """What `begin_comparison` kept; None where that is lost, which only costs comparing again."""
-    record, is_as_written = unsealed(comparison.commits / "begun")
+def facts_of_two(pair: Scan) -> Mapping[str, Any] | None:
+    """What `begin_of_two` kept; None where that is lost, which only costs comparing again."""
+    record, is_as_written = unsealed(pair.commits / "begun")
     return record if is_as_written else None
 
 
@@ -158,13 +166,18 @@ Commits = dict[tuple[str, str], Mapping[str, Any]]
 
 def committed(scan: Scan) -> Commits:
     """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
-    return _by_key(record for record in map(read, _paths(scan)) if _is_whole(scan, record))
+    return _by_key(record for record in map(read, _paths(scan)) if is_whole(scan, record))
 
 
 def intact(scan: Scan) -> Commits:
     """The same, less those that are damaged themselves, or whose files are not to the bit what they were."""
-    found = (unsealed(path) for path in _paths(scan))
-    return _by_key(record for record, is_as_written in found if is_as_written and _is_intact(scan, record))
+    return {key: record for key, record in sealed(scan)[0].items() if is_intact(scan, record)}
+
+
+def sealed(scan: Scan) -> tuple[Commits, bool]:
+    """Every commit that is what was once written, whatever became of its files; whether no other is there."""
+    found = [unsealed(path) for path in _paths(scan)]
+    return _by_key(record for record, is_as_written in found if is_as_written), all(each for _, each in found)
 
 
 def _paths(scan: Scan) -> list[Path]:
@@ -181,14 +194,16 @@ def stamps(scan: Scan) -> dict[tuple[str, str], int]:
     return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
 
 
-def _is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
+def is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
+    """Whether every file that a record vouches for has its size."""
     try:
         return all((scan.arrays / name).stat().st_size == size for name, (size, _) in record["files"].items())
     except OSError:
         return False
 
 
-def _is_intact(scan: Scan, record: Mapping[str, Any]) -> bool:
+def is_intact(scan: Scan, record: Mapping[str, Any]) -> bool:
+    """Whether every file that a record vouches for is to the bit what it was."""
     return all(is_as_stamped(scan.arrays / name, facts) for name, facts in record["files"].items())
 
 
@@ -225,8 +240,7 @@ def read(path: Path) -> dict[str, Any]:
     """One record; StoreError where it is not what was written."""
     record, is_as_written = unsealed(path)
     if not is_as_written:
-        again = "compare its two models" if path.parent.name.startswith(COMPARISON) else "ingest its checkpoint"
-        raise StoreError(f"{path} is damaged: {again} again, and remove it first if that does not help.")
+        raise StoreError(f"{path} is damaged: ingest its checkpoint again, and remove it first if that does not help.")
     return record
 
 

@@ -2,18 +2,19 @@
 
     tasks = pairs.tasks(the pairs)                          # pure; the same pairs give the same tasks
     with writers.writing(store):
-        comparison = comparing.begin(scan_a, scan_b, names, tasks)   # goes on, or begins
-        comparing.keep_alignments(comparison, alignments)
+        comparison = comparing.begin(scan_a, scan_b, models, tasks)   # goes on, or begins
         comparing.run(comparison, tasks, (checkpoint_a, checkpoint_b), …)
         catalog.build(store)
 
-Who calls it has made sure that the checkpoints are those that the scans are of. A comparison of the same scans whose
-pairs are others is begun anew, its alignments too.
+Who calls it has made sure that the checkpoints are those that the scans are of; that the scans still speak for their
+models is made sure here. A comparison of the same scans whose pairs are others is begun anew. Alignments are beside it:
+
+    comparing.alignments(scan_a, scan_b)                               # what was kept of the two, compared or not
+    comparing.keep_alignments(scan_a, scan_b, models, alignments)      # within `writers.writing`, then catalog.build
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +25,15 @@ from shardscan.commits import FAILED, OK, Scan
 from shardscan.errors import OptionError
 from shardscan.kernels.cpu import differences
 from shardscan.pairs import Pair, Task
-from shardscan.pairs_budget import Budget, is_large, within
+from shardscan.pairs_budget import Budget, is_large, least, within
 from shardscan.reduce.changes import Change, has_rank, rank_changes
 from shardscan.reduce.differences import Compared, compare
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.probe import is_as_seen, witness
+from shardscan.store import alignments as aligned
 from shardscan.store import comparison as store
-from shardscan.store.comparison import RANKS, VALUES, Alignment
+from shardscan.store.alignments import Alignment
+from shardscan.store.comparison import RANKS, VALUES
 
 __all__ = [
     "Alignment",
@@ -39,7 +42,7 @@ __all__ = [
     "alignments",
     "begin",
     "budget",
-    "failures",
+    "check_room",
     "keep_alignments",
     "remaining",
     "run",
@@ -48,7 +51,7 @@ __all__ = [
 CHANGED = "the file changed while it was compared: do it again once nobody writes to it"
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
 
-begin, alignments, keep_alignments = store.begin, store.alignments, store.write_alignments
+begin, alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
 
 Seen = tuple[Mapping[str, list[int]], Mapping[str, list[int]]]
 
@@ -72,8 +75,6 @@ class Summary:
 
     tasks: int
     bytes_read: int
-    seconds: float
-    peak_memory: int | None
     failures: Mapping[str, str]
 
 
@@ -87,8 +88,24 @@ def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = Fa
     return Left(values, tuple(t for t in ranked if t.name in again or (t.name, RANKS) not in done))
 
 
-def budget(left: Left, *, workers: int | None = None, room: int | None = None) -> Budget:
-    """What is left takes, with as many workers as `room`, in bytes, allows; OptionError where not even one fits."""
+def check_room(room: int | None) -> None:
+    """OptionError where so many bytes of memory do for no comparison, whatever it is of; None is for any number."""
+    needed = least(not differences.compiled())
+    if room is not None and room < needed:
+        raise OptionError(
+            f"a comparison needs at least {_mb(needed)} of memory and may take {_mb(room)}: allow more with --memory."
+        )
+
+
+def budget(left: Left, *, workers: int | None = None, room: int | None = None, max_bytes: int | None = None) -> Budget:
+    """What is left takes, with as many workers as `room`, in bytes, allows.
+
+    OptionError where not even one fits, and where what is left would read more than `max_bytes`.
+    """
+    if max_bytes is not None and left.nbytes > max_bytes:
+        raise OptionError(
+            f"this comparison would read {left.nbytes:,} bytes and may read {max_bytes:,}: allow more with --max-bytes."
+        )
     most = workers or environment.processors()
     ranks = [pair for task in left.ranks for pair in task.pairs if has_rank(pair)]
     found = within(left.values, ranks, most, not differences.compiled(), room)
@@ -110,19 +127,19 @@ def run(
     *,
     rank: bool = False,
     workers: int | None = None,
-    blas_threads: int | None = None,
     room: int | None = None,
+    max_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
-    `progress` is called with the bytes reduced so far and the most that there may be. OptionError where `room` is too
-    little, StoreWriteError (within `writers.writing`) where the disk is full or fails. A pair that fails costs only
-    itself.
+    `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
+    read, where `room` or `max_bytes` is too little; StoreWriteError (within `writers.writing`) where the disk is full
+    or fails. A pair that fails costs only itself.
     """
-    clock, read = time.monotonic(), 0
+    read = 0
     left = remaining(comparison, tasks, rank=rank)
-    planned = budget(left, workers=workers, room=room)
+    planned = budget(left, workers=workers, room=room, max_bytes=max_bytes)
     seen = witness(checkpoints[0]), witness(checkpoints[1])
 
     def advance(nbytes: int) -> None:
@@ -132,29 +149,26 @@ def run(
             progress(read, left.nbytes)
 
     memory.give_back()
-    with memory.watched() as peak:
-        done = compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance)
-        asked = _asked(comparison, left.ranks)
-        threads = blas_threads or environment.processors()
-        large = {t.name for t, known in asked if any(is_large(t.pairs[n]) for n, change in known.items() if not change)}
-        for some, at_once, each in ((False, planned.workers, 1), (True, 1, threads)):
-            chosen = [(task, known) for task, known in asked if (task.name in large) is some]
-            keep = partial(_keep_changes, comparison, seen, {"blas_threads": each})
-            done += rank_changes(chosen, keep, workers=at_once, blas_threads=each, progress=advance)
-    products = {VALUES, RANKS} if rank else {VALUES}
-    return Summary(len(done), read, time.monotonic() - clock, peak.bytes, failures(comparison, products))
+    done = compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance)
+    asked = _asked(comparison, left.ranks)
+    large = {t.name for t, known in asked if any(is_large(t.pairs[n]) for n, change in known.items() if not change)}
+    for some, at_once, each in ((False, planned.workers, 1), (True, 1, environment.processors())):
+        chosen = [(task, known) for task, known in asked if (task.name in large) is some]
+        keep = partial(_keep_changes, comparison, seen, {"blas_threads": each})
+        done += rank_changes(chosen, keep, workers=at_once, blas_threads=each, progress=advance)
+    return Summary(len(done), read, _failures(comparison, {VALUES, RANKS} if rank else {VALUES}))
 
 
-def failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
+def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
     """Why which weights of b failed, or their ranks, if those are among the products."""
-    records = (record for (_, product), record in commits.intact(comparison).items() if product in products)
+    records = (record for (_, product), record in commits.sealed(comparison)[0].items() if product in products)
     verdicts = (item for record in records for item in record["tensors"].items())
     return {name: str(verdict["reason"]) for name, verdict in verdicts if verdict["status"] == FAILED}
 
 
 def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
     """The pairs of each task that have a rank, by number: None of those that must be read to find it."""
-    records = commits.intact(comparison) if tasks else {}
+    records = commits.sealed(comparison)[0] if tasks else {}  # what is not intact was compared again by now
     found = []
     for task in tasks:
         verdicts: Mapping[str, Any] = records.get((task.name, VALUES), {}).get("tensors", {})

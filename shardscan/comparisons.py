@@ -1,4 +1,7 @@
-"""CATALOG, its source for comparisons: what is committed of two scans that were compared, pair by pair."""
+"""CATALOG, its source for what is of two scans: what is committed of a comparison, pair by pair, and alignments.
+
+Both are derived: where one is damaged there are no rows of it until it is made anew, and everything else goes on.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from shardscan import commits
-from shardscan.commits import FAILED, OK, SCANNED, Scan
+from shardscan.commits import ALIGNED, COMPARISON, FAILED, OK, SCANNED, Scan
 from shardscan.plan import kept_channels
+from shardscan.store import alignments as aligned
 from shardscan.store import comparison as store
+from shardscan.store import of_two
+from shardscan.store.alignments import Alignment
 from shardscan.store.comparison import RANKS, VALUES
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison, what it is of, its commits, and which channels were asked for of model b."""
+    """A comparison, what it is of, its commits, and which channels were asked for of model b.
+
+    It is damaged where a commit, or a file that it began with, is not what was once written.
+    """
 
     scan: Scan
     facts: Mapping[str, Any]
     done: commits.Commits
+    is_damaged: bool
     channels: str | None
 
     @property
     def models(self) -> tuple[str, str]:
-        a, b = self.facts["models"]
-        return str(a), str(b)
+        return _models(self.facts)
 
     @property
     def state(self) -> str:
@@ -59,12 +69,44 @@ class Comparison:
         return sum(verdict["status"] == FAILED for verdict in self.verdicts.values())
 
 
-def current(scans: Sequence[Scan]) -> Iterator[Comparison]:
-    """The comparisons of scans that speak for the models of a store, which the others do not: they are stale."""
-    for scan in store.current(scans[0].store, scans) if scans else ():
-        if facts := commits.compared(scan):
-            of_b = commits.channels(Scan(scan.store, str(facts["b"])))
-            yield Comparison(scan, facts, commits.committed(scan), of_b)
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """All alignments of two scans, None where they are damaged."""
+
+    scan: Scan
+    models: tuple[str, str]
+    found: Sequence[Alignment] | None
+
+    @property
+    def state(self) -> str | None:
+        """A hash of what the rows are made of."""
+        return None if self.found is None else digest(self.found)
+
+
+def digest(found: Sequence[Alignment]) -> str:
+    """A hash of alignments, in whatever order they are."""
+    hashed = xxhash.xxh3_128()
+    for one in sorted(found, key=lambda one: (one.weight_b, one.axis)):
+        said = [one.weight_a, one.weight_b, one.axis, one.method, one.reason]
+        hashed.update(json.dumps(said).encode())
+        hashed.update(np.ascontiguousarray(one.channels_a, np.int64).tobytes())
+    return hashed.hexdigest()
+
+
+def current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
+    """What is of scans that speak for the models of a store, which the others do not: they are stale."""
+    for scan, facts in of_two.speaking(COMPARISON, scans, store.LAYOUT):
+        sealed, are_all = commits.sealed(scan)
+        done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record)}
+        of_b = commits.channels(Scan(scan.store, str(facts["b"])))
+        yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts), of_b)
+    for scan, facts in of_two.speaking(ALIGNED, scans, aligned.LAYOUT):
+        yield Aligned(scan, _models(facts), aligned.read(scan, facts))
+
+
+def _models(facts: Mapping[str, Any]) -> tuple[str, str]:
+    a, b = facts["models"]
+    return str(a), str(b)
 
 
 def with_channels(held: Comparison) -> Iterator[tuple[str, Mapping[str, Any]]]:

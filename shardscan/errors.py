@@ -15,10 +15,10 @@ the command line prints it without a traceback.
 | 6 | the query, question or parameter is wrong, or the query was stopped |
 | 7 | the output cannot be written |
 | 8 | done, but at least one tensor failed: see `tensors.status` |
-| 9 | the store cannot be written: the disk is full or fails; `ingest` again continues |
+| 9 | the store cannot be written: the disk is full or fails; the same command continues |
 | 10 | `verify` found at least one problem |
-| 130 | interrupted (Ctrl-C); `ingest` again continues |
-| 143 | terminated (SIGTERM); `ingest` again continues |
+| 130 | interrupted (Ctrl-C); the same command continues |
+| 143 | terminated (SIGTERM); the same command continues |
 """
 
 

@@ -119,7 +119,7 @@ def prepare(
         raise OptionError(f"{shown(channels)} is no choice of channels: take {', '.join(CHANNELS)}.")
     if workers is not None and workers < 1:
         raise OptionError(f"{workers} workers do no work: take at least 1.")
-    room = _room(memory_limit)
+    room = room_within(memory_limit)
     solver = Solver(exact, devices.chosen(device))
     checkpoint = shards.open(path, name=name, io=io, pickled_module=pickled_module)
     placed = anatomy.place(checkpoint, families.families(family_files))
@@ -128,7 +128,7 @@ def prepare(
     return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels, max_bytes)
 
 
-def _room(limit: int | None) -> int | None:
+def room_within(limit: int | None) -> int | None:
     """What is allowed, by default half of what is free; None where the system does not tell."""
     if limit is None:
         there_is = memory.available()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shardscan.cells import visible
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from shardscan.anatomy import Placed
     from shardscan.flow import Prepared, Summary
+    from shardscan.matching import Difference
     from shardscan.plan import Plan
     from shardscan.tasks import Group
     from shardscan.verifying import Verdict
@@ -103,7 +105,7 @@ def read(done: Summary) -> str:
 
 
 def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + "s" * (n != 1)
+    return f"{n:,} {noun if n == 1 else {'axis': 'axes'}.get(noun, noun + 's')}"
 
 
 def costs(prepared: Prepared, left: Plan, channels: str) -> pa.Table:
@@ -141,6 +143,47 @@ def summary(done: Summary) -> pa.Table:
         "peak_memory": pa.array([done.peak_memory], pa.int64()),
         "catalog": [done.catalog],
     })  # fmt: skip
+
+
+def difference(found: Difference) -> list[str]:
+    """What became of a model, in sentences."""
+    s = found.summary
+    a, b = visible(s["model_a"]), visible(s["model_b"])
+    n, m, file_a, file_b = s["parameters_a"], s["parameters_b"], size(s["file_bytes_a"]), size(s["file_bytes_b"])
+    share = f" ({100 * s['retention']:.2f} %)" if n and n != m else ""
+    sentences = [f"{b} has {m:,} of the {n:,} parameters of {a}{share}, in {file_b} of files where they were {file_a}."]
+    words = ("equal", "changed", "pruned", "grown", "reshaped", "added", "removed", "unread")
+    sentences.append(f"Weights: {', '.join(f'{s[word]:,} {word}' for word in words if s[word])}.")
+    if s["touched_layers"]:
+        rest = f"; {_numbers(s['untouched'])} do not" if s["untouched"] else ""
+        sentences.append(f"{s['touched_layers']} of {_count(s['layers'], 'layer')} have other shapes{rest}.")
+        alike = "Each module has one retention in all of these." if s["consistent"] else ""
+        sentences.append(alike or f"Not consistent: the retention of {', '.join(s['inconsistent'])} differs by layer.")
+    gone, new = s["removed_layers"], s["added_layers"]
+    if gone or new:
+        sentences.append(f"{_count(gone, 'layer')} of {a} are not in {b}, {new:,} of {b} not in {a}.")
+    if s["sparsity_b"] is not None and s["sparsity_a"] is not None and s["sparsity_b"] - s["sparsity_a"] > 0.001:
+        sentences.append(
+            f"{100 * s['sparsity_b']:.2f} % of the values are zero where {100 * s['sparsity_a']:.2f} % were."
+        )
+    for method, axes in found.aligned.items():
+        sentences.append(f"Which channels are left of {_count(axes, 'axis')} was found by {method}.")
+    if found.unknown:
+        sentences.append(f"Of {_count(found.unknown, 'axis')} nobody can tell: `ask survivors` says why.")
+    if found.compared is not None:
+        sentences.append(f"{_count(found.compared, 'weight')} compared by value: `shardscan ask changes` tells more.")
+    return sentences
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """`0-2, 30, 31`: runs of three and more from end to end."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def findings(verdict: Verdict) -> pa.Table:

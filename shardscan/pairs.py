@@ -2,8 +2,8 @@
 
 A comparison is cut as a scan is: a task is the unit of commit, a unit is what is read together, a block is a run of
 whole rows of b, as they are stored, with the strips of a that hold the same values. So both are read once; but of
-sides that are stored different ways round, all of a is read for each 8 MiB of b. The grid depends on the pairs alone,
-so that any machine adds in the same order.
+sides that are stored different ways round, all of a is read for each block, which is why those are larger. The grid
+depends on the pairs alone, so that any machine adds in the same order.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shardscan.tasks import ROW_MULTIPLE
 
 SIDES = 2
 BLOCK_BYTES = 8 << 20  # of either side
+ACROSS = 4  # times as many where sides are stored different ways round: so often all of a is read less
 BLOCK_ROWS = 1 << 18  # whose numbers, 8 bytes each, are to stay small beside the values
 TASK_BYTES = 128 << 20  # of both: what a killed run does again
 CHUNK = 1 << 15  # channels in one file; a task has its own
@@ -237,11 +238,12 @@ def _beside(pair: Pair) -> tuple[object, ...]:
 
 
 def _blocks(pairs: tuple[Pair, ...]) -> Iterator[Block]:
-    """About 8 MiB of the wider side each, or less where rows are short."""
+    """About 8 MiB of the wider side each, 32 MiB where sides are not alike, or less where rows are short."""
     pair = pairs[0]
-    sides = (pair.a, pair.b) if pair.is_alike else (pair.b,)
-    bits = max(side.width * DTYPES[side.placed.tensor.dtype].bits for side in sides)
-    step = max(1, BLOCK_BYTES * 8 // max(1, bits) // ROW_MULTIPLE) * ROW_MULTIPLE
+    widths = pair.a.width if pair.is_alike else pair.b.width, pair.b.width
+    bits = max(n * DTYPES[s.placed.tensor.dtype].bits for n, s in zip(widths, (pair.a, pair.b), strict=True))
+    nbytes = BLOCK_BYTES if pair.is_alike else ACROSS * BLOCK_BYTES
+    step = max(1, nbytes * 8 // max(1, bits) // ROW_MULTIPLE) * ROW_MULTIPLE
     step = min(step, BLOCK_ROWS)
     for first in range(0, len(pair.b.stored_rows), step):
         last = min(first + step, len(pair.b.stored_rows))

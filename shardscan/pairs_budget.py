@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shardscan.budget import BASELINE, COMPILING, WRITING
+from shardscan.budget import BASELINE, COMPILING, LEAST, WRITING
 from shardscan.dtypes import DTYPES
 from shardscan.pairs import SIDES, Block, Pair, Side, Strip, Task, Unit
 from shardscan.plan import LARGE_ORDER
@@ -54,6 +54,11 @@ def budget(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles:
     )
 
 
+def least(compiles: bool) -> int:
+    """What a comparison takes at its peak however small it is."""
+    return max(LEAST, BASELINE + COMPILING * compiles + WRITING + SCRATCH)
+
+
 def within(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles: bool, memory: int | None) -> Budget:
     """The most workers, of at most so many, that `memory` has room for; where there is none, one that does not fit."""
     for fewer in range(workers, 1, -1):
@@ -74,12 +79,12 @@ def _held(block: Block) -> int:
     copies = 0
     for pair in block.pairs:
         values = (block.last - block.first) * pair.values // len(pair.b.stored_rows)
-        if len(block.a) > 1 or _is_cut(pair.a) or not (pair.rows is pair.cols is None):
+        if not pair.is_alike or len(block.a) > 1 or _is_cut(pair.a) or not (pair.rows is pair.cols is None):
             copies += values * _value(pair.a)
         if len(block.b) > 1 or _is_cut(pair.b):
             copies += values * _value(pair.b)
-        if not pair.is_alike:  # turned, and what it was turned from
-            copies += 2 * values * _value(pair.a)
+        if not pair.is_alike:  # what is picked of a strip is a copy before it is turned
+            copies += min(values * _value(pair.a), strips[0])
     return sum(strips) + copies + NUMBERS * (block.last - block.first)
 
 

@@ -124,5 +124,5 @@ def _holds(scan: Scan, plan: Plan, max_bytes: int | None) -> bool:
 def _taken(folder: Path, name: str) -> StoreError:
     return StoreError(
         f"{folder} already holds another checkpoint named {shown(name)}: give this one a name of its own with --name, "
-        "or let it take the place of the other with --replace."
+        "of `diff` --names, or let it take the place of the other with `ingest --replace`."
     )

@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from shardscan.commits import CATALOG, COMPARISON, PARTIAL, begun, comparisons
+from shardscan.commits import ALIGNED, CATALOG, COMPARISON, PARTIAL, begun, facts_of_two, forget, of_two
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.strict import opened
 
-# folders of scans and comparisons; others are somebody's
-OURS = re.compile(rf"([0-9a-f]{{32}}-[0-9]+|{COMPARISON}[0-9a-f]{{32}})({re.escape(PARTIAL)})?")
+# folders of scans and of what is of two; others are somebody's
+OURS = re.compile(rf"([0-9a-f]{{32}}-[0-9]+|({COMPARISON}|{ALIGNED})[0-9a-f]{{32}})({re.escape(PARTIAL)})?")
 
 
 @contextmanager
@@ -120,10 +120,15 @@ def _last_writer(store: Path) -> int:
 
 
 def _sweep(store: Path) -> None:
-    """Remove catalogs half built, and folders of scans that never began or were being removed."""
+    """Remove catalogs half built, folders of scans that never began or were being removed, and what was of those."""
     for left in store.glob(f"{CATALOG}.*{PARTIAL}*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    ids = {scan.id for scan in (*begun(store), *comparisons(store))}
+    scans = {scan.id for scan in begun(store)}
+    for pair in of_two(store):
+        facts = facts_of_two(pair)
+        if facts is None or not {facts.get("a"), facts.get("b")} <= scans:
+            forget(pair)
+    ids = scans | {pair.id for pair in of_two(store)}
     for folder in (store / "commits", store / "arrays.zarr"):
         for left in folder.glob("*/"):
             if OURS.fullmatch(left.name) and left.name not in ids:

@@ -57,9 +57,28 @@ def build(folder: Path) -> Catalog:
             insert(connection, "matrices", [_matrix("alpha", name, product) | CIRCUIT])
             catalog.sigmas["alpha", name] = _singular_values(product)[:DIM]
             _insert_spectrum(connection, "alpha", name, name, head, product, catalog.sigmas["alpha", name])
+        insert(connection, "tensor_diffs", list(_compared(catalog)))
         for script in sqlfiles.views().values():
             connection.execute(script)
     return catalog
+
+
+def _compared(catalog: Catalog) -> Iterator[dict[str, Any]]:
+    """Every tensor of beta against the one of this name in alpha."""
+    for (model, name), b in catalog.tensors.items():
+        if model == "beta":
+            a = catalog.tensors["alpha", name]
+            norms = {"norm_a": a, "norm_b": b, "norm_change": a - b}
+            layer, role = place(name)
+            yield {
+                **{"model_a": "alpha", "model_b": "beta", "weight_a": name, "weight_b": name, "component": "text"},
+                **{"layer": layer, "role": role, "part": "weight", "status": "ok", "values": b.size},
+                **{"changed": int(np.sum(a != b)), "newly_zero": int(np.sum((a != 0) & (b == 0)))},
+                **{key: float(np.linalg.norm(values)) for key, values in norms.items()},
+                "relative_change": float(np.linalg.norm(a - b) / np.linalg.norm(a)),
+                "cosine": float(np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b))),
+                "max_change": float(np.abs(a - b).max()),
+            }
 
 
 def _alpha() -> dict[str, Array]:
@@ -138,7 +157,15 @@ def _model(model: str, catalog: Catalog) -> dict[str, Any]:
 
 
 def _file(model: str, size: int) -> dict[str, Any]:
-    return {"model": model, "file": "model.safetensors", "bytes": size, "header_bytes": 800, "tensors": 1}
+    return {
+        "model": model,
+        "file": "model.safetensors",
+        "bytes": size,
+        "header_bytes": 800,
+        "used_bytes": size - 800,
+        "unused_bytes": 0,
+        "tensors": 1,
+    }
 
 
 def tensor_row(model: str, name: str, values: Array) -> dict[str, Any]:

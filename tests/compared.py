@@ -45,14 +45,18 @@ def scan_of(folder: Path, model: str) -> Scan:
     return next(scan for scan in store.current(folder) if store.attributes(scan)["model"] == model)
 
 
+def scans_of(folder: Path, a: str = "a", b: str = "b") -> tuple[Scan, Scan]:
+    return scan_of(folder, a), scan_of(folder, b)
+
+
 def begun(
     a: Path, b: Path, folder: Path, kept: Kept | None = None, io: str = "auto"
 ) -> tuple[Scan, tuple[Task, ...], tuple[Checkpoint, Checkpoint]]:
     """A comparison of two models that a store has scanned."""
     (of_a, anatomy_a), (of_b, anatomy_b) = placed(a, io=io), placed(b, io=io)
     found = tasks(pairs(anatomy_a, anatomy_b, kept))
-    scans = scan_of(folder, of_a.name), scan_of(folder, of_b.name)
-    return comparing.begin(*scans, (of_a.name, of_b.name), found), found, (of_a, of_b)
+    models = of_a.name, of_b.name
+    return comparing.begin(*scans_of(folder, *models), models, found), found, (of_a, of_b)
 
 
 def compare(
@@ -69,21 +73,64 @@ def compare(
     with writers.writing(folder):
         comparison, found, checkpoints = begun(a, b, folder, kept, io)
         if alignments:
-            comparing.keep_alignments(comparison, alignments)
+            keep(folder, alignments, a.name, b.name)
         done = comparing.run(comparison, found, checkpoints, **options)
         catalog.build(folder)
     return done
 
 
+def keep(folder: Path, alignments: list[Alignment], a: str = "a", b: str = "b") -> None:
+    """Keep the alignments of two models, within `writers.writing`."""
+    comparing.keep_alignments(*scans_of(folder, a, b), (a, b), alignments)
+
+
+def kept(folder: Path, a: str = "a", b: str = "b") -> list[tuple[Any, ...]]:
+    """What is kept of them."""
+    found = comparing.alignments(*scans_of(folder, a, b))
+    return [(x.weight_a, x.weight_b, x.axis, x.channels_a.tolist(), x.method, x.reason) for x in found]
+
+
 def only(folder: Path) -> Scan:
     """The one comparison of a store."""
-    (found,) = commits.comparisons(folder)
+    (found,) = commits.of_two(folder, commits.COMPARISON)
     return found
+
+
+def survivors(folder: Path) -> dict[str, bytes]:
+    """Every file of what a store has of two scans."""
+    folders = [part for found in commits.of_two(folder) for part in (found.arrays, found.commits)]
+    files = (path for part in folders for path in part.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     with shardscan.connect(folder) as connection:
         return [tuple(row) for row in connection.sql(sql).fetchall()]
+
+
+UP, NORM = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
+BEFORE = [Alignment(UP, UP, "out", np.array([3, -1, 0]), "fingerprint", "one is unknown")]
+AFTER = [*BEFORE, Alignment(NORM, NORM, "in", np.arange(16), "order")]
+
+
+def main_keeping(words: list[str]) -> NoReturn:
+    """Keep the alignments of models a and b of a store as a command does that may be killed."""
+    folder = Path(words[0])
+    try:
+        with writers.writing(folder):
+            keep(folder, AFTER)
+            catalog.build(folder)
+    except ShardscanError as error:
+        print(f"Error: {error}")
+        sys.exit(error.exit_code)
+    sys.exit(0)
 
 
 def main(words: list[str]) -> NoReturn:

@@ -31,8 +31,8 @@ FOUND = ("lost", "laxer", "tracebacks")
 
 
 OPTIONS: dict[str, tuple[type, float, str]] = {
-    "every": (int, 12, "A fault at every n-th write of a small scan."),
-    "kills": (int, 100, "Kills at random moments."),
+    "every": (int, 24, "A fault at every n-th write of a small scan."),
+    "kills": (int, 50, "Kills at random moments."),
     "seconds": (float, 10, "How long eight readers meet one writer."),
     "headers": (int, 100_000, "Mutated headers."),
 }

@@ -25,8 +25,8 @@ from shardscan.cli import main
 from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, UNCLEAN
 from shardscan.output import ENDINGS, FORMATS
 
-ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "sql", "ask", "questions", "catalog", "verify", "info"]
-USES_STORE = ["ingest", "sql", "ask", "catalog"]
+ROW_PRINTING = ["demo", "ls", "anatomy", "ingest", "diff", "sql", "ask", "questions", "catalog", "verify", "info"]
+USES_STORE = ["ingest", "diff", "sql", "ask", "catalog"]
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 Run = Callable[..., Result]
 

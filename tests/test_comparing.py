@@ -162,6 +162,22 @@ def test_rows_and_columns_may_be_some_in_any_order_however_either_side_is_stored
         be_numpys(got, a[np.ix_(rows, cols)], b)
 
 
+@pytest.mark.parametrize(("codes", "passes"), [(("BF16", "BF16"), 2), (("F32", "BF16"), 4), (("BF16", "F32"), 4)])
+def test_of_sides_that_are_stored_different_ways_round_one_is_read_once_and_the_other_for_four_blocks(
+    codes: tuple[str, str], passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "BLOCK_BYTES", 64 * 40 * 2 // 8)  # an eighth of the weight in BF16
+    a = held(made(np.random.default_rng(6), 64, 40, "BF16"), "BF16")
+    of_a, of_b = (
+        weights(tmp_path / name, ("m f", turned, ""), code, a)[NAME]
+        for name, turned, code in zip("ab", (True, False), codes, strict=True)
+    )
+    (unit,) = (unit for task in pairs.tasks([Pair(of_a, of_b)]) for unit in task.units)
+    assert unit.nbytes == passes * of_a.placed.tensor.nbytes + of_b.placed.tensor.nbytes
+    (got,) = found(Pair(of_a, of_b))
+    be_numpys(got, a, a)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("kind", FUSED)
 def test_parts_of_a_fused_tensor_are_read_once(

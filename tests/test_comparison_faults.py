@@ -1,4 +1,4 @@
-"""A comparison is killed at its n-th write, rename, sync or removal, or its disk is full or fails there."""
+"""A comparison, or the keeping of alignments, is killed at its n-th write, rename, sync or removal, or a disk fails."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import compared
 import shardscan
 import survival
 import tiny
 from conftest import Tally
 from crashing import BROKEN, FULL, KILL, TORN, Ended, Fault, Server
+from shardscan import catalog, writers
 
 pytestmark = pytest.mark.faults
 WHOLE = "select count(*) from tensor_diffs where status = 'ok'"
@@ -40,12 +42,49 @@ def compare(server: Server, models: tuple[Path, Path], store: Path, log: Path, f
     return server.run([*map(str, models), str(store)], log, fault, command="compared:main")
 
 
+def keep(server: Server, store: Path, log: Path, fault: Fault | None = None) -> Ended:
+    return server.run([str(store)], log, fault, command="compared:main_keeping")
+
+
 @pytest.fixture(scope="module")
-def trial(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    folder = tmp_path_factory.mktemp("comparison")
-    models = tiny.llama(folder / "a", inner=(8,)), tiny.llama(folder / "b", seed=1, inner=(8,))
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return tiny.llama(folder / "a", inner=(8,)), tiny.llama(folder / "b", seed=1, inner=(8,))
+
+
+@pytest.fixture(scope="module")
+def scanned(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of both."""
+    folder = tmp_path_factory.mktemp("scanned") / "scans"
     for model in models:
-        shardscan.ingest(model, folder / "before")
+        shardscan.ingest(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[[], compared.BEFORE], ids=["first", "others before"])
+def keeping(
+    request: pytest.FixtureRequest,
+    server: Server,
+    models: tuple[Path, Path],
+    scanned: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trial:
+    """Likewise of keeping alignments, the first of two scans or in the place of others."""
+    folder = tmp_path_factory.mktemp("alignments")
+    before = shutil.copytree(scanned, folder / "before")
+    with writers.writing(before):
+        compared.keep(before, request.param)
+        catalog.build(before)
+    after = shutil.copytree(before, folder / "after")
+    ended = keep(server, after, folder / "log")
+    assert ended.code == 0, ended.output
+    return Trial(models, before, survival.files(after), survival.tables(after), ended.events)
+
+
+@pytest.fixture(scope="module")
+def trial(server: Server, models: tuple[Path, Path], scanned: Path, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    folder = tmp_path_factory.mktemp("comparison")
+    shutil.copytree(scanned, folder / "before")
     after = shutil.copytree(folder / "before", folder / "after")
     ended = compare(server, models, after, folder / "log")
     assert ended.code == 0, ended.output
@@ -80,3 +119,30 @@ def test_a_disturbed_comparison_is_continued_to_the_bit(
         tally(lost=lost)
         assert not lost, sorted(trial.files.items() ^ survival.files(store).items())
         shutil.rmtree(store)
+
+
+@pytest.mark.parametrize("kinds", [(KILL, TORN), (FULL,), (BROKEN,)], ids=["killed", "full", "failing"])
+def test_alignments_are_those_before_or_those_after(
+    kinds: tuple[str, ...], server: Server, keeping: Trial, tmp_path: Path, every: int, tally: Tally
+) -> None:
+    held = compared.kept(keeping.before), compared.kept(keeping.before.with_name("after"))
+    log, seen = tmp_path / "log", set()
+    for at in range(1, keeping.events + 1, max(1, every // 2)):
+        store = shutil.copytree(keeping.before, tmp_path / f"scans-{at}")
+        kind = kinds[at % len(kinds)]
+        ended = keep(server, store, log, Fault(kind, at))
+        tally(
+            kills=int(ended.code == -9),
+            write_faults=int(kind in (FULL, BROKEN)),
+            tracebacks="Traceback" in ended.output,
+        )
+        assert "Traceback" not in ended.output, ended.output
+        assert ended.code in ((-9, 0) if kind in (KILL, TORN) else (9, 0)), ended.output
+        assert survival.answer(store, "select count(*) from models") == 2
+        seen.add(held.index(compared.kept(store)))
+        assert keep(server, store, log).code == 0
+        lost = int(survival.files(store) != keeping.files or survival.tables(store) != keeping.tables)
+        tally(lost=lost)
+        assert not lost, sorted(keeping.files.items() ^ survival.files(store).items())
+        shutil.rmtree(store)
+    assert seen == {0, 1}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors.numpy import load_file
 import compared
 import shardscan
 import tiny
-from compared import rows
+from compared import flip, rows, survivors
 from shardscan import catalog, commits, comparing, pairs, writers
 from shardscan.commits import Scan
 from shardscan.comparing import Alignment
@@ -131,31 +130,6 @@ def test_the_channels_say_which(whole: Path) -> None:
     assert rows(whole, "select weight_b, axis, channel_b from channel_diffs order by all") == of_channels
 
 
-def test_alignments_are_kept(whole: Path) -> None:
-    kept = comparing.alignments(compared.only(whole))
-    assert [dataclasses.replace(one, channels_a=np.zeros(0)).method for one in kept] == ["fingerprint", "order"]
-    assert [one.channels_a.tolist() for one in kept] == [[3, -1, 0], list(range(16))]
-    assert rows(whole, f"select channel_b, channel_a, method, reason from alignments where weight_b = '{UP}'") == [
-        (0, 3, "fingerprint", "one is unknown"),
-        (1, None, "fingerprint", "one is unknown"),
-        (2, 0, "fingerprint", "one is unknown"),
-    ]
-
-
-def test_alignments_need_no_values(fresh: Path) -> None:
-    a, b = (compared.scan_of(fresh, name) for name in "ab")
-    with writers.writing(fresh):
-        comparison = comparing.begin(a, b, ("a", "b"), ())
-        assert comparing.alignments(comparison) == []
-        for kept in ([], ALIGNED[:1]):
-            comparing.keep_alignments(comparison, kept)
-            assert [one.channels_a.tolist() for one in comparing.alignments(comparison)] == [[3, -1, 0]] * len(kept)
-        catalog.build(fresh)
-    assert rows(fresh, "select weights, compared from diffs") == [(0, 0)]
-    assert rows(fresh, "select channel_a from alignments") == [(3,), (None,), (0,)]
-    assert verify(fresh).findings == ()
-
-
 def test_the_catalog_from_zarr_alone_is_equal_and_so_is_a_copied_one(scans: Path, tmp_path: Path) -> None:
     built = tables(scans)
     assert all(built.values())
@@ -178,17 +152,10 @@ def test_a_comparison_that_is_not_new_is_copied_and_not_loaded(scans: Path, monk
 
 def test_what_is_committed_is_not_read_again(scans: Path, models: tuple[Path, Path]) -> None:
     before = survivors(scans)
-    done = compared.compare(*models, scans, rank=True, alignments=ALIGNED)
+    done = compared.compare(*models, scans, rank=True, alignments=ALIGNED, max_bytes=0)
     assert (done.bytes_read, done.tasks) == (0, 0)
     assert survivors(scans) == before
     assert done.failures == {}
-
-
-def survivors(folder: Path) -> dict[str, bytes]:
-    """Every file of the comparison."""
-    found = compared.only(folder)
-    files = (path for part in (found.arrays, found.commits) for path in part.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_bit(
@@ -220,12 +187,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
     assert read < 2 * sum(path.stat().st_size for model in models for path in model.glob("*.safetensors"))
     assert survivors(scans) == right
     assert tables(scans) == built
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def test_verify_is_clean_and_finds_one_flipped_bit_in_every_file(scans: Path, models: tuple[Path, Path]) -> None:
@@ -274,7 +235,7 @@ def test_a_comparison_of_a_scan_that_was_replaced_is_stale_and_goes_with_the_nex
     other = tiny.llama(tmp_path / "b", seed=5)
     shardscan.ingest(other, scans, replace=True)
     assert not any(tables(scans).values())
-    assert [finding.severity for finding in verify(scans).findings] == ["note"]
+    assert [finding.severity for finding in verify(scans).findings] == ["note", "note"]
     compared.compare(models[0], other, scans)
     assert compared.only(scans) != old
     assert not old.arrays.exists()
@@ -301,7 +262,6 @@ def test_other_pairs_of_the_same_scans_begin_anew(scans: Path, models: tuple[Pat
     assert rows(scans, f"select changed from tensor_diffs where weight_b = '{NORM}'") == [
         (int((a[NORM][::-1] != b[NORM]).sum()),)
     ]
-    assert comparing.alignments(compared.only(scans)) == []
 
 
 def test_both_directions_stand_side_by_side(scans: Path, models: tuple[Path, Path]) -> None:
@@ -378,6 +338,35 @@ def test_too_little_memory_is_refused_before_anything_is_read(fresh: Path, model
     with pytest.raises(OptionError, match="--memory"):
         compared.compare(*models, fresh, room=50 << 20)
     assert commits.committed(compared.only(fresh)) == {}
+
+
+def test_memory_that_does_for_no_comparison_is_told_before_there_is_one() -> None:
+    with pytest.raises(OptionError, match=r"at least .* MB of memory .* --memory"):
+        comparing.check_room(50 << 20)
+    comparing.check_room(1 << 30)
+    comparing.check_room(None)
+
+
+def test_more_than_may_be_read_is_refused_before_anything_is(fresh: Path, models: tuple[Path, Path]) -> None:
+    with pytest.raises(OptionError, match=r"this comparison would read .* bytes and may read 1,000: .* --max-bytes"):
+        compared.compare(*models, fresh, max_bytes=1000)
+    assert commits.committed(compared.only(fresh)) == {}
+
+
+@pytest.mark.parametrize("rank", [False, True])
+def test_what_is_committed_is_hashed_once(
+    rank: bool, scans: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    intact = commits.intact
+
+    def counted(scan: Scan) -> commits.Commits:
+        asked.append(scan)
+        return intact(scan)
+
+    monkeypatch.setattr(commits, "intact", counted)
+    compared.compare(*models, scans, rank=rank, alignments=ALIGNED)
+    assert asked.count(compared.only(scans)) == 1
 
 
 def test_memory_decides_how_many_workers_run(models: tuple[Path, Path], scans: Path) -> None:

@@ -31,7 +31,7 @@ SHAPES = [
     (35, 257),
     (70, 520),
 ]
-ANY_BITS = [code for code in DTYPES if code not in {"F64", *SUB_BYTE}]
+ANY_BITS = [code for code in DTYPES if code not in {"F64", "C128", *SUB_BYTE}]
 
 
 def given(values: np.ndarray, code: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -69,7 +69,7 @@ def check(x: np.ndarray, code: str = "F32") -> None:
 def widened(values: np.ndarray, code: str) -> np.ndarray:
     """The values that statistics are of, as float64."""
     with np.errstate(invalid="ignore"):
-        if code == "C64":
+        if code in ("C64", "C128"):
             return np.abs(values.astype(np.complex128))
         return np.asarray(values.astype(np.float32) if code in SUB_BYTE else values).astype(np.float64)
 

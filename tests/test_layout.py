@@ -39,7 +39,7 @@ FLOW = (
     *("contents", "comparisons", "rows", "sqlfiles", "locked", "catalog"),
     *("memory", "environment", "resume", "keep", "comparing", "flow"),
     *("questions", "ask", "confined"),
-    "verifying",
+    *("matching", "verifying"),
     *("cells", "pieces", "tables", "output"),
     *("progress", "listing", "explaining", "demo", "cli", "__main__"),
 )

@@ -263,7 +263,7 @@ def test_a_catalog_is_built_again_where_a_commit_was_and_nothing_else_shows_it(
         patch.setattr(commits, "record_run", interrupted)
         shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True)
     assert query(tmp_path / "scans", "select method from spectra") == [("gram",)]
-    assert [*catalog.stale(tmp_path / "scans" / commits.CATALOG, store.current(tmp_path / "scans"))] == ["low"]
+    assert [*catalog.stale(tmp_path / "scans" / commits.CATALOG, store.current(tmp_path / "scans"))] == [("low",)]
     assert shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True).tasks == 0
     assert query(tmp_path / "scans", "select method from spectra") == [("qr_svd",)]
 

@@ -46,6 +46,9 @@ def pruned(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
 
 def patterned(rng: np.random.Generator, code: str, shape: tuple[int, int]) -> np.ndarray:
     """Any bit patterns of a dtype (−0, NaN, infinities and subnormals among them), and zero where a mask prunes."""
+    if code == "C128":  # two patterns in one value
+        parts = [patterned(rng, "F64", shape) for _ in range(2)]
+        return np.stack(parts, -1).view(np.complex128)[..., 0]
     bits = 1 if code == "BOOL" else DTYPES[code].bits
     patterns = rng.integers(0, 1 << min(bits, 62), shape, dtype=np.int64) * (pruned(rng, *shape) != 0)
     found: np.ndarray = patterns.astype(f"u{-(-DTYPES[code].bits // 8)}").view(NUMPY.get(code) or SUB_BYTE[code])

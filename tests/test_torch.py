@@ -287,7 +287,7 @@ READ: dict[str, tuple[bytes, str | None]] = {
     "another folder": (archived(records(pickled(W), top="pytorch_model/")), None),
     "without the order of bytes": (archived([r for r in records(pickled(W)) if "byteorder" not in r.name]), None),
     "an empty dict": (zipped(EMPTY_DICT, data={}), None),
-    "a scalar": (of((), (), count=6), None),
+    "a scalar": (of((), (), count=6), "20 of the 24 bytes of its storages belong to no tensor"),
     "no values": (zipped(dict_of(w=tensor(storage("0", 0), 0, (0, 5), (5, 1))), data={"0": b""}), None),
     "legacy": (legacy(), None),
     "legacy, with the first of rebuild functions": (legacy(pickled(dict_of(w=FIRST))), None),

@@ -250,7 +250,7 @@ def test_a_pruned_module_beside_its_tokenizer(save: Save, form: dict[str, Any]) 
 # ---- the whole line
 
 FACTS = (
-    "select * exclude (file, alias_of, model) from tensors order by tensor",
+    "select * exclude (file, alias_of, shared_with, model) from tensors order by tensor",
     "select * exclude (model) from channels order by matrix, axis, channel",
     "select * exclude (model) from spectra order by spectrum",
     "select * exclude (model) from distribution order by tensor, bin",

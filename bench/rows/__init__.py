@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.row import Context, Row
-from bench.rows import large, models, smollm2, tensors
+from bench.rows import differences, large, models, smollm2, tensors
 
 ROWS: Mapping[str, Callable[[Context], Sequence[Row]]] = {
     "ingest-8b": large.ingest,
@@ -14,6 +14,7 @@ ROWS: Mapping[str, Callable[[Context], Sequence[Row]]] = {
     "memory-16GB": lambda context: large.memory(context, "16GB", 16_000_000_000),
     "disk-8b": large.disk,
     "queries-8b": large.queries,
+    "diff-8b": differences.values,
     "channels": tensors.channels,
     "heads-8b-layer": tensors.heads,
     "full-4096": lambda context: tensors.full(context, 4096, 4096, (0.5, 1.2)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from shardscan import __version__
-from shardscan.cli import asking, checking, scanning
+from shardscan.cli import asking, checking, comparing, scanning
 from shardscan.cli.frame import EXIT_CODES, Commands
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     shardscan demo
     shardscan ingest ./SmolLM2-135M --store scans
     shardscan ask outliers --store scans
+    shardscan diff ./Llama-3-8B ./pruned --store scans
     shardscan sql "select role, max(absmax) from tensors group by role" --store scans
 
     Rows go to stdout, progress and notes to stderr.
@@ -28,7 +29,7 @@ def main() -> None:
 
 # in the order of a first session
 for command in (
-    *(scanning.demo, scanning.ls, scanning.anatomy, scanning.ingest),
+    *(scanning.demo, scanning.ls, scanning.anatomy, scanning.ingest, comparing.diff),
     *(asking.sql, asking.ask, asking.questions),
     *(scanning.catalog, checking.verify, asking.info),
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ from shardscan.cli import signals
 from shardscan.errors import ShardscanError
 
 INCOMPLETE, UNCLEAN = 8, 10
+TOLD = 20  # sentences of one kind
 
 EXIT_CODES = """\b
 Exit codes:
@@ -23,9 +26,9 @@ Exit codes:
     6  the query, question or parameter is wrong, or the query was stopped
     7  the output cannot be written
     8  done, but at least one tensor failed
-    9  the store cannot be written; `ingest` again continues
+    9  the store cannot be written; the same command continues
    10  `verify` found at least one problem
-  130  interrupted (Ctrl-C); `ingest` again continues
+  130  interrupted (Ctrl-C); the same command continues
   143  terminated (SIGTERM); likewise
 """
 
@@ -47,7 +50,7 @@ class Commands(click.Group):
 
         def farewell() -> str:
             kept = " What was committed stays: the same command continues."
-            return "Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "demo"))
+            return "Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "diff", "demo"))
 
         with signals.heard(farewell) as ears:
             try:
@@ -64,6 +67,33 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a first session, not of the alphabet."""
         return list(self.commands)
+
+
+def say_if_compiling() -> None:
+    """Numba's first run on a machine is silent for long enough that people would think it hangs."""
+    from shardscan.kernels.cpu import compiled
+
+    if not compiled():
+        click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Say what is legal and odd."""
+    for note in notes:
+        tell(f"Note: {sentence(note)}")
+
+
+def tell_some(word: str, items: Collection[str], others: str) -> None:
+    """Say the first of some sentences, each after a word, and where the others are."""
+    for item in islice(items, TOLD):
+        tell(f"{word}: {sentence(item)}")
+    if (more := len(items) - TOLD) > 0:
+        tell(f"And {more:,} more: {others}.")
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends in one."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def tell(text: str) -> None:

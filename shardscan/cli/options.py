@@ -87,6 +87,31 @@ def reads_checkpoint(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def reads_weights(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that reads all of a checkpoint into a store."""
+    options = (
+        click.option(
+            "--workers", type=click.IntRange(1), envvar="SHARDSCAN_WORKERS", show_envvar=True,
+            help="Threads; default: one for each processor.",
+        ),
+        click.option(
+            "--memory", type=Size(), envvar="SHARDSCAN_MEMORY", show_envvar=True,
+            help="Anonymous memory that this may take, such as 512MB; default: half of what is free.",
+        ),
+        click.option(
+            "--io", metavar="auto|mmap|read", default="auto", show_default=True,
+            help="How shards are read. read: nothing is mapped, so that a shard that is cut short meanwhile costs its "
+            "tensors and not the run; auto: read on network disks, mmap on others.",
+        ),
+        click.option(
+            "--max-bytes", type=Size(), help="Refuse to start where a scan would read more than this, such as 100GB.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def has_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
     """-p name=value."""
     return click.option(

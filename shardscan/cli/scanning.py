@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shardscan.cli.frame import INCOMPLETE, tell
-from shardscan.cli.options import Size, has_families, has_store, prints_rows, reads_checkpoint, write_rows
+from shardscan.cli.frame import INCOMPLETE, say_if_compiling, tell, tell_notes, tell_some
+from shardscan.cli.options import (
+    has_families,
+    has_store,
+    prints_rows,
+    reads_checkpoint,
+    reads_weights,
+    write_rows,
+)
 from shardscan.errors import shown
-
-FAILURES_TOLD = 20
 
 
 @click.command()
@@ -33,7 +37,7 @@ def demo(folder: str, seed: int, format_: str | None, output: str | None) -> Non
     from shardscan import demo as planting
     from shardscan.progress import shown as progress_shown
 
-    _say_if_compiling()
+    say_if_compiling()
     with progress_shown("demo") as advance:
         facts, store = planting.run(Path(folder), seed, progress=advance)
     if format_ is None and output is None and sys.stdout.isatty():
@@ -68,7 +72,7 @@ def ls(
     prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
     write_rows(listing.tensors(prepared, long=long), format_, output)
     tell(listing.headline(prepared))
-    _note(prepared.checkpoint.notes)
+    tell_notes(prepared.checkpoint.notes)
 
 
 @click.command()
@@ -101,7 +105,7 @@ def anatomy(
     write_rows(explaining.every(prepared), format_, output)
     tell(listing.headline(prepared))
     tell(explaining.share(prepared))
-    _note(prepared.checkpoint.notes)
+    tell_notes(prepared.checkpoint.notes)
 
 
 @click.command()
@@ -121,20 +125,6 @@ def anatomy(
 )
 @click.option(
     "--exact", is_flag=True, help="Redo whole matrices whose smallest values a Gram matrix loses, by QR and SVD."
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    envvar="SHARDSCAN_WORKERS",
-    show_envvar=True,
-    help="Threads; default: one for each processor.",
-)
-@click.option(
-    "--memory",
-    type=Size(),
-    envvar="SHARDSCAN_MEMORY",
-    show_envvar=True,
-    help="Anonymous memory that the scan may take, such as 512MB; default: half of what is free.",
 )
 @click.option(
     "--device",
@@ -157,16 +147,8 @@ def anatomy(
     help="Which channels become rows of the catalog, dense being those of no expert; Zarr keeps all. Default: as an "
     "earlier run said, else all up to 20 million, else dense.",
 )
-@click.option(
-    "--io",
-    metavar="auto|mmap|read",
-    default="auto",
-    show_default=True,
-    help="How shards are read. read: nothing is mapped, so that a shard that is cut short meanwhile costs its tensors "
-    "and not the run; auto: read on network disks, mmap on others.",
-)
 @reads_checkpoint
-@click.option("--max-bytes", type=Size(), help="Refuse to start where more than this would be read, such as 100GB.")
+@reads_weights
 @click.option(
     "--replace", is_flag=True, help="Take the place of another checkpoint of this name, once the scan is complete."
 )
@@ -209,20 +191,18 @@ def ingest(
     tell(listing.headline(prepared))
     kept = flow.channels(prepared, Path(store))
     notes = listing.without_circuits(prepared) + listing.without_channels(prepared, kept)
-    _note(prepared.checkpoint.notes + notes)
+    tell_notes(prepared.checkpoint.notes + notes)
     if dry_run:
         write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store)), kept), format_, output)
         return
     if prepared.device.name == "cpu":
-        _say_if_compiling()
+        say_if_compiling()
     with progress_shown(prepared.checkpoint.name) as advance:
         summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
     tell(listing.read(summary))
     write_rows(listing.summary(summary), format_, output)
-    for tensor, reason in islice(summary.failures.items(), FAILURES_TOLD):
-        tell(f"Failed: {shown(tensor)}: {_sentence(reason)}")
-    if (more := len(summary.failures) - FAILURES_TOLD) > 0:
-        click.echo(f"And {more:,} more: `tensors.reason` and `spectra.reason` say why.", err=True)
+    failures = [f"{shown(tensor)}: {reason}" for tensor, reason in summary.failures.items()]
+    tell_some("Failed", failures, "`tensors.reason` and `spectra.reason` say why")
     if summary.failures:
         sys.exit(INCOMPLETE)
 
@@ -247,14 +227,6 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
     tell(f"The catalog is {file}.")
 
 
-def _say_if_compiling() -> None:
-    """Numba's first run on a machine is silent for long enough that people would think it hangs."""
-    from shardscan.kernels.cpu import compiled
-
-    if not compiled():
-        click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)
-
-
 def _tell(facts: list[Any]) -> None:
     """Each planted fact with its SQL and the rows that it gave, as a person reads them."""
     from shardscan.output import write
@@ -265,12 +237,3 @@ def _tell(facts: list[Any]) -> None:
         click.echo("".join(f"    {line}\n" for line in fact.sql.splitlines()), err=True)
         write(fact.rows, format="table")
         click.echo(err=True)
-
-
-def _note(notes: tuple[str, ...]) -> None:
-    for note in notes:
-        tell(f"Note: {_sentence(note)}")
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."

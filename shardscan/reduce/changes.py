@@ -21,7 +21,7 @@ from shardscan.dtypes import DTYPES, PRECISIONS
 from shardscan.errors import CheckpointError
 from shardscan.kernels import cpu
 from shardscan.kernels.cpu.differences import add_rounding
-from shardscan.pairs import Block, Pair, Task, rows_of_a, strips
+from shardscan.pairs import BLOCK_BYTES, Block, Pair, Task, rows_of_a, strips
 from shardscan.reduce.differences import Values, both
 from shardscan.reduce.graph import Done, Progress, keeping, on_workers
 from shardscan.reduce.matrices import panel_rows
@@ -128,7 +128,8 @@ def _panels(pair: Pair, rounding: _Rounding) -> Iterator[np.ndarray]:
     for first in range(0, rows, step) if rows >= cols else (0,):
         last = min(first + step, rows) if rows >= cols else rows
         wanted = rows_of_a(pair, first, last), pair.b.stored_rows.indices(first, last)
-        found = strips(pair.a, wanted[0], WHOLE), strips(pair.b, wanted[1], WHOLE)
+        # of a side that is stored the other way round all rows are read for a few of their values
+        found = strips(pair.a, wanted[0], WHOLE if pair.is_alike else BLOCK_BYTES), strips(pair.b, wanted[1], WHOLE)
         with both(Block((pair,), first, last, *found)) as ((a, b),):
             if rows >= cols:
                 yield rounding.change(_decoded(a, 0, cols), _decoded(b, 0, cols), first, 0)

@@ -11,7 +11,11 @@ import pyarrow as pa
 from shardscan.reduce.result import VIOLATIONS
 
 Rows = tuple[str, pa.Table]  # a table's name, and a piece of it
-COUNTS = frozenset({"zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes", *VIOLATIONS})
+COUNTS = frozenset({
+    *("zeros", "near_zeros", "nans", "infs", "tail_values", "mp_spikes"),
+    *("changed", "newly_zero", "change_rank"),
+    *VIOLATIONS,
+})  # fmt: skip
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan.commits import FAILED
-from shardscan.comparisons import Comparison, status, with_channels
+from shardscan.comparisons import Aligned, Comparison, status, with_channels
 from shardscan.reduce.differences import FIGURES
 from shardscan.rows.columns import Rows, numbers, repeat
 from shardscan.store import comparison as store
-from shardscan.store.comparison import CHANGES, CHANNEL_FIGURES, Alignment
+from shardscan.store.alignments import Alignment
+from shardscan.store.comparison import CHANGES, CHANNEL_FIGURES
 
 PLACE = {
     "component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32(), "part": pa.string(),
@@ -25,7 +26,9 @@ Found = tuple[str, Mapping[str, Any]]
 
 
 def of_comparison(held: Comparison) -> Iterator[Rows]:
-    """Every row of one comparison, table by table."""
+    """Every row of one comparison, table by table; ValueError where it is damaged."""
+    if held.is_damaged:
+        raise ValueError("a record is not what was once written")
     yield _diff(held)
     weights = iter(held.verdicts.items())
     changes = held.changes
@@ -33,7 +36,13 @@ def of_comparison(held: Comparison) -> Iterator[Rows]:
         yield _tensor_diffs(held, some, changes)
     for piece in _pieces(with_channels(held)):
         yield _channel_diffs(held, piece)
-    for alignment in store.alignments(held.scan, held.done):
+
+
+def of_alignments(held: Aligned) -> Iterator[Rows]:
+    """Every row of the alignments of two scans; ValueError where they are damaged."""
+    if held.found is None:
+        raise ValueError("the alignments are not what was once kept")
+    for alignment in held.found:
         yield _alignment(held, alignment)
 
 
@@ -51,7 +60,7 @@ def _diff(held: Comparison) -> Rows:
     })  # fmt: skip
 
 
-def _models(held: Comparison, n: int) -> dict[str, pa.Array]:
+def _models(held: Comparison | Aligned, n: int) -> dict[str, pa.Array]:
     a, b = held.models
     return {"model_a": repeat([a], [n]), "model_b": repeat([b], [n])}
 
@@ -93,7 +102,7 @@ def _pieces(found: Iterator[Found]) -> Iterator[list[Found]]:
 def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
     first = piece[0][1]["channels"][0]
     last = sum(piece[-1][1]["channels"])
-    values = store.read(held.scan, "figures", (slice(None), slice(first, last)))
+    values = store.read(held.scan, (slice(None), slice(first, last)))
     sides = [(name, v, side, *_place(v, side)) for name, v in piece for side in ("out", "in") if _place(v, side)[1]]
     joined = np.concatenate([values[:, at - first : at - first + n] for *_, at, n in sides], axis=1)
     lengths = [n for *_, n in sides]
@@ -121,7 +130,7 @@ def _place(verdict: Mapping[str, Any], side: str) -> tuple[int, int]:
     return (first, rows) if side == "out" else (first + rows, cols)
 
 
-def _alignment(held: Comparison, one: Alignment) -> Rows:
+def _alignment(held: Aligned, one: Alignment) -> Rows:
     n = len(one.channels_a)
     return "alignments", pa.table({
         **_models(held, n),

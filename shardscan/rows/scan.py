@@ -56,7 +56,7 @@ def of_scan(held: Contents) -> Iterator[Rows]:
 
 
 def _aliases(members: Sequence[Member]) -> dict[str, str]:
-    """Output heads that are stored as a copy of the token embedding: their name to its name."""
+    """Output heads that are equal to the token embedding: their name to its name."""
     embeddings = {m.digest: m.name for m in members if m.place["role"] == "embed_tokens" and m.digest}
     heads = [m for m in members if m.place["role"] == "lm_head"]
     return {m.name: embeddings[m.digest] for m in heads if m.digest in embeddings}
@@ -117,6 +117,7 @@ def _tensors(
         **places,
         "part": [m.place["part"] for m in members],
         "alias_of": pa.array([aliases.get(m.name) for m in members], pa.string()),
+        "shared_with": pa.array([m.facts["tensor"]["shared_with"] for m in members], pa.string()),
         "status": [m.status for m in members],
         "reason": pa.array([m.reason for m in members], pa.string()),
         **{name: numbers(found[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
@@ -124,6 +125,7 @@ def _tensors(
             [is_exact(dtype) if m.status in SCANNED else None for m, dtype in zip(members, dtypes, strict=True)],
             pa.bool_(),
         ),
+        "digest": pa.array([m.digest for m in members], pa.string()),
     }
     return "tensors", pa.table(columns)
 
@@ -156,7 +158,7 @@ def _model(held: Contents, members: Sequence[Member], channels: str) -> Rows:
         **{name: pa.array([value], SAID[name]) for name, value in said(held).items()},
         "format": [facts["format"]],
         "parameters": [sum(int(np.prod(m.facts["tensor"]["shape"], dtype=object)) for m in members)],
-        "bytes": [sum(m.facts["tensor"]["nbytes"] for m in members)],
+        "bytes": [sum(f["used_nbytes"] for f in facts["files"])],
         **{name: pa.array([facts["sizes"][name]], pa.int32()) for name in SIZES},
         "channels": [channels],
         "identity": [held.identity],
@@ -191,6 +193,8 @@ def _files(model: str, facts: Mapping[str, Any]) -> Rows:
         "file": [f["name"] for f in files],
         "bytes": [f["nbytes"] for f in files],
         "header_bytes": [f["header_nbytes"] for f in files],
+        "used_bytes": [f["used_nbytes"] for f in files],
+        "unused_bytes": [f["data_nbytes"] - f["used_nbytes"] for f in files],
         "tensors": pa.array([f["tensors"] for f in files], pa.int32()),
     })  # fmt: skip
 

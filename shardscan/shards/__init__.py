@@ -16,6 +16,7 @@ from typing import NamedTuple
 from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.disks import mapping
+from shardscan.shards.extents import covered
 from shardscan.shards.faults import Fault, Report, refuse
 from shardscan.shards.folder import Listing, find, read_config
 from shardscan.shards.formats import read_header
@@ -52,9 +53,10 @@ class Inspected:
 
     @property
     def total_size(self) -> str | None:
-        """A note on a total_size that is not true."""
+        """A note on a total_size that is not true; of tensors that share bytes both ways to count are in use."""
         claimed, found = self.listing.total_size, sum(tensor.nbytes for tensor in self.tensors.values())
-        if claimed is None or (type(claimed) is int and claimed == found):
+        used = sum(shard.file.used_nbytes for shard in self.shards)
+        if claimed is None or (type(claimed) is int and claimed in (found, used)):
             return None
         return f"the index claims a total_size of {repr(claimed)[:40]} where its tensors have {found} bytes"
 
@@ -121,17 +123,19 @@ def _shards(
 ) -> Iterator[Shard]:
     for name in listing.shards:
         try:
-            yield _shard(listing.folder, name, is_mapped, pickled_module=pickled_module)
+            yield _shard(listing, name, is_mapped, pickled_module=pickled_module)
         except CheckpointError as error:
             report(Fault(error, "header", name))
 
 
-def _shard(folder: str, name: str, is_mapped: Callable[[int], bool], *, pickled_module: bool) -> Shard:
-    path = str(Path(folder, name))
+def _shard(listing: Listing, name: str, is_mapped: Callable[[int], bool], *, pickled_module: bool) -> Shard:
+    path = str(Path(listing.folder, name))
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path, pickled_module=pickled_module)
-    sizes = (header.nbytes, header.header_nbytes)
+    weight_map = listing.weight_map or {}
+    used = covered(entry for entry in header.tensors if weight_map.get(entry.name, name) == name)
+    sizes = (header.nbytes, header.header_nbytes, header.data_nbytes, used)
     file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
     return Shard(file, header, is_mapped(header.seen[0]))
 

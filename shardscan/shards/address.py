@@ -179,13 +179,17 @@ class Tensor:
 class ShardFile:
     """One file of a checkpoint: its name in the folder, where it really is, its sizes and what its header hashes to.
 
-    `seen` is what `seen` gave of it when its header was read.
+    `data_nbytes` are of all tensors or storages, `used_nbytes` those of them that tensors of the checkpoint have, each
+    byte once; the rest of the file is the header and what the format needs. `tensors` are all of its header. `seen` is
+    what `seen` gave of it when its header was read.
     """
 
     name: str
     path: str
     nbytes: int
     header_nbytes: int
+    data_nbytes: int
+    used_nbytes: int
     header_digest: str
     tensors: int
     seen: Seen

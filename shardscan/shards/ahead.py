@@ -33,13 +33,16 @@ DEPTH = 2  # windows that are read before they are asked for
 class Ahead:
     """Reads `windows` in order, `depth` of them before they are asked for; to be used in a `with` statement.
 
-    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead. Nor is
-    one of a view, whose bytes do not lie together, nor one that is the same as an earlier one.
+    `raw` may be called from any thread, in about that order; a window that is not among them is not read ahead, nor is
+    one of a view, whose bytes do not lie together. One that comes twice is read twice, each time when its turn comes.
     """
 
-    def __init__(self, windows: Iterable[Window]) -> None:
-        self._windows = list(dict.fromkeys(window for window in windows if window.nbytes and not window.view))
-        self._numbers = {window: number for number, window in enumerate(self._windows)}
+    def __init__(self, windows: Iterable[Window], depth: int = DEPTH) -> None:
+        self._depth = depth
+        self._windows = [window for window in windows if window.nbytes and not window.view]
+        self._numbers: dict[Window, deque[int]] = {}
+        for number, window in enumerate(self._windows):
+            self._numbers.setdefault(window, deque()).append(number)
         self._begun = 0
         self._coming: dict[int, Future[_Buffer | None]] = {}
         self._free: list[_Buffer] = []

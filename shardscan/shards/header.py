@@ -47,8 +47,8 @@ class Entry(NamedTuple):
 class Header:
     """A header that obeys every rule: its tensors in its own order, the bytes that were read for it, their hash.
 
-    Entries count from `body`. `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads
-    as zeros; `seen` witnesses which file this was.
+    Entries count from `body`; `data_nbytes` are those of all tensors, or of all storages. `on_disk` is how many of the
+    file's `nbytes` are there, where most are a hole that reads as zeros; `seen` witnesses which file this was.
     """
 
     format: Format
@@ -56,6 +56,7 @@ class Header:
     body: int
     header_nbytes: int
     nbytes: int
+    data_nbytes: int
     digest: str
     metadata: Mapping[str, str]
     notes: tuple[str, ...]

@@ -72,7 +72,7 @@ def _read(file: BinaryIO) -> Header:
         *_odd_bools(file, tensors, len(raw)),
     )
     digest = xxhash.xxh3_128_hexdigest(raw)
-    sizes = (len(raw), len(raw), status.st_size)
+    sizes = (len(raw), len(raw), status.st_size, status.st_size - len(raw))
     return Header("safetensors", tensors, *sizes, digest, metadata, notes, on_disk(status), seen(status))
 
 

@@ -42,11 +42,15 @@ __all__ = [
 
 
 def current(store: Path) -> list[Scan]:
-    """The scans that speak for their models, by model name: one that is still replacing another does not yet."""
+    """The scans that speak for their models, by model name: one that is still replacing another does not yet.
+
+    Those of another layout do not at all: their checkpoints are to be scanned again.
+    """
     found = commits.begun(store)
     ids = {scan.id for scan in found}
     speaking = [scan for scan in found if not ids & set(commits.replaces(scan))]
-    return sorted(speaking, key=lambda scan: str(attributes(scan)["model"]))
+    readable = [(facts["model"], scan) for scan in speaking if (facts := attributes(scan))["layout"] == LAYOUT]
+    return [scan for _, scan in sorted(readable, key=lambda one: str(one[0]))]
 
 
 def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> None:

@@ -1,7 +1,6 @@
 """STORE, its comparisons: what two scans of one store differ by, beside them and like them.
 
-    <store>/arrays.zarr/diff-<hash>/figures       float64  [figure, channel]   a file for each task, or more
-    <store>/arrays.zarr/diff-<hash>/alignments    int64    [channel]           one after the other
+    <store>/arrays.zarr/diff-<hash>/figures    float64  [figure, channel]    a file for each task, or more
 
 `channel_a` is a figure: which channel of a is compared. The channels of a pair lie together, b's rows before its
 columns; where, its commit says, which also has the figures of the pair as a whole. A comparison is of two scans, by
@@ -12,8 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,52 +20,34 @@ from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from shardscan import __version__, commits
-from shardscan.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Commits, Scan, Stamp
+from shardscan.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Scan, Stamp
 from shardscan.pairs import CHUNK, Pair, Task
 from shardscan.reduce.changes import Change
 from shardscan.reduce.differences import FIGURES, Compared, Figures
+from shardscan.store import of_two
 from shardscan.store.creation import CODECS, write_file, write_root
+from shardscan.store.of_two import Models
 
 LAYOUT = 1
-VALUES, RANKS, ALIGNMENTS = "values/1", "ranks/1", "alignments/1"
+VALUES, RANKS = "values/1", "ranks/1"
 CHANNEL_FIGURES = ("channel_a", *FIGURES)
 CHANGES = ("change_rank", "change_stable_rank", "change_sigma_max", "rounding_edge")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Alignment:
-    """Which channel of a each channel of b's weight is along one axis, 'out' or 'in': int64, −1 where unknown.
-
-    `method` is a word for how it was found, `reason` what there is to say of it.
-    """
-
-    weight_a: str
-    weight_b: str
-    axis: str
-    channels_a: np.ndarray
-    method: str
-    reason: str | None = None
-
-
-def comparison_id(a: Scan, b: Scan) -> str:
-    """The two scans, in this order, and the layout."""
-    return COMPARISON + xxhash.xxh3_128_hexdigest(f"{a.id} {b.id} {LAYOUT}".encode())
-
-
-def begin(a: Scan, b: Scan, models: tuple[str, str], tasks: Sequence[Task]) -> Scan:
+def begin(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) -> Scan:
     """The comparison of two scans of one store, to go on with or new; the tasks are all of it.
 
-    One whose pairs were others is begun anew, and what was compared before of these two models is removed.
+    One whose pairs were others is begun anew, and what was compared before of these two models is removed. To be called
+    within `writers.writing`. StoreError where one of the scans does not speak for its model any more.
     """
-    found = Scan(a.store, comparison_id(a, b))
+    of_two.check(a, b, models)
+    found = of_two.of_scans(COMPARISON, a, b, LAYOUT)
+    of_two.be_the_only(found, COMPARISON, models)
     facts = {"a": a.id, "b": b.id, "models": list(models), "layout": LAYOUT, **_facts(tasks)}
-    before = commits.compared(found)
-    for other in commits.comparisons(a.store):
-        known = before if other == found else commits.compared(other)
-        if other != found and known and known["models"] == facts["models"]:
-            commits.forget(other)
+    before = commits.facts_of_two(found)
     if before and {name: before.get(name) for name in facts} == facts:
         commits.sweep(found)
+        commits.sweep_damaged(found)
         _refresh(found, facts, before["files"])
         return found
     commits.forget(found)
@@ -77,19 +56,8 @@ def begin(a: Scan, b: Scan, models: tuple[str, str], tasks: Sequence[Task]) -> S
     for name, data in _first_files(facts).items():
         write_file(building / name, data)
     building.rename(found.arrays)
-    commits.begin_comparison(found, facts, commits.stamps_of_all(found))  # last: now it exists
+    commits.begin_of_two(found, facts, commits.stamps_of_all(found))  # last: now it exists
     return found
-
-
-def current(store: Path, scans: Sequence[Scan]) -> list[Scan]:
-    """The comparisons of scans that speak for their models, as this version writes them, by their models' names."""
-    ids = {scan.id for scan in scans}
-    found = [(known, each) for each in commits.comparisons(store) if (known := commits.compared(each))]
-    return [
-        each
-        for known, each in sorted(found, key=lambda one: list(one[0]["models"]))
-        if {known["a"], known["b"]} <= ids and known["layout"] == LAYOUT
-    ]
 
 
 def _facts(tasks: Sequence[Task]) -> dict[str, Any]:
@@ -160,7 +128,7 @@ def write_figures(comparison: Scan, task: Task, found: Sequence[Compared]) -> No
         for number in range(task.first // CHUNK, -(-stop // CHUNK)):
             name = f"figures/{array.metadata.encode_chunk_key((0, number))}"
             files[name] = commits.stamp(comparison.arrays / name)
-    _commit(comparison, task.name, VALUES, verdicts, files)
+    _commit(comparison, task.name, VALUES, verdicts, files, {})
 
 
 def _by_pair(task: Task, found: Sequence[Compared]) -> Iterator[tuple[Figures | None, str | None]]:
@@ -217,7 +185,7 @@ def _number(value: float) -> float | None:
 def write_changes(comparison: Scan, task: Task, found: Sequence[Change | None], options: Mapping[str, object]) -> None:
     """Commit the ranks of a task's changes; None stands for a pair that has none."""
     verdicts = {pair.b.id: _verdict_of(change) for pair, change in zip(task.pairs, found, strict=True) if change}
-    _commit(comparison, task.name, RANKS, verdicts, {}, options=dict(options))
+    _commit(comparison, task.name, RANKS, verdicts, {}, options)
 
 
 def _verdict_of(change: Change) -> dict[str, Any]:
@@ -227,44 +195,9 @@ def _verdict_of(change: Change) -> dict[str, Any]:
     return {"status": OK, "reason": None, **dict(zip(CHANGES, (change.rank, *map(_number, numbers)), strict=True))}
 
 
-def write_alignments(comparison: Scan, found: Sequence[Alignment]) -> None:
-    """Keep the alignments of a comparison, all at once; those that were kept before are no more."""
-    files: dict[str, Buffer] = {}
-    channels = [np.asarray(one.channels_a, np.int64) for one in found]
-    joined = np.concatenate([*channels, np.zeros(0, np.int64)])
-    store = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3)
-    store.create_array(
-        "alignments", data=joined, chunks=(max(1, len(joined)),), compressors=CODECS, dimension_names=("channel",)
-    )
-    verdicts = []
-    first = 0
-    for one, of in zip(found, channels, strict=True):
-        facts = (one.weight_a, one.weight_b, one.axis, one.method, one.reason)
-        verdicts.append([*facts, first, len(of)])
-        first += len(of)
-    stamps = {}
-    for name, data in files.items():
-        if name.startswith("alignments/"):
-            write_file(comparison.arrays / name, data)
-            stamps[name] = commits.stamp_of(data.to_bytes())
-    _commit(comparison, "alignments", ALIGNMENTS, {}, stamps, alignments=verdicts)
-
-
-def alignments(comparison: Scan, done: Commits | None = None) -> list[Alignment]:
-    """What `write_alignments` last kept, `done` what is committed; none where it is lost or damaged."""
-    record = (commits.intact(comparison) if done is None else done).get(("alignments", ALIGNMENTS))
-    if record is None:
-        return []
-    values = read(comparison, "alignments")
-    return [
-        Alignment(a, b, axis, values[first : first + n], method, reason)
-        for a, b, axis, method, reason, first, n in record["alignments"]
-    ]
-
-
-def read(comparison: Scan, name: str, region: tuple[slice, ...] = (slice(None),)) -> np.ndarray:
-    """One array, or a region of it."""
-    values = zarr.open_array(comparison.arrays / name, mode="r")[region]
+def read(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
+    """A region of the figures (9, channels)."""
+    values = zarr.open_array(comparison.arrays / "figures", mode="r")[region]
     assert isinstance(values, np.ndarray)
     return values
 
@@ -275,7 +208,7 @@ def _commit(
     product: str,
     verdicts: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, Stamp],
-    **more: object,
+    options: Mapping[str, object],
 ) -> None:
-    facts = {"task": task, "product": product, "version": __version__, "options": {}, **more}
+    facts = {"task": task, "product": product, "version": __version__, "options": dict(options)}
     commits.commit(comparison, {**facts, "tensors": verdicts, "files": files})

@@ -26,7 +26,7 @@ from shardscan.composites import Composite
 from shardscan.errors import StoreError
 from shardscan.layout import LABELS, Spec, specs
 from shardscan.plan import Plan
-from shardscan.shards.address import Checkpoint
+from shardscan.shards.address import Checkpoint, Tensor
 from shardscan.tasks import Group, Slot, runs, slot_of
 
 LAYOUT = 5
@@ -66,8 +66,9 @@ def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Pla
     facts = _attributes(checkpoint, probe, anatomy, plan)
     files: dict[str, Buffer] = {}  # in memory first: zarr takes three times as long on a disk
     root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
+    shared = _shared(checkpoint)
     for group in plan.groups:
-        _create_group(root, group)
+        _create_group(root, group, shared)
     return files
 
 
@@ -139,8 +140,22 @@ def _said(checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, Any]:
     return {"source": checkpoint.path, "config": config, "notes": list(checkpoint.notes), "family": anatomy.family}
 
 
-def _create_group(root: zarr.Group, group: Group) -> None:
-    members = [_member_facts(p, slot) for p, slot in group.members]
+def _shared(checkpoint: Checkpoint) -> dict[str, str]:
+    """Tensors that have the very bytes of one before them: their name to its name."""
+    first_of: dict[tuple[object, ...], str] = {}
+    for name, t in checkpoint.items():
+        if t.nbytes:
+            first_of.setdefault(_bytes_of(t), name)
+    found = ((name, first_of.get(_bytes_of(t), name)) for name, t in checkpoint.items())
+    return {name: first for name, first in found if first != name}
+
+
+def _bytes_of(t: Tensor) -> tuple[object, ...]:
+    return t.path, t.offset, t.nbytes, t.strides, t.strides and t.shape
+
+
+def _create_group(root: zarr.Group, group: Group, shared: Mapping[str, str]) -> None:
+    members = [_member_facts(p, slot, shared.get(p.tensor.name)) for p, slot in group.members]
     composites = [_composite_facts(composite) for composite in group.composites]
     facts = {"component": group.component, "role": group.role, "tensors": members, "composites": composites}
     sizes = _true_sizes(group)
@@ -194,9 +209,10 @@ def _true_sizes(group: Group) -> dict[str, np.ndarray]:
     return sizes
 
 
-def _member_facts(p: Placed, slot: Slot) -> dict[str, Any]:
-    """What the catalog needs of a tensor: its place, the slots of its tasks, and its matrices."""
+def _member_facts(p: Placed, slot: Slot, shared_with: str | None) -> dict[str, Any]:
+    """What the catalog needs of a tensor: its place, whose bytes it has, the slots of its tasks, and its matrices."""
     tensor = {name: getattr(p.tensor, name) for name in ("name", "dtype", "shape", "file", "nbytes")}
+    tensor["shared_with"] = shared_with
     found: list[dict[str, Any]] = []
     for matrix in p.matrices:
         facts = {name: getattr(matrix, name) for name in ("id", "kind", "role", "expert", "rows", "cols")}

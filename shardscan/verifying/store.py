@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from shardscan import catalog, commits, comparisons, store, writers
-from shardscan.commits import CATALOG, PARTIAL, Scan, Stamp
+from shardscan.commits import CATALOG, FAILED, PARTIAL, Scan, Stamp
+from shardscan.comparisons import Comparison
 from shardscan.contents import contents, members
 from shardscan.errors import shown
 from shardscan.shards.folder import is_weights
@@ -46,7 +47,7 @@ def verify(folder: Path, advance: Advance) -> Verdict:
     """
     with writers.read_from(folder), writers.unwritten(folder):
         scans = commits.begun(folder)
-        everything = [*scans, *commits.comparisons(folder)]
+        everything = [*scans, *commits.of_two(folder)]
         findings = list(_strays(folder, {scan.id for scan in everything}))
         records = [_records(scan) for scan in everything]
         total, read = sum(size for found, _ in records for size, _ in _vouched(found).values()), 0
@@ -58,7 +59,7 @@ def verify(folder: Path, advance: Advance) -> Verdict:
 
         for scan, (found, wrong) in zip(everything, records, strict=True):
             own = [*wrong, *_of_files(scan, found, advanced)]
-            look = _of_pairs if scan.is_comparison else _of_tensors
+            look = _of_pairs if scan.is_of_two else _of_tensors
             findings += own if _has_problems(own) else [*own, *look(scan)]
         findings += _of_catalog(folder, scans, are_whole=not _has_problems(findings))
     return Verdict(folder.resolve().name, tuple(findings), "scan", len(scans), read)
@@ -122,7 +123,7 @@ def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
 
 def _mended(scan: Scan, record: Path) -> str:
     """What makes a damaged record anew."""
-    if scan.is_comparison:
+    if scan.is_of_two:
         return COMPARE_AGAIN
     if record.name == "begun":
         return f"remove {shown(str(scan.commits), 400)} and ingest its checkpoint again"
@@ -158,7 +159,7 @@ def _of_files(
 
 
 def _of_file(scan: Scan, name: str, stamp: Stamp, advance: Callable[[int], None]) -> Iterator[Finding]:
-    again = COMPARE_AGAIN if scan.is_comparison else AGAIN
+    again = COMPARE_AGAIN if scan.is_of_two else AGAIN
     path, file = scan.arrays / name, f"{ARRAYS}/{scan.id}/{name}"
     try:
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(scan.arrays)):
@@ -195,7 +196,7 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
         _ = commits.replaces(scan), commits.runs(scan)  # their form, for whoever reads them next
         everyone = [member for group in members(held).values() for member in group]
         verdicts = [item for record in held.done.values() for item in record["tensors"].items()]
-        failed = {name: verdict["reason"] for name, verdict in verdicts if verdict["status"] == "failed"}
+        failed = {name: verdict["reason"] for name, verdict in verdicts if verdict["status"] == FAILED}
     except OF_ANOTHER_FORM as error:
         detail = f"The scan is not of the form that this version writes ({type(error).__name__}): ingest it again."
         yield Finding(PROBLEM, "scan", detail, where)
@@ -207,20 +208,21 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
         yield Finding(NOTE, "scan", f"It failed: {str(reason).rstrip('.')}.", where, name)
 
 
-def _of_pairs(comparison: Scan) -> Iterator[Finding]:
+def _of_pairs(scan: Scan) -> Iterator[Finding]:
     """What is not compared yet, failed, or is of scans that are gone."""
-    where = f"{COMMITS}/{comparison.id}"
+    where = f"{COMMITS}/{scan.id}"
     try:
-        scans = store.current(comparison.store)
-        held = next((found for found in comparisons.current(scans) if found.scan == comparison), None)
+        held = next((found for found in comparisons.current(store.current(scan.store)) if found.scan == scan), None)
         if held is None:
             detail = (
                 "It is of scans that were replaced or removed, or of another version: compare its two models again."
             )
             yield Finding(NOTE, "scan", detail, where)
             return
+        if not isinstance(held, Comparison):
+            return
         verdicts = held.verdicts
-        failed = {name: verdict["reason"] for name, verdict in verdicts.items() if verdict["status"] == "failed"}
+        failed = {name: verdict["reason"] for name, verdict in verdicts.items() if verdict["status"] == FAILED}
         left = held.facts["weights"] - len(verdicts)
         models = " with ".join(map(shown, held.models))
     except OF_ANOTHER_FORM as error:
@@ -245,6 +247,7 @@ def _of_catalog(folder: Path, scans: list[Scan], *, are_whole: bool) -> Iterator
     damage = list(catalog.damage(file))
     yield from (Finding(PROBLEM, "catalog", f"{sentence.rstrip('.')}: {again}.", CATALOG) for sentence in damage)
     if are_whole and not damage:
-        for model in catalog.stale(file, store.current(folder)):
-            detail = f"Its rows of {shown(model)} are not of what is committed: {again}."
+        for names in catalog.stale(file, store.current(folder)):
+            models = " with ".join(map(shown, names))
+            detail = f"Its rows of {models} are not of what is committed: {again}."
             yield Finding(NOTE, "catalog", detail, CATALOG)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +21,7 @@ import xxhash
 
 from shardscan.errors import HeaderError, shown
 from shardscan.shards.address import seen
+from shardscan.shards.extents import covered
 from shardscan.shards.header import Entry, Header, oddities, on_disk, these_have
 from shardscan.shards.strict import opened
 from shardscan.shards.torch.archive import PICKLE, Archive, Record, read_archive
@@ -54,6 +56,7 @@ class _Body(NamedTuple):
     tensors: dict[str, Strided]
     places: Mapping[str, int]
     header_nbytes: int
+    data_nbytes: int
     digest: str
     notes: tuple[str, ...]
 
@@ -87,8 +90,9 @@ def _read(file: BinaryIO, *, pickled_module: bool) -> Header:
         raise ValueError(_no_torch(start))
     entries = tuple(_entry(name, tensor, body.places) for name, tensor in body.tensors.items())
     _check_amount(entries, status.st_size)
-    notes = (*body.notes, *_sharing(body.tensors), *oddities(entries))
-    sizes = (0, body.header_nbytes, status.st_size)
+    unused = body.data_nbytes - covered(entries)
+    notes = (*body.notes, *_sharing(body.tensors), *_unused(body, unused), *oddities(entries))
+    sizes = (0, body.header_nbytes, status.st_size, body.data_nbytes)
     return Header("pytorch", entries, *sizes, body.digest, {}, notes, on_disk(status), seen(status))
 
 
@@ -125,7 +129,8 @@ def _zip(file: BinaryIO, *, pickled_module: bool) -> _Body:
     digest.update(archive.directory)
     read = len(data) + len(archive.directory)
     notes = (*found.notes, *world.notes, *_inert(world), *_records(archive, places))
-    return _Body(found.tensors, places, read, digest.hexdigest(), notes)
+    stored = sum(record.nbytes for name, record in archive.records.items() if name.startswith(DATA))
+    return _Body(found.tensors, places, read, stored, digest.hexdigest(), notes)
 
 
 def _pickle(file: BinaryIO, archive: Archive) -> bytes:
@@ -176,7 +181,8 @@ def _legacy(file: BinaryIO, *, pickled_module: bool) -> _Body:
         raise ValueError(f"{error}{_hint(os.pread(file.fileno(), MAX_PICKLE, 0))}") from None
     found = find_weights(value)
     digest = xxhash.xxh3_128(os.pread(file.fileno(), length, 0)).hexdigest()
-    return _Body(found.tensors, places, length, digest, (*found.notes, *world.notes, *_inert(world)))
+    stored = sum(storage.nbytes for storage in world.storages.values())
+    return _Body(found.tensors, places, length, stored, digest, (*found.notes, *world.notes, *_inert(world)))
 
 
 def _hint(data: bytes) -> str:
@@ -231,3 +237,15 @@ def _sharing(tensors: Mapping[str, Strided]) -> Iterator[str]:
         yield f"{these_have(wide)} more values than are stored: an expanded view, read as all of its values"
     if outside := [name for name, t in tensors.items() if t.is_outside]:
         yield f"{these_have(outside)} no values, and a place outside of its storage"
+
+
+def _unused(body: _Body, unused: int) -> Iterator[str]:
+    """A note on what is stored and of no tensor: storages of slices, which are kept whole, and what is not read."""
+    if not unused:
+        return
+    of_storage: Counter[str] = Counter()
+    for t in body.tensors.values():
+        of_storage[t.storage.key] += t.nbytes
+    slices = [name for name, t in body.tensors.items() if of_storage[t.storage.key] < t.storage.nbytes]
+    why = f"{these_have(slices)} a part of a storage that was saved whole, for want of .clone(): " if slices else ""
+    yield f"{why}{unused:,} of the {body.data_nbytes:,} bytes of its storages belong to no tensor"

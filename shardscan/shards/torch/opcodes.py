@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from shardscan.shards.torch.values import KEYS, Node, Strided, kind, shown_key
+from shardscan.shards.torch.values import Node, Strided, is_key, kind, shown_key
 
 MAX_PICKLE = 64 << 20  # bytes; 45,000 tensors take 7 MB
 MAX_OPCODES = 5_000_000  # a tensor takes about 35
@@ -151,7 +151,7 @@ class Machine:
         if len(items) % 2:
             raise ValueError("has a dict in its pickle with a key and no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) in KEYS:
+            if is_key(key):
                 if key in target:
                     self.world.note(f"a dict in it has the key {shown_key(key)} twice, of which the last counts")
                 target[key] = value
@@ -171,9 +171,9 @@ class Machine:
         return set()
 
     def members(self, items: list[Any]) -> set[Any]:
-        if not self.world.is_lenient and any(type(item) not in KEYS for item in items):
+        if not self.world.is_lenient and not all(map(is_key, items)):
             raise ValueError("has a set in its pickle with members that are no texts or numbers")
-        return {item for item in items if type(item) in KEYS}
+        return {item for item in items if is_key(item)}
 
     def protocol(self) -> None:
         number = self.byte()

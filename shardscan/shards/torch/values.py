@@ -83,6 +83,14 @@ def shown_key(key: Any) -> str:
 
 # what may be a key of a dict or a member of a set: values whose hash and comparison end at themselves
 KEYS = (str, int, float, bool, bytes, type(None))
+LARGE = 1 << 60  # whole numbers from here on can be chosen to have one hash, and a dict of them takes for ever
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value may be the key of a dict or in a set; ValueError for a number that no state dict has there."""
+    if type(value) is int and not -LARGE < value < LARGE:
+        raise ValueError(f"has the number {value} as a key in its pickle, which no state dict needs")
+    return type(value) in KEYS
 
 
 def kind(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from shardscan.errors import shown
 from shardscan.shards.torch import rebuild
 from shardscan.shards.torch.globals import ALLOWED, DEVICE, ORDERED_DICT, SETS, SIZE, check_class
-from shardscan.shards.torch.values import KEYS, Global, Node, Storage, kind, shown_key
+from shardscan.shards.torch.values import Global, Node, Storage, is_key, kind, shown_key
 
 MOST_NOTES = 20
 MAX_WORK = 6_000_000  # items of lists that become dicts or sets, and dimensions of tensors
@@ -107,9 +107,9 @@ class Weights(Plain):
             raise ValueError("makes tensors, dicts or sets of the same values again and again in its pickle")
 
     def _may_key(self, value: Any) -> bool:
-        if type(value) not in KEYS and not self.is_lenient:
+        if not is_key(value) and not self.is_lenient:
             raise ValueError(f"has {kind(value)} in its pickle as the key of a dict or in a set")
-        return type(value) in KEYS
+        return is_key(value)
 
     def stated(self, value: Any, state: Any) -> None:
         """Ignore the attributes of a dict."""

@@ -1,0 +1,126 @@
+"""STORE, its alignments: which channels of one scan became which of another's, where that had to be searched for.
+
+    <store>/arrays.zarr/align-<hash>/<hash of its values>    int64 [channel]    of one alignment after the other
+
+They are of two scans, by their ids, and of nothing that is compared of them: no comparison that begins, or begins anew,
+touches them. The array is named by its values and `begun` says which one it is, so that at any moment there are either
+those that were kept before or those that are kept now.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+import zarr
+from zarr.abc.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from shardscan import commits
+from shardscan.commits import ALIGNED, Scan
+from shardscan.store import of_two
+from shardscan.store.creation import CODECS, write_file, write_root
+from shardscan.store.of_two import Models
+
+LAYOUT = 1
+OURS = re.compile(r"[0-9a-f]{32}")  # arrays; what else lies beside them is somebody's
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Which channel of a each channel of b's weight is along one axis, 'out' or 'in': int64, −1 where unknown.
+
+    `method` is a word for how it was found, `reason` what there is to say of it.
+    """
+
+    weight_a: str
+    weight_b: str
+    axis: str
+    channels_a: np.ndarray
+    method: str
+    reason: str | None = None
+
+
+def keep(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
+    """Keep these alignments of two scans, of which there is one for a weight of b and an axis; others are no more.
+
+    Only what differs from what is kept already, or what a disk has lost of it, is written. To be called within
+    `writers.writing`. StoreError where one of the scans does not speak for its model any more.
+    """
+    of_two.check(a, b, models)
+    place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
+    of_two.be_the_only(place, ALIGNED, models)
+    if not found:
+        commits.forget(place)
+        return
+    array, files = _files(found)
+    stamps = {name: commits.stamp_of(data.to_bytes()) for name, data in files.items()}
+    facts = {"a": a.id, "b": b.id, "models": list(models), "layout": LAYOUT, "array": array, "alignments": _told(found)}
+    write_root(place)
+    for name, data in files.items():
+        if not commits.is_as_stamped(place.arrays / name, stamps[name]):
+            write_file(place.arrays / name, data)
+    if commits.facts_of_two(place) != json.loads(json.dumps({**facts, "files": stamps})):
+        commits.begin_of_two(place, facts, stamps)  # in one step: until now those before hold
+    _sweep(place, array)
+
+
+def alignments(a: Scan, b: Scan) -> list[Alignment]:
+    """What `keep` last kept of two scans; none where it is lost or damaged."""
+    place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
+    facts = commits.facts_of_two(place)
+    return read(place, facts) or [] if facts else []
+
+
+def read(place: Scan, facts: Mapping[str, Any]) -> list[Alignment] | None:
+    """The alignments of which `begun` says this; None where they are not to the bit what was kept."""
+    if not commits.is_intact(place, facts):
+        return None
+    values = zarr.open_array(place.arrays / facts["array"], mode="r")[...]
+    assert isinstance(values, np.ndarray)
+    return [
+        Alignment(weight_a, weight_b, axis, values[first : first + n], method, reason)
+        for weight_a, weight_b, axis, method, reason, first, n in facts["alignments"]
+    ]
+
+
+def _told(found: Sequence[Alignment]) -> list[list[Any]]:
+    """What is said of each, and which part of the array it has: its first channel, and how many."""
+    told: list[list[Any]] = []
+    first = 0
+    for one in found:
+        n = len(one.channels_a)
+        told.append([one.weight_a, one.weight_b, one.axis, one.method, one.reason, first, n])
+        first += n
+    return told
+
+
+def _files(found: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
+    """The array's name, and every file."""
+    values = np.concatenate([np.asarray(one.channels_a, np.int64) for one in found])
+    name = xxhash.xxh3_128_hexdigest(values.astype("<i8").tobytes())
+    files: dict[str, Buffer] = {}
+    zarr.open_group(MemoryStore(files), mode="w", zarr_format=3).create_array(
+        name,
+        data=values,
+        chunks=(max(1, len(values)),),
+        compressors=CODECS,
+        fill_value=-1,
+        dimension_names=("channel",),
+        config={"write_empty_chunks": True},
+    )
+    return name, files
+
+
+def _sweep(place: Scan, array: str) -> None:
+    """Remove what was kept before, and what a killed writer left."""
+    commits.sweep(place)
+    for left in place.arrays.glob("*/"):
+        if OURS.fullmatch(left.name) and left.name != array:
+            shutil.rmtree(left, ignore_errors=True)
