@@ -98,7 +98,7 @@ def test_a_disturbed_comparison_is_continued_to_the_bit(
 ) -> None:
     assert trial.events > 20
     log = tmp_path / "log"
-    for at in range(1, trial.events + 1, max(1, every // 2)):
+    for at in range(1, trial.events + 1, max(1, every // 4)):
         store = shutil.copytree(trial.before, tmp_path / f"scans-{at}")
         kind = kinds[at % len(kinds)]
         ended = compare(server, trial.models, store, log, Fault(kind, at))
@@ -127,7 +127,7 @@ def test_alignments_are_those_before_or_those_after(
 ) -> None:
     held = compared.kept(keeping.before), compared.kept(keeping.before.with_name("after"))
     log, seen = tmp_path / "log", set()
-    for at in range(1, keeping.events + 1, max(1, every // 2)):
+    for at in range(1, keeping.events + 1, max(1, every // 4)):
         store = shutil.copytree(keeping.before, tmp_path / f"scans-{at}")
         kind = kinds[at % len(kinds)]
         ended = keep(server, store, log, Fault(kind, at))
