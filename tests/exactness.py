@@ -30,7 +30,7 @@ EXACT = {"count", "zeros", "min", "max", "absmax", "absmin", "near_zeros", "nans
 NUMPY = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16, "F16": np.float16,
     "BF16": ml_dtypes.bfloat16, "I32": np.int32, "U32": np.uint32, "F32": np.float32, "C64": np.complex64,
-    "C128": np.complex128, "F64": np.float64, "I64": np.int64, "U64": np.uint64, "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F64": np.float64, "I64": np.int64, "U64": np.uint64, "F8_E5M2": ml_dtypes.float8_e5m2,
     "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E8M0": ml_dtypes.float8_e8m0fnu, "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
     "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
 }  # fmt: skip

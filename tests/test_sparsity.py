@@ -63,7 +63,8 @@ def widened(x: np.ndarray) -> np.ndarray:
 def counted(x: np.ndarray, code: str, *, down: bool = False) -> list[list[int]]:
     """Violations (2, rows or columns) by the kernel, of an array in the bytes of a dtype."""
     rows, cols = x.shape
-    values, table = kernel_values(np.frombuffer(packed(x, code), np.uint8), code, (rows, cols))
+    raw = x.tobytes() if code == "C128" else packed(x, code)  # safetensors has no such dtype
+    values, table = kernel_values(np.frombuffer(raw, np.uint8), code, (rows, cols))
     zeros = (widened(x) == 0).sum(1).astype(np.float64)
     found: list[list[int]] = cpu.group_violations(values, table, zeros, down).tolist()
     return found
