@@ -35,7 +35,7 @@ def diff(
 ) -> None:  # fmt: skip
     """Say what became of model A in model B.
 
-    Each is a checkpoint, which is scanned as `ingest` does unless the store has it already, or the name of a model in
+    Each is a checkpoint, which is scanned without spectra unless the store has it already, or the name of a model in
     the store. A is the original, B what pruning, tuning or merging made of it. One row for each module; the questions
     pruning-layers, pruning-table, survivors and changes tell more.
 
@@ -69,8 +69,12 @@ def diff(
     for sentence in listing.difference(found):
         tell(sentence)
     tell_notes(found.notes)
-    for word, reasons in (("Not compared", found.left), ("Failed", found.failures)):
-        tell_some(word, [f"{shown(name)}: {reason}" for name, reason in reasons.items()], "their reasons are alike")
+    kinds = (
+        ("Not compared", found.left, "`shardscan.diff(…).left` in Python has all"),
+        ("Failed", found.failures, "`tensors.reason` and `tensor_diffs.reason` say why"),
+    )
+    for word, reasons, others in kinds:
+        tell_some(word, [f"{shown(name)}: {reason}" for name, reason in reasons.items()], others)
     tell_some("Impossible", found.faults, "`from shape_faults(a, b)` has all")
     if found.failures:
         sys.exit(INCOMPLETE)
