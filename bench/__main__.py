@@ -21,8 +21,8 @@ import pyarrow as pa
 from bench.measure import ROOT, Failed
 from bench.row import Context, Missing, Row
 from bench.rows import ROWS
-from shardscan.environment import processors, versions
-from shardscan.output import write
+from shardscan.machine import processors, versions
+from shardscan.output.writer import write
 
 PEERS = ("torch", "transformers", "weightlens", "weightwatcher")
 SHOWN = ("row", "against", "unit", "ours", "theirs", "ratio", "ours_mb", "theirs_mb", "at_least", "aim", "met", "note")

@@ -138,7 +138,7 @@ class Context:
             return self.checkpoint()
         if str(ROOT / "tests") not in sys.path:
             sys.path.insert(0, str(ROOT / "tests"))
-        from checkpoints import Unavailable, cached
+        from made.checkpoints import Unavailable, cached
 
         try:
             return cached("smollm2")

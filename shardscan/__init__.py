@@ -6,19 +6,21 @@ The public names load on first use, so `import shardscan` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "connect", "diff", "ingest", "open"]
+from shardscan.version import __version__
+
+__all__ = ["__version__", "ask", "connect", "diff", "ingest", "open"]
 
 if TYPE_CHECKING:
-    from shardscan.ask import connect
-    from shardscan.flow import ingest
-    from shardscan.matching import diff
+    from shardscan.answers.connection import ask, connect
+    from shardscan.jobs.comparison.job import diff
+    from shardscan.jobs.scan.job import ingest
     from shardscan.reduce.arrays import open
 
 _HOMES = {
-    "connect": "shardscan.ask",
-    "diff": "shardscan.matching",
-    "ingest": "shardscan.flow",
+    "ask": "shardscan.answers.connection",
+    "connect": "shardscan.answers.connection",
+    "diff": "shardscan.jobs.comparison.job",
+    "ingest": "shardscan.jobs.scan.job",
     "open": "shardscan.reduce.arrays",
 }
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import Unavailable, cached
-from keys import repeated
-from shardscan import catalog
+from made.checkpoints import Unavailable, cached
+from oracles.keys import repeated
+from shardscan.catalog import build as catalog
 
 
 @pytest.fixture(scope="session", autouse=True)

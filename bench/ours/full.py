@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers.full_svd import matrix
-from shardscan.kernels import cpu
+from shardscan.reduce.kernels import cpu
 
 PANEL = 512  # rows: 16 MB in float64
 
@@ -24,7 +24,7 @@ PANEL = 512  # rows: 16 MB in float64
 def main(rows: int, cols: int) -> None:
     full_spectrum: Any = getattr(cpu, "full_spectrum", None)
     if full_spectrum is None:
-        print(json.dumps({"missing": "shardscan.kernels.cpu has no full_spectrum"}))
+        print(json.dumps({"missing": "shardscan.reduce.kernels.cpu has no full_spectrum"}))
         return
     weight = matrix(rows, cols)
     full_spectrum(_panels(weight[:64, :64]), 64)

@@ -14,12 +14,12 @@ from statistics import median
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from shardscan.anatomy import Placed
-from shardscan.axes import Heads
-from shardscan.flow import prepare
-from shardscan.plan import SPECTRA, plan
+from shardscan.anatomy.axes import Heads
+from shardscan.anatomy.places import Placed
+from shardscan.jobs.scan.job import prepare
+from shardscan.plan.scan import SPECTRA, plan
+from shardscan.plan.tasks import Block
 from shardscan.reduce.blocks import finish, merge, reduce_block
-from shardscan.tasks import Block
 
 
 def main(path: str, runs: int) -> None:

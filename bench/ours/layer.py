@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from shardscan.environment import processors
-from shardscan.flow import prepare
+from shardscan.jobs.scan.job import prepare
+from shardscan.machine import processors
+from shardscan.plan.tasks import Task
 from shardscan.reduce import scan
-from shardscan.reduce.result import METHODS, Result
-from shardscan.tasks import Task
+from shardscan.reduce.result import Result
+from shardscan.reduce.spectra import METHODS
 
 
 def main(device: str, path: str) -> None:

@@ -10,8 +10,8 @@ import sys
 import time
 from statistics import median
 
-from shardscan.ask import connect
-from shardscan.questions import questions
+from shardscan.answers.connection import connect
+from shardscan.answers.questions import questions
 
 
 def main(store: str, runs: int) -> None:

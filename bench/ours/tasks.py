@@ -14,14 +14,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shardscan.environment import processors
-from shardscan.flow import prepare
-from shardscan.plan import SPECTRA, plan
+from shardscan.jobs.scan.job import prepare
+from shardscan.machine import processors
+from shardscan.plan.scan import SPECTRA, plan
+from shardscan.plan.tasks import HEADS, STATS, Task
 from shardscan.reduce import scan
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result
 from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
-from shardscan.tasks import HEADS, STATS, Task
 
 
 def main(product: str, path: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import llama8b
 from bench.measure import Failed, Run, in_turn, run
 from bench.row import MB, Context, Goal, Row, needs, versus
-from shardscan import ask
+from shardscan.answers import connection as ask
 
 PEER = str(Path(__file__).parents[1] / "peers" / "tensor_diff.py")
 LIMIT = 512_000_000

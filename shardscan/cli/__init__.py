@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
-from shardscan import __version__
-from shardscan.cli import asking, checking, comparing, scanning
+from shardscan.cli import ask as asking
+from shardscan.cli import compare as comparing
+from shardscan.cli import scan as scanning
+from shardscan.cli import verify as checking
 from shardscan.cli.frame import EXIT_CODES, Commands
+from shardscan.version import __version__
 
 
 @click.group(

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from shardscan.cells import visible
 from shardscan.cli import signals
 from shardscan.errors import ShardscanError
+from shardscan.output.cells import visible
 
 INCOMPLETE, UNCLEAN = 8, 10
 TOLD = 20  # sentences of one kind
@@ -71,7 +71,7 @@ class Commands(click.Group):
 
 def say_if_compiling() -> None:
     """Numba's first run on a machine is silent for long enough that people would think it hangs."""
-    from shardscan.kernels.cpu import compiled
+    from shardscan.reduce.kernels.cpu import compiled
 
     if not compiled():
         click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)

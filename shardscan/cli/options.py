@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from shardscan.errors import QueryError, shown
-from shardscan.output import ENDINGS, FORMATS
+from shardscan.output.writer import ENDINGS, FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +138,7 @@ def has_bounds(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def write_rows(rows: pa.Table, format_: str | None, output: str | None) -> None:
     """Write rows where `prints_rows` was told to."""
-    from shardscan.output import write
+    from shardscan.output.writer import write
 
     source = click.get_current_context().get_parameter_source("format_")
     if output and source is ParameterSource.ENVIRONMENT and Path(output).suffix.lower() in ENDINGS:

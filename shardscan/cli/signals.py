@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from shardscan.output import abandon
+from shardscan.output.writer import abandon
 
 GRACE = 2.0  # seconds from a signal to the end
 

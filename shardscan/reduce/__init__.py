@@ -1,1 +1,1 @@
-"""REDUCE: blocks → partial sums → merged statistics and spectra; the only package that imports dask."""
+"""REDUCE: blocks → partial sums → merged statistics and spectra; the only room that imports dask."""

@@ -15,10 +15,10 @@ import dask.array as da
 import numpy as np
 import xxhash
 
-from shardscan.dtypes import decode
-from shardscan.shards import open as open_checkpoint
+from shardscan.plan.tasks import ROW_MULTIPLE
 from shardscan.shards.address import Checkpoint, Tensor, Window
-from shardscan.tasks import ROW_MULTIPLE
+from shardscan.shards.checkpoint import open as open_checkpoint
+from shardscan.shards.dtypes import decode
 
 CHUNK_BYTES = 32 << 20
 

@@ -14,20 +14,20 @@ from functools import reduce
 import numpy as np
 import xxhash
 
-from shardscan.dtypes import DTYPES
+from shardscan.anatomy.matrices import Matrix
 from shardscan.errors import CheckpointError
-from shardscan.kernels import Sums, cpu
-from shardscan.matrices import Matrix
+from shardscan.plan.tasks import Block, Piece, Unit
 from shardscan.reduce import sparsity, tensors
 from shardscan.reduce.devices import CPU, Device
 from shardscan.reduce.distribution import Tails
-from shardscan.reduce.fits import fitted
+from shardscan.reduce.kernels import Sums, cpu
 from shardscan.reduce.moments import Moments
-from shardscan.reduce.result import GRAM_FLOOR, METHODS, MatrixResult, Result, Spectra
+from shardscan.reduce.result import MatrixResult, Result
 from shardscan.reduce.sparsity import Violations
+from shardscan.reduce.spectra import GRAM_FLOOR, METHODS, Spectra, fitted
 from shardscan.reduce.values import head_slices, kernel_values, selected
 from shardscan.shards.ahead import Ahead
-from shardscan.tasks import Block, Piece, Unit
+from shardscan.shards.dtypes import DTYPES
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shardscan.composites import Composite, Factor
+from shardscan.anatomy.composites import Composite, Factor
 from shardscan.errors import CheckpointError
-from shardscan.kernels import FITS, cpu
-from shardscan.reduce.fits import fitted
-from shardscan.reduce.result import METHODS, SELF_CHECK, SPECTRUM_FACTS, Result
+from shardscan.reduce.kernels import FITS, cpu
+from shardscan.reduce.result import Result
 from shardscan.reduce.selfcheck import missed
+from shardscan.reduce.spectra import METHODS, SELF_CHECK, SPECTRUM_FACTS, fitted
 from shardscan.reduce.values import head_slices
 
 # what compares σ with those of one matrix of random entries, which a product is not

@@ -18,9 +18,9 @@ import numpy as np
 from shardscan.errors import OptionError, shown
 
 if TYPE_CHECKING:
-    from shardscan.kernels import Sums
-    from shardscan.reduce.matrices import Panel
-    from shardscan.tasks import Piece
+    from shardscan.plan.tasks import Piece
+    from shardscan.reduce.kernels import Sums
+    from shardscan.reduce.panels import Panel
 
 Found = TypeVar("Found")
 
@@ -46,20 +46,20 @@ class Cpu:
 
     def reduce(self, values: np.ndarray, table: np.ndarray | None, piece: Piece) -> Reduced:
         """What is wanted of a piece, from its values (rows, cols) and their table as kernels take them."""
-        from shardscan.kernels import cpu
+        from shardscan.reduce.kernels import cpu
 
         sums = cpu.statistics(values, table, piece.first, piece.columns) if piece.statistics else None
         return Reduced(sums, _grams(cpu, piece, values, table), self)
 
     def gram_spectra(self, grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray, Device]:
         """σ (n, rank) of Gram matrices (n, d, d), and which of the n rows hold: see the kernels."""
-        from shardscan.kernels import cpu
+        from shardscan.reduce.kernels import cpu
 
         return *cpu.gram_spectra(grams, rank, floor), self
 
     def full_spectrum(self, panels: Callable[[], Iterator[Panel]], n: int) -> tuple[np.ndarray, Device]:
         """σ (n,) of a matrix of n columns, from its panels; NaN where a value, or a square, is not finite."""
-        from shardscan.kernels import cpu
+        from shardscan.reduce.kernels import cpu
 
         return cpu.full_spectrum((panel.decoded() for panel in panels()), n), self
 
@@ -97,7 +97,7 @@ class Cuda:
 
     def require(self) -> None:
         """Put one value through every library that a run needs; NoDevice where one or the device is missing."""
-        from shardscan.kernels import gpu
+        from shardscan.reduce.kernels import gpu
 
         try:
             with gpu.use(self.index):
@@ -109,7 +109,7 @@ class Cuda:
 
     def _tried(self, compute: Callable[[Any], Found]) -> Found | None:
         """What `compute` makes with the GPU's kernels; None where it does not fit or does not pass their checks."""
-        from shardscan.kernels import gpu
+        from shardscan.reduce.kernels import gpu
 
         try:
             with TURNS, gpu.use(self.index):
@@ -120,6 +120,14 @@ class Cuda:
 
 Device = Cpu | Cuda
 CPU = Cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class Solver:
+    """How whole matrices are solved; `exact` redoes by QR and SVD what lies below the floor of a Gram matrix."""
+
+    exact: bool = False
+    device: Device = CPU
 
 
 def chosen(words: str) -> Device:
@@ -143,7 +151,7 @@ def of_cuda() -> list[str]:
     """Every CUDA device by id and name; none where there is no CuPy, and nothing of the GPU's is imported then."""
     if find_spec("cupy") is None:
         return []
-    from shardscan.kernels import gpu
+    from shardscan.reduce.kernels import gpu
 
     return gpu.available()
 
@@ -151,7 +159,7 @@ def of_cuda() -> list[str]:
 def _automatic() -> Device:
     if not of_cuda():
         return CPU
-    from shardscan.kernels import gpu
+    from shardscan.reduce.kernels import gpu
 
     try:
         Cuda(0).require()

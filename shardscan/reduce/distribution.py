@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shardscan.dtypes import DTYPES, pattern_values
+from shardscan.shards.dtypes import DTYPES, pattern_values
 
 BINS = 65_536
 NEAR_ZERO = 1e-8

@@ -10,14 +10,14 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+from shardscan.plan.tasks import CompositeTask, Task, has_full, in_flight
 from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
 from shardscan.reduce.composites import reduce_composite
-from shardscan.reduce.devices import CPU, Device
+from shardscan.reduce.devices import CPU, Device, Solver
 from shardscan.reduce.graph import Done, Progress, Steps, folds, in_threads, keeping, limit_blas, on_workers
-from shardscan.reduce.matrices import join, reduce_matrix
-from shardscan.reduce.result import Result, Solver
+from shardscan.reduce.result import Result
+from shardscan.reduce.whole_matrices import join, reduce_matrix
 from shardscan.shards.ahead import Ahead
-from shardscan.tasks import CompositeTask, Task, has_full, in_flight
 
 __all__ = ["Done", "limit_blas", "run", "run_composites", "run_matrices"]
 

@@ -8,10 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from shardscan.matrices import Matrix
+from shardscan.anatomy.matrices import Matrix
+from shardscan.plan.tasks import Unit
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import Result, Spectra
-from shardscan.tasks import Unit
+from shardscan.reduce.result import Result
+from shardscan.reduce.spectra import Spectra
 
 TOLERANCE = 1e-8  # more than this is not rounding: both sums are good to 1e-9
 RMS = CHANNEL_STATISTICS.index("rms")

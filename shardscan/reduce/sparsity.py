@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shardscan.kernels import cpu
-from shardscan.matrices import Matrix
+from shardscan.anatomy.matrices import Matrix
+from shardscan.reduce.kernels import cpu
 
 GROUPS = (4, 8)  # in the order of VIOLATIONS
 

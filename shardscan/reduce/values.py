@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from shardscan.anatomy import Placed
-from shardscan.axes import Run
-from shardscan.dtypes import DTYPES, codes, decode, pattern_values
-from shardscan.kernels import cpu
-from shardscan.matrices import Matrix
-from shardscan.tasks import ROW_MULTIPLE
+from shardscan.anatomy.axes import Run
+from shardscan.anatomy.matrices import Matrix
+from shardscan.anatomy.places import Placed
+from shardscan.plan.tasks import ROW_MULTIPLE
+from shardscan.reduce.kernels import cpu
+from shardscan.shards.dtypes import DTYPES, codes, decode, pattern_values
 
 
 def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:

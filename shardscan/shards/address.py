@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from shardscan.dtypes import DTYPES, decode
 from shardscan.errors import CheckpointError, shown
-from shardscan.shards.gather import View, gathered
+from shardscan.shards.dtypes import DTYPES, decode
+from shardscan.shards.strided import View, gathered
 
 SECTOR = 4096  # direct reads begin and end on multiples of it, in file and memory
 
@@ -121,7 +121,7 @@ class Window:
         return CheckpointError(f"{self.path} is shorter than its header says: it changed after it was opened.")
 
     def read(self) -> np.ndarray:
-        """The values in `shape`: a view where NumPy has the dtype, else decoded to float32 (see `shardscan.dtypes`)."""
+        """The values in `shape`: a view where NumPy has the dtype, else decoded to float32 (see `dtypes`)."""
         return decode(self.raw(), self.dtype, self.shape)
 
 

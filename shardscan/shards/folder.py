@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shardscan.errors import CheckpointError, CheckpointNotFound, ShardIndexError, shown
-from shardscan.shards.faults import Fault, Report, refuse
-from shardscan.shards.formats import PYTORCH, SAFETENSORS
+from shardscan.shards.formats.kinds import PYTORCH, SAFETENSORS
 from shardscan.shards.index import MAX_JSON, read_index, refused_shards
-from shardscan.shards.strict import MAX_DEPTH, depth, parse, read_text
+from shardscan.shards.refusals import Fault, Report, refuse
+from shardscan.shards.strict_json import MAX_DEPTH, depth, parse, read_text
 
 
 @dataclass(frozen=True, slots=True)

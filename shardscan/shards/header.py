@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from shardscan.dtypes import DTYPES, MAX_DIMENSIONS
 from shardscan.errors import shown
 from shardscan.shards.address import Seen
+from shardscan.shards.dtypes import DTYPES, MAX_DIMENSIONS
 
 Format = Literal["safetensors", "pytorch"]
 

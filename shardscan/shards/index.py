@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shardscan.errors import shown
-from shardscan.shards.strict import MAX_DEPTH, depth, parse, read_text
+from shardscan.shards.strict_json import MAX_DEPTH, depth, parse, read_text
 
 MAX_JSON = 100_000_000
 

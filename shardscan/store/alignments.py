@@ -22,11 +22,11 @@ import zarr
 from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from shardscan import commits
-from shardscan.commits import ALIGNED, Scan
-from shardscan.store import of_two
+from shardscan.store import commits
+from shardscan.store import two_scans as of_two
+from shardscan.store.commits import ALIGNED, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
-from shardscan.store.of_two import Models
+from shardscan.store.two_scans import Models
 
 LAYOUT = 1
 OURS = re.compile(r"[0-9a-f]{32}")  # arrays; what else lies beside them is somebody's

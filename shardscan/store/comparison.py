@@ -19,14 +19,15 @@ import zarr
 from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from shardscan import __version__, commits
-from shardscan.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Scan, Stamp
-from shardscan.pairs import CHUNK, Pair, Task
-from shardscan.reduce.changes import Change
-from shardscan.reduce.differences import FIGURES, Compared, Figures
-from shardscan.store import of_two
+from shardscan.plan.comparison import CHUNK, Pair, Task
+from shardscan.reduce.change_ranks import Change
+from shardscan.reduce.comparison import FIGURES, Compared, Figures
+from shardscan.store import commits
+from shardscan.store import two_scans as of_two
+from shardscan.store.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Scan, Stamp
 from shardscan.store.creation import CODECS, write_file, write_root
-from shardscan.store.of_two import Models
+from shardscan.store.two_scans import Models
+from shardscan.version import __version__
 
 LAYOUT = 1
 VALUES, RANKS = "values/1", "ranks/1"

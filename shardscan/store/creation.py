@@ -19,15 +19,15 @@ from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
-from shardscan import commits
-from shardscan.anatomy import Anatomy, Placed
-from shardscan.commits import PARTIAL, Scan
-from shardscan.composites import Composite
+from shardscan.anatomy.composites import Composite
+from shardscan.anatomy.places import Anatomy, Placed
 from shardscan.errors import StoreError
-from shardscan.layout import LABELS, Spec, specs
-from shardscan.plan import Plan
+from shardscan.plan.scan import Plan
+from shardscan.plan.tasks import Group, Slot, runs, slot_of
 from shardscan.shards.address import Checkpoint, Tensor
-from shardscan.tasks import Group, Slot, runs, slot_of
+from shardscan.store import commits
+from shardscan.store.commits import PARTIAL, Scan
+from shardscan.store.layout import LABELS, Spec, specs
 
 LAYOUT = 5
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())

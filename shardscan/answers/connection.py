@@ -1,0 +1,276 @@
+"""ASK: read-only, locked connections to a store's catalog, and what they answer; the last step before output.
+
+This is the only module that reads DuckDB. It promises that nothing typed here, by a user or by a stranger who wrote a
+query for them, reaches a file, the network, a Python variable or the catalog's own rows: the catalog is attached
+read-only and alone, no file can be opened after it, and the configuration is locked before the first statement. An
+unlocked connection is an ordinary one, but for the catalog, which stays read-only. What comes back is an Arrow table of
+plain columns. Everything that goes wrong is a `QueryError` or a `StoreError`; DuckDB's own exceptions end here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from shardscan.answers.questions import Query, Question, Value, asked, find, listed, query
+from shardscan.catalog.lockdown import LOCK, SETTINGS
+from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
+from shardscan.store.commits import CATALOG
+
+Connection = duckdb.DuckDBPyConnection
+
+_HUGEINT = pa.decimal128(38, 0)
+_READING = ("SELECT", "EXPLAIN", "PRAGMA", "MULTI")  # MULTI is what PIVOT is
+_REACHING = ("ATTACH", "COPY", "EXPORT", "LOAD", "SET")  # what an unlocked connection takes
+_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
+# COPY FROM DATABASE, IMPORT DATABASE and settings are PRAGMAs too
+_PRAGMA = re.compile(
+    r"\s*pragma\s+(database_list|database_size|show_tables|storage_info|table_info|version)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How much memory a connection may take, in bytes, and whether it may reach files, the network and settings."""
+
+    memory: int = 4 * 10**9
+    unlocked: bool = False
+
+
+LOCKED = Access()
+
+
+def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnection:
+    """A read-only, locked connection to the catalog of a store, or to a `.duckdb` file itself; close it with `with`.
+
+    It sees the catalog as it is now, also where an older connection is still open and sees the one before. Nothing
+    spills to disk: a query that needs more memory than `access` says fails.
+    """
+    path = _catalog(Path(store))
+    config: dict[str, Any] = {
+        "python_enable_replacements": False,
+        "memory_limit": f"{access.memory}B",
+        "temp_directory": "",
+        "threads": min(os.cpu_count() or 1, 8),
+        "async_threads": 0,  # eight threads that wait for remote files, each with memory of its own
+    }
+    if not access.unlocked:
+        config |= SETTINGS
+    # in memory: a process has one database for each path, which would be the old file after the catalog is renamed
+    connection = duckdb.connect(config=config)
+    try:
+        # without the database in memory nothing is left that could be written to
+        for statement in (*_attach(path), *(() if access.unlocked else ("DETACH memory", *LOCK))):
+            connection.execute(statement).fetchall()
+    except (duckdb.Error, UnicodeError) as error:
+        connection.close()
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise _too_large(access) from error
+        raise StoreError(
+            f"{path} cannot be opened as a catalog ({_first_line(error)}): "
+            "build it again with `shardscan catalog --rebuild`, or use the shardscan that wrote it."
+        ) from error
+    return connection
+
+
+def _attach(path: Path) -> tuple[str, ...]:
+    quoted = str(path.absolute()).replace("'", "''")
+    return (f"ATTACH '{quoted}' AS catalog (READ_ONLY, TYPE duckdb)", "USE catalog")
+
+
+def _catalog(store: Path) -> Path:
+    if store.is_file():
+        return store
+    if store.is_dir() and (store / CATALOG).is_file():
+        return store / CATALOG
+    if (store / "commits").is_dir():
+        raise StoreNotFound(
+            f"The store {store} has no catalog ({CATALOG}) yet: `shardscan catalog --store {store}` makes one of what "
+            "an interrupted ingest committed."
+        )
+    missing = f"no catalog ({CATALOG}) in the store {store}" if store.is_dir() else f"no store at {store}"
+    raise StoreNotFound(f"There is {missing}: make one with `shardscan ingest CHECKPOINT --store {store}`.")
+
+
+def run(store: str | Path, sql: str, parameters: Mapping[str, str] | None = None) -> pa.Table:
+    """The rows of one statement; `parameters` are text, as typed, and become int, float, true, false, null or text."""
+    return rows(store, query(sql, parameters))
+
+
+def ask(store: str | Path, name: str, parameters: Mapping[str, str] | None = None) -> pa.Table:
+    """The answer to a named question; each value in `parameters` is cast to the type of that parameter's default."""
+    return answer(store, find(name), parameters)
+
+
+def answer(store: str | Path, question: Question, parameters: Mapping[str, str] | None = None) -> pa.Table:
+    """The answer to a question, one that ships or one from a file of the user's; see `ask`.
+
+    QueryError where its `model` pattern fits no model: an empty answer would read as good news.
+    """
+    return rows(store, asked(question, parameters))
+
+
+def rows(store: str | Path, wanted: Query, access: Access = LOCKED) -> pa.Table:
+    """The rows of a query in this process, which has no clock: `confined.rows` has one."""
+    with connect(store, access) as connection:
+        if wanted.model is not None:
+            _check_model(connection, wanted.model, access)
+        return _rows(connection, wanted.sql, wanted.values, access)
+
+
+def _check_model(connection: duckdb.DuckDBPyConnection, pattern: str, access: Access) -> None:
+    sql = "SELECT model, model LIKE $model AS fits FROM models ORDER BY model"
+    models = _rows(connection, sql, {"model": pattern}, access)
+    if not any(models["fits"].to_pylist()):
+        held = ", ".join(shown(name) for name in models["model"].to_pylist()) or "none"
+        raise QueryError(f"No model here is like {shown(pattern)}: there are {held}; % stands for anything.")
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], access: Access) -> pa.Table:
+    for text in (sql, *(value for value in values.values() if isinstance(value, str))):
+        _check_text(text)
+    with _told(connection, sql, values, access):
+        statement = _only_statement(sql)
+        if not access.unlocked:
+            _check_reading(statement)
+        _check_names(statement.named_parameters, values)
+        return _plain(_interruptible(connection, lambda: _read(connection, statement, values)))
+
+
+@contextmanager
+def _told(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], access: Access
+) -> Iterator[None]:
+    """DuckDB's exceptions as ours."""
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        raise _too_large(access) from error
+    except pa.ArrowException as error:
+        raise QueryError(f"Arrow cannot hold this result ({_first_line(error)}): cast its columns to text.") from error
+    except (duckdb.InternalException, duckdb.FatalException) as error:
+        raise QueryError(f"DuckDB failed at this query ({_first_line(error)}): write it in another way.") from error
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.PermissionException) or "the configuration has been locked" in str(error):
+            raise QueryError(f"{_first_line(error)}: {_HOW_TO_UNLOCK}.") from error
+        if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+            raise QueryError(_cut(_pointed(connection, sql, values, error))) from error
+        raise QueryError(_cut(str(error))) from error
+
+
+_HOW_TO_UNLOCK = "files, the network and settings are locked here, and `shardscan sql --unlocked` opens them"
+
+
+def _too_large(access: Access) -> QueryStopped:
+    return QueryStopped(
+        f"The query needs more than the {-(-access.memory // 10**6):,} MB of memory that it may take: ask for less, or "
+        "allow more with --memory."
+    )
+
+
+def read(connection: Connection, sql: str, values: Mapping[str, Value]) -> pa.Table:
+    """The rows of one statement of ours, over a connection that `connect` gave."""
+    with _told(connection, sql, values, LOCKED):
+        return _plain(_interruptible(connection, lambda: _read(connection, sql, values)))
+
+
+def _read(connection: Connection, statement: duckdb.Statement | str, values: Mapping[str, Value]) -> pa.Table:
+    relation = connection.sql(statement, params=dict(values)) if values else connection.sql(statement)
+    return pa.table({}) if relation is None else relation.to_arrow_table()
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, read: Callable[[], pa.Table]) -> pa.Table:
+    """What `read` returns; Ctrl-C stops it, also where DuckDB would be deep in one task and never look for signals."""
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            return reading.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def _pointed(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], error: Exception) -> str:
+    """The message with DuckDB's caret lines, which only `execute` gives; nothing runs: binding fails again."""
+    try:
+        connection.execute(sql, dict(values))
+    except duckdb.Error as pointed:
+        return str(pointed)
+    return str(error)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = shown(text[error.start : error.end])
+        raise QueryError(
+            f"The query or one of its parameters is not UTF-8 text ({what} at character {error.start + 1:,}): "
+            "give it in UTF-8."
+        ) from None
+
+
+def _only_statement(sql: str) -> duckdb.Statement:
+    statements = duckdb.extract_statements(sql)
+    if len(statements) != 1:
+        raise QueryError(f"This is {len(statements)} statements and a query is one: write one SELECT.")
+    return statements[0]
+
+
+def _check_reading(statement: duckdb.Statement) -> None:
+    """Refuse what is made to change something, although nothing here could be changed."""
+    kind = _kind(statement)
+    reads = kind in _READING
+    if kind == "PRAGMA":
+        reads = bool(_PRAGMA.match(statement.query))
+    elif kind == "EXPLAIN":  # EXPLAIN ANALYZE runs what it explains
+        explained = duckdb.extract_statements(_EXPLAIN.sub("", statement.query, count=1))
+        reads = [_kind(inner) for inner in explained] == ["SELECT"]
+    if not reads:
+        hint = f"; {_HOW_TO_UNLOCK}" if kind in _REACHING else ""
+        raise QueryError(f"This is {kind} and the catalog is only read: write a SELECT{hint}.")
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type.name)
+    except ValueError:  # a type that DuckDB's Python side does not know: UPDATE EXTENSIONS
+        return "no SELECT"
+
+
+def _check_names(wanted: set[str], given: Mapping[str, Value]) -> None:
+    for unknown in sorted(given.keys() - wanted):
+        raise QueryError(f"The query has no parameter {unknown!r}: it takes {listed(wanted)}.")
+    for missing in sorted(wanted - given.keys()):
+        raise QueryError(
+            f"The parameter {missing!r} has no value: the query takes {listed(wanted)}; add `-p {missing}=…`."
+        )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with int64 columns for the HUGEINTs that fit, which is what `sum` of an integer gives."""
+    for i, field in enumerate(table.schema):
+        if field.type == _HUGEINT:
+            try:
+                table = table.set_column(i, field.name, table.column(i).cast(pa.int64()))
+            except pa.ArrowInvalid:
+                continue
+    return table
+
+
+def _first_line(error: Exception) -> str:
+    return _cut(str(error).splitlines()[0].rstrip("."))
+
+
+def _cut(message: str) -> str:
+    """DuckDB quotes values whole."""
+    return cut(message, 4_000)

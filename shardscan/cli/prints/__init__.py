@@ -1,0 +1,1 @@
+"""The command line, its words: what a command tells a person, as Arrow tables and sentences."""

@@ -1,0 +1,1 @@
+"""Jobs: each walks the whole line once."""

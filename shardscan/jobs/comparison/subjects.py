@@ -1,0 +1,127 @@
+"""MATCH, its subjects: two models of one store, each by the path of its checkpoint or by its name there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardscan.answers import connection as ask
+from shardscan.answers.questions import Query
+from shardscan.catalog import build as catalog
+from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, StoreNotFound, shown
+from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import Prepared
+from shardscan.shards.address import Checkpoint
+from shardscan.shards.witness import witness
+from shardscan.store import arrays as store
+from shardscan.store import commits, resume
+from shardscan.store import lock as writers
+from shardscan.store.commits import CATALOG, Scan
+
+Prepare = Callable[..., Prepared]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model by its name in the store, and its checkpoint, None where only the store knows it."""
+
+    model: str
+    prepared: Prepared | None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """That of a model whose checkpoint is at hand."""
+        assert self.prepared
+        return self.prepared.checkpoint
+
+
+Subjects = tuple[Subject, Subject]
+
+
+def subject(text: str | os.PathLike[str], name: str | None, folder: Path, prepare: Prepare) -> Subject:
+    """The model that a path, or a name in the store, means; `name` is what the store is to call a path's.
+
+    CheckpointNotFound where it is neither, CheckpointError where the checkpoint cannot be read.
+    """
+    is_path = not isinstance(text, str) or text.startswith((".", "/")) or os.path.lexists(text)
+    if is_path:
+        try:
+            prepared = prepare(text, name=name)
+            return Subject(prepared.checkpoint.name, prepared)
+        except CheckpointNotFound:  # a folder without a checkpoint may have the name of a model
+            if not isinstance(text, str) or text not in _models(folder):
+                raise
+    held = _models(folder)
+    if text not in held:
+        there = f", which has {', '.join(map(shown, held))}" if held else ""
+        raise CheckpointNotFound(
+            f"{shown(str(text), 400)} is neither a checkpoint nor a model of the store {shown(str(folder), 400)}"
+            f"{there}: give a path, or the name of a model."
+        )
+    return Subject(str(text), None)
+
+
+def _models(folder: Path) -> list[str]:
+    try:
+        return list(ask.rows(folder, Query("SELECT model FROM models ORDER BY model", {}))["model"].to_pylist())
+    except StoreNotFound:
+        return []
+
+
+def check_names(a: Subject, b: Subject) -> None:
+    """Refuse two checkpoints of one name."""
+    if a.model == b.model and a.prepared and b.prepared and a.checkpoint.path != b.checkpoint.path:
+        raise OptionError(
+            f"both checkpoints are named {shown(a.model)}: give them names of their own with --names, such as "
+            "--names original pruned."
+        )
+
+
+def renew(folder: Path) -> None:
+    """Build the catalog again where it is not of what is committed, or an older version made it."""
+    file = folder / CATALOG
+    if file.is_file() and (catalog.is_outdated(file) or catalog.stale(file, store.current(folder))):
+        flow.rebuild(folder, everything=False)
+
+
+def is_scanned(prepared: Prepared, folder: Path) -> bool:
+    """Whether a store has all of a scan of files that nobody touched since."""
+    with writers.read_from(folder):
+        scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
+        if scan is None or commits.witness(scan) != witness(prepared.checkpoint):
+            return False
+    left = flow.remaining(prepared, folder)
+    return (folder / CATALOG).is_file() and not (left.tasks or left.composites or left.matrices or left.large_matrices)
+
+
+def with_checkpoint(one: Subject, folder: Path, prepare: Prepare) -> Subject:
+    """The same with its checkpoint, from where it was scanned; CheckpointError where that is not the one any more."""
+    if one.prepared:
+        return one
+    scan = scan_of(one.model, folder)
+    source = store.attributes(scan)["source"]
+    try:
+        prepared = prepare(source, name=one.model)
+        if commits.witness(scan) == witness(prepared.checkpoint):
+            return Subject(one.model, prepared)
+        reason = f"{shown(source, 400)} was written to since it was scanned"
+    except CheckpointError as error:
+        reason = str(error).rstrip(".")
+    raise CheckpointError(
+        f"The values of {shown(one.model)} cannot be read ({reason}): give its path instead of its name."
+    )
+
+
+def with_checkpoint_if_there(one: Subject, folder: Path, prepare: Prepare) -> Subject:
+    """The same with its checkpoint, if that is still where it was scanned."""
+    with suppress(CheckpointError):
+        return with_checkpoint(one, folder, prepare)
+    return one
+
+
+def scan_of(model: str, folder: Path) -> Scan:
+    """The scan that speaks for a model."""
+    return next(scan for scan in store.current(folder) if store.attributes(scan)["model"] == model)

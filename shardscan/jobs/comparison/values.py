@@ -1,0 +1,209 @@
+"""The whole line of a comparison, from pairs on: plan → compare → store. What is committed is not read again.
+
+    tasks = pairs.tasks(the pairs)                          # pure; the same pairs give the same tasks
+    with writers.writing(store):
+        comparison = comparing.begin(scan_a, scan_b, models, tasks)   # goes on, or begins
+        comparing.run(comparison, tasks, (checkpoint_a, checkpoint_b), …)
+        catalog.build(store)
+
+Who calls it has made sure that the checkpoints are those that the scans are of; that the scans still speak for their
+models is made sure here. A comparison of the same scans whose pairs are others is begun anew. Alignments are beside it:
+
+    comparing.alignments(scan_a, scan_b)                               # what was kept of the two, compared or not
+    comparing.keep_alignments(scan_a, scan_b, models, alignments)      # within `writers.writing`, then catalog.build
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from shardscan import machine
+from shardscan.errors import OptionError
+from shardscan.plan.comparison import Pair, Task
+from shardscan.plan.comparison_budget import Budget, is_large, least, within
+from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
+from shardscan.reduce.comparison import Compared, compare
+from shardscan.reduce.kernels.cpu import comparison as differences
+from shardscan.shards.address import Checkpoint
+from shardscan.shards.witness import is_as_seen, witness
+from shardscan.store import alignments as aligned
+from shardscan.store import commits
+from shardscan.store import comparison as store
+from shardscan.store.alignments import Alignment
+from shardscan.store.commits import FAILED, OK, Scan
+from shardscan.store.comparison import RANKS, VALUES
+
+__all__ = [
+    "Alignment",
+    "Left",
+    "Summary",
+    "alignments",
+    "begin",
+    "budget",
+    "check_room",
+    "keep_alignments",
+    "remaining",
+    "run",
+]
+
+CHANGED = "the file changed while it was compared: do it again once nobody writes to it"
+UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
+
+begin, alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
+
+Seen = tuple[Mapping[str, list[int]], Mapping[str, list[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a comparison has still to do: tasks to compare, and tasks whose ranks are wanted."""
+
+    values: tuple[Task, ...]
+    ranks: tuple[Task, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The most that is to be read: ranks of what did not change are known without."""
+        return sum(task.nbytes for task in (*self.values, *self.ranks))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did: tasks committed, bytes read. `failures` says of the comparison why which weights of b failed."""
+
+    tasks: int
+    bytes_read: int
+    failures: Mapping[str, str]
+
+
+def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = False) -> Left:
+    """What of the tasks is left: all of them if there is no comparison yet. What a disk has lost is done again."""
+    records = commits.intact(comparison) if comparison else {}
+    done = {key for key, record in records.items() if all(v["status"] != FAILED for v in record["tensors"].values())}
+    values = tuple(task for task in tasks if (task.name, VALUES) not in done)
+    again = {task.name for task in values}
+    ranked = [task for task in tasks if any(map(has_rank, task.pairs))] if rank else []
+    return Left(values, tuple(t for t in ranked if t.name in again or (t.name, RANKS) not in done))
+
+
+def check_room(room: int | None) -> None:
+    """OptionError where so many bytes of memory do for no comparison, whatever it is of; None is for any number."""
+    needed = least(not differences.compiled())
+    if room is not None and room < needed:
+        raise OptionError(
+            f"a comparison needs at least {_mb(needed)} of memory and may take {_mb(room)}: allow more with --memory."
+        )
+
+
+def budget(left: Left, *, workers: int | None = None, room: int | None = None, max_bytes: int | None = None) -> Budget:
+    """What is left takes, with as many workers as `room`, in bytes, allows.
+
+    OptionError where not even one fits, and where what is left would read more than `max_bytes`.
+    """
+    if max_bytes is not None and left.nbytes > max_bytes:
+        raise OptionError(
+            f"this comparison would read {left.nbytes:,} bytes and may read {max_bytes:,}: allow more with --max-bytes."
+        )
+    most = workers or machine.processors()
+    ranks = [pair for task in left.ranks for pair in task.pairs if has_rank(pair)]
+    found = within(left.values, ranks, most, not differences.compiled(), room)
+    if room is not None and found.peak > room:
+        raise OptionError(
+            f"this comparison needs {_mb(found.peak)} of memory and may take {_mb(room)}: allow more with --memory."
+        )
+    return found
+
+
+def _mb(nbytes: int) -> str:
+    return f"{-(-nbytes // 1_000_000):,} MB"
+
+
+def run(
+    comparison: Scan,
+    tasks: Sequence[Task],
+    checkpoints: tuple[Checkpoint, Checkpoint],
+    *,
+    rank: bool = False,
+    workers: int | None = None,
+    room: int | None = None,
+    max_bytes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
+
+    `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
+    read, where `room` or `max_bytes` is too little; StoreWriteError (within `writers.writing`) where the disk is full
+    or fails. A pair that fails costs only itself.
+    """
+    read = 0
+    left = remaining(comparison, tasks, rank=rank)
+    planned = budget(left, workers=workers, room=room, max_bytes=max_bytes)
+    seen = witness(checkpoints[0]), witness(checkpoints[1])
+
+    def advance(nbytes: int) -> None:
+        nonlocal read
+        read += nbytes
+        if progress:
+            progress(read, left.nbytes)
+
+    machine.give_back()
+    done = compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance)
+    asked = _asked(comparison, left.ranks)
+    large = {t.name for t, known in asked if any(is_large(t.pairs[n]) for n, change in known.items() if not change)}
+    for some, at_once, each in ((False, planned.workers, 1), (True, 1, machine.processors())):
+        chosen = [(task, known) for task, known in asked if (task.name in large) is some]
+        keep = partial(_keep_changes, comparison, seen, {"blas_threads": each})
+        done += rank_changes(chosen, keep, workers=at_once, blas_threads=each, progress=advance)
+    return Summary(len(done), read, _failures(comparison, {VALUES, RANKS} if rank else {VALUES}))
+
+
+def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
+    """Why which weights of b failed, or their ranks, if those are among the products."""
+    records = (record for (_, product), record in commits.sealed(comparison)[0].items() if product in products)
+    verdicts = (item for record in records for item in record["tensors"].items())
+    return {name: str(verdict["reason"]) for name, verdict in verdicts if verdict["status"] == FAILED}
+
+
+def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
+    """The pairs of each task that have a rank, by number: None of those that must be read to find it."""
+    records = commits.sealed(comparison)[0] if tasks else {}  # what is not intact was compared again by now
+    found = []
+    for task in tasks:
+        verdicts: Mapping[str, Any] = records.get((task.name, VALUES), {}).get("tensors", {})
+        ranked = [(number, verdicts.get(p.b.id)) for number, p in enumerate(task.pairs) if has_rank(p)]
+        found.append((task, {number: _known(verdict) for number, verdict in ranked if verdict}))
+    return found
+
+
+def _known(verdict: Mapping[str, Any]) -> Change | None:
+    if verdict["status"] != OK:
+        return Change(failure=str(verdict["reason"]))
+    return None if verdict["changed"] else UNCHANGED
+
+
+def _keep(comparison: Scan, seen: Seen, task: Task, found: Sequence[Compared]) -> None:
+    """Write a task's figures, less those of files that are no longer what they were when they were opened."""
+    kept = [
+        result if all(_is_as_seen(pair, seen) for pair in unit.pairs) else Compared(failure=CHANGED)
+        for unit, result in zip(task.units, found, strict=True)
+    ]
+    store.write_figures(comparison, task, kept)
+
+
+def _keep_changes(
+    comparison: Scan, seen: Seen, options: Mapping[str, object], task: Task, found: Sequence[Change | None]
+) -> None:
+    """Likewise the ranks of its changes."""
+    kept = [
+        Change(failure=CHANGED) if change and not _is_as_seen(pair, seen) else change
+        for pair, change in zip(task.pairs, found, strict=True)
+    ]
+    store.write_changes(comparison, task, kept, options)
+
+
+def _is_as_seen(pair: Pair, seen: Seen) -> bool:
+    tensors = (pair.a.placed.tensor, pair.b.placed.tensor)
+    return all(is_as_seen(tensor.path, before[tensor.file]) for tensor, before in zip(tensors, seen, strict=True))

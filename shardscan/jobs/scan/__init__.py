@@ -1,0 +1,1 @@
+"""The scan: open → name → plan → reduce → store → catalog."""

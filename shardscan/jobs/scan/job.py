@@ -1,0 +1,350 @@
+"""The whole line, once: open → name → plan → reduce → store → catalog."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardscan import machine
+from shardscan.anatomy import families
+from shardscan.anatomy import placement as anatomy
+from shardscan.errors import OptionError, StoreNotFound, shown
+from shardscan.plan import scan as plan
+from shardscan.plan import scan_budget as budget
+from shardscan.plan.scan import CHANNELS, Plan, kept_channels
+from shardscan.plan.scan_budget import Budget
+from shardscan.plan.tasks import FULL
+from shardscan.reduce import devices
+from shardscan.reduce.devices import Solver
+from shardscan.shards import checkpoint as shards
+from shardscan.shards.address import Checkpoint
+from shardscan.store import commits
+from shardscan.store import lock as writers
+from shardscan.store.commits import FAILED, Scan
+
+if TYPE_CHECKING:
+    from shardscan.anatomy.places import Anatomy
+    from shardscan.reduce.scan import Done
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an ingest did: tasks committed by this run, and bytes it read.
+
+    `failures` says of the scan why which tensors or circuits failed, now or in an earlier run.
+    """
+
+    model: str
+    store: str
+    catalog: str
+    tensors: int
+    tasks: int
+    bytes_read: int
+    seconds: float
+    peak_memory: int | None
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checkpoint with every tensor placed, what a scan of it is to produce, and what that may take.
+
+    `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell;
+    `channels` is what the catalog is to have of them, None for what `plan.kept_channels` decides; `max_bytes` is the
+    most that a run may read, None for any number.
+    """
+
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    products: frozenset[str]
+    workers: int
+    room: int | None
+    solver: Solver
+    blas_threads: int
+    channels: str | None
+    max_bytes: int | None
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the full scan."""
+        return plan.plan(self.anatomy, self.products)
+
+    def still(self, done: Set[tuple[str, str]]) -> Plan:
+        """The plan of what is left of the tasks and products."""
+        return plan.plan(self.anatomy, self.products, done) if done else self.plan
+
+    @property
+    def device(self) -> devices.Device:
+        return self.solver.device
+
+    def budget(self, todo: Plan) -> Budget:
+        """What a plan takes, with as many workers as there is room for.
+
+        OptionError where not even one fits, and where the plan would read more than it may.
+        """
+        from shardscan.reduce.kernels import cpu
+
+        if self.max_bytes is not None and todo.bytes_to_read > self.max_bytes:
+            raise OptionError(
+                f"this scan would read {todo.bytes_to_read:,} bytes and may read {self.max_bytes:,}: allow more with "
+                "--max-bytes."
+            )
+        compiles = not cpu.compiled()
+        planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, compiles, self.room)
+        if self.room is not None and planned.peak > self.room:
+            raise OptionError(
+                f"this scan needs {_mb(planned.peak)} of memory and may take {_mb(self.room)}: allow more with "
+                "--memory, or ask for other --spectra."
+            )
+        return planned
+
+
+def prepare(
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    family_files: Sequence[str | os.PathLike[str]] = (),
+    spectra: str = "heads",
+    workers: int | None = None,
+    exact: bool = False,
+    blas_threads: int | None = None,
+    memory_limit: int | None = None,
+    device: str = "cpu",
+    channels: str | None = None,
+    io: str = "auto",
+    max_bytes: int | None = None,
+    pickled_module: bool = False,
+) -> Prepared:
+    """Open and place: headers are read, tensors are not. OptionError where an argument is out of its range."""
+    if channels is not None and channels not in CHANNELS:
+        raise OptionError(f"{shown(channels)} is no choice of channels: take {', '.join(CHANNELS)}.")
+    if workers is not None and workers < 1:
+        raise OptionError(f"{workers} workers do no work: take at least 1.")
+    room = room_within(memory_limit)
+    solver = Solver(exact, devices.chosen(device))
+    checkpoint = shards.open(path, name=name, io=io, pickled_module=pickled_module)
+    placed = anatomy.place(checkpoint, families.families(family_files))
+    products, processors = _products(spectra), machine.processors()
+    threads = blas_threads or processors
+    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels, max_bytes)
+
+
+def room_within(limit: int | None) -> int | None:
+    """What is allowed, by default half of what is free; None where the system does not tell."""
+    if limit is None:
+        there_is = machine.available()
+        return there_is // 2 if there_is is not None else None
+    if limit < budget.LEAST:
+        raise OptionError(f"{_mb(limit)} of memory are too few for any scan: take at least {_mb(budget.LEAST)}.")
+    return limit
+
+
+def _mb(nbytes: int) -> str:
+    return f"{-(-nbytes // 1_000_000):,} MB"
+
+
+def _products(spectra: str) -> frozenset[str]:
+    """What 'heads,full' asks for."""
+    words = [word.strip() for word in spectra.split(",")]
+    unknown = [word for word in words if word not in plan.SPECTRA]
+    if unknown or ("none" in words and len(words) > 1):
+        raise OptionError(
+            f"{shown(spectra)} is no choice of spectra: take none, or some of {', '.join(plan.SPECTRA)} with commas."
+        )
+    return frozenset().union(*(plan.SPECTRA[word] for word in words))
+
+
+def ingest(
+    path: str | os.PathLike[str],
+    store: str | os.PathLike[str] = "scans",
+    *,
+    name: str | None = None,
+    family_files: Sequence[str | os.PathLike[str]] = (),
+    spectra: str = "heads",
+    workers: int | None = None,
+    exact: bool = False,
+    blas_threads: int | None = None,
+    memory_limit: int | None = None,
+    device: str = "cpu",
+    channels: str | None = None,
+    io: str = "auto",
+    max_bytes: int | None = None,
+    pickled_module: bool = False,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Scan the checkpoint at `path` into `store` and rebuild its catalog; what is committed already is not done again.
+
+    `family_files` are naming families in TOML, which go before those that ship.
+    `spectra` is 'none', or some of 'heads', 'full' (of whole matrices) and 'circuits' (OV and QK of every query head),
+    with commas; the first two bring the deltas of LoRA pairs. `workers` threads reduce blocks and `blas_threads` solve
+    one large matrix, by default one for each processor there is; `exact` solves those by QR and SVD of which a Gram
+    matrix loses the smallest values. `channels` says which of them become rows of the catalog, whose arrays are stored
+    in any case: 'all', 'dense' (none of experts) or 'none'; by default as an earlier run said, else all, or dense where
+    all were more than 20 million.
+    `memory_limit`, in bytes of anonymous memory and by default half of what is free, decides how many workers run;
+    OptionError where not even one fits. `device` is 'cpu', 'cuda', 'cuda:1' or 'auto', which is the first CUDA device
+    that can be used, else the CPU; OptionError where the one that is named cannot be used. `io` is how shards are read:
+    'mmap' maps what the page cache holds, 'read' maps nothing, so that a shard that is cut short meanwhile costs its
+    tensors and not the process, 'auto' is the former for local disks and the latter for a network's. `max_bytes` is the
+    most that may be read; OptionError where it would be more. `pickled_module` reads the weights of a whole module that
+    was pickled by PyTorch, as inert data. `progress` is called with the bytes reduced so far and
+    the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last StoreWriteError where the disk
+    is full or fails; a single tensor that fails is in the summary's `failures` and in `tensors.status`, a spectrum in
+    the former and in `spectra.reason`.
+    """
+    prepared = prepare(
+        path,
+        name=name,
+        family_files=family_files,
+        spectra=spectra,
+        workers=workers,
+        exact=exact,
+        blas_threads=blas_threads,
+        memory_limit=memory_limit,
+        device=device,
+        channels=channels,
+        io=io,
+        max_bytes=max_bytes,
+        pickled_module=pickled_module,
+    )
+    return execute(prepared, Path(store), replace=replace, progress=progress)
+
+
+def execute(
+    prepared: Prepared, folder: Path, *, replace: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Summary:
+    """Carry out a prepared scan; see `ingest`."""
+    from shardscan.catalog import build as catalog
+    from shardscan.store import resume
+
+    clock = time.monotonic()
+    prepared.budget(remaining(prepared, folder))  # before anything is written
+    machine.give_back()
+    with machine.watched() as peak, writers.writing(folder):
+        scan = resume.scan_for(
+            prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace, max_bytes=prepared.max_bytes
+        )
+        done = resume.done(scan, exact=prepared.solver.exact)
+        if prepared.channels is not None:
+            commits.record_channels(scan, prepared.channels)
+        finished = _reduce(scan, prepared.still(done), prepared, peak, progress)
+        troubles = resume.troubles(scan, prepared.products)
+        if not any(status == FAILED for status, _ in troubles.values()):
+            commits.supersede(scan)
+        machine.give_back()
+        file = catalog.build(folder)
+    return Summary(
+        model=prepared.checkpoint.name,
+        store=str(folder),
+        catalog=str(file),
+        tensors=len(prepared.checkpoint),
+        tasks=len(finished),
+        bytes_read=sum(task.nbytes for task in finished),
+        seconds=time.monotonic() - clock,
+        peak_memory=peak.bytes,
+        failures={name: reason for name, (_, reason) in troubles.items()},
+    )
+
+
+def remaining(prepared: Prepared, folder: Path) -> Plan:
+    """What a scan into this store would still do; of the checkpoint only headers and a few pages are read."""
+    from shardscan.store import resume
+
+    with writers.read_from(folder):
+        scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
+        return prepared.still(resume.done(scan, exact=prepared.solver.exact) if scan else set())
+
+
+def channels(prepared: Prepared, folder: Path) -> str:
+    """Which channels this store's catalog would have: as is asked, as an earlier run said, or by their number."""
+    from shardscan.store import resume
+
+    with writers.read_from(folder):
+        chosen = prepared.channels or resume.channels(prepared.checkpoint, prepared.anatomy, folder)
+    return kept_channels(chosen, prepared.plan.channels)
+
+
+def rebuild(folder: Path, *, everything: bool = True) -> Path:
+    """Build a store's catalog again, from Zarr alone if `everything`; the path of the file."""
+    from shardscan.catalog import build as catalog
+
+    if not (folder / "commits").is_dir():
+        raise StoreNotFound(f"{folder} is not a store: make one with `shardscan ingest CHECKPOINT --store {folder}`.")
+    with writers.writing(folder):
+        return catalog.build(folder, rebuild=everything)
+
+
+def _reduce(
+    scan: Scan, todo: Plan, prepared: Prepared, peak: machine.Peak, progress: Callable[[int, int], None] | None
+) -> list[Done]:
+    """Run the tasks that are left; an interrupted run is recorded with what it committed."""
+    from shardscan.reduce import scan as reducing
+    from shardscan.store import gate as keep
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    before, read = commits.stamps(scan), 0
+    planned = prepared.budget(todo)
+
+    def advance(nbytes: int) -> None:
+        nonlocal read
+        read += nbytes
+        if progress:
+            progress(read, todo.bytes_to_read)
+
+    try:
+        workers, threads, solver = planned.workers, prepared.blas_threads, prepared.solver
+        seen, device = commits.witness(scan) or {}, {"device": solver.device.name}
+
+        def matrices(blas_threads: int) -> Callable[..., None]:
+            options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
+            return partial(keep.tensors, scan, seen, options)
+
+        blocks, composites = partial(keep.tensors, scan, seen, device), partial(keep.composites, scan, seen)
+        done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
+        done += reducing.run_composites(todo.composites, composites, workers=workers, progress=advance)
+        for tasks, at_once, each in ((todo.matrices, workers, 1), (todo.large_matrices, 1, threads)):
+            done += reducing.run_matrices(
+                tasks, solver, matrices(each), workers=at_once, blas_threads=each, progress=advance
+            )
+        return done
+    finally:
+        committed = [key for key, _ in commits.stamps(scan).items() - before.items()]
+        names = {(task, product == FULL) for task, product in committed}  # whole matrices have tasks of their own
+        if names:
+            seconds = time.monotonic() - clock
+            commits.record_run(scan, _run(prepared, planned, started, seconds, len(names), read, peak.bytes))
+
+
+def _run(
+    prepared: Prepared,
+    planned: Budget,
+    started: datetime,
+    seconds: float,
+    tasks: int,
+    nbytes: int,
+    peak: int | None,
+) -> dict[str, object]:
+    return {
+        "started": started.replace(tzinfo=None).isoformat(),
+        "seconds": seconds,
+        "tasks": tasks,
+        "bytes_read": nbytes,
+        "peak_memory": peak,
+        "options": {
+            "products": sorted(prepared.products),
+            "workers": planned.workers,
+            "blas_threads": prepared.blas_threads,
+            "exact": prepared.solver.exact,
+            "device": prepared.device.name,
+            "planned_memory": planned.peak,
+        },
+        "host": machine.host(),
+        "versions": machine.versions(),
+    }

@@ -1,0 +1,1 @@
+"""VERIFY, beside the line: whether a checkpoint or a store is whole, and what in it is odd."""

@@ -1,0 +1,1 @@
+"""Arrow → eyes: tables, JSON, CSV, Markdown, Parquet, and progress."""

@@ -1,0 +1,1 @@
+"""OPEN, its container formats: how each says which tensors a file has."""

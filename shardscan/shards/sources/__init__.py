@@ -1,0 +1,1 @@
+"""OPEN, its sources: how the bytes of a checkpoint are reached."""

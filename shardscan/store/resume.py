@@ -1,0 +1,129 @@
+"""STORE, its memory: which scan a checkpoint belongs to, and what of it is done.
+
+A scan's folder is the hash of what its arrays depend on, and a generation. The hash covers a sample of the contents;
+so files that are not the ones last seen are read again before a scan is continued, and a checkpoint that was edited in
+place starts a generation of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from shardscan.anatomy.places import Anatomy
+from shardscan.errors import OptionError, StoreError, shown
+from shardscan.plan.scan import Plan
+from shardscan.reduce.blocks import content_digest
+from shardscan.shards.address import Checkpoint
+from shardscan.shards.witness import probe, witness
+from shardscan.store import arrays as store
+from shardscan.store import commits
+from shardscan.store.commits import DEGENERATE, FAILED, Scan
+
+
+def scan_for(
+    checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path, *, replace: bool, max_bytes: int | None
+) -> Scan:
+    """The scan to write to: the one that was begun with these contents, else a new one.
+
+    StoreError where the name belongs to other contents and `replace` is not set; with it, the new scan takes their
+    place once it is complete. OptionError where files are not those last seen, and comparing them would read too much.
+    """
+    seen, sample = witness(checkpoint), probe(checkpoint)
+    base, found = store.scan_id(checkpoint, sample, anatomy), commits.begun(folder)
+    generations = _generations(found, base)
+    for scan in generations:
+        if commits.witness(scan) == seen or _holds(scan, plan, max_bytes):
+            rivals = [rival for rival in found if rival.id in commits.replaces(scan)]
+            if not replace and _are_of_other_contents(rivals, base, sample):
+                raise _taken(folder, checkpoint.name)
+            commits.sweep(scan)
+            commits.record_witness(scan, seen)
+            store.refresh(scan, checkpoint, sample, anatomy, plan)
+            return scan
+    rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
+    if not replace and _are_of_other_contents(rivals, base, sample):
+        raise _taken(folder, checkpoint.name)
+    number = 1 + max(map(_number, generations), default=0)
+    scan = Scan(folder, f"{base}-{number}")
+    store.create(scan, checkpoint, sample, anatomy, plan)
+    if chosen := _chosen(rivals):
+        commits.record_channels(scan, chosen)
+    commits.record_witness(scan, seen)
+    commits.begin(scan, [rival.id for rival in rivals], commits.stamps_of_all(scan))  # last: now it exists
+    return scan
+
+
+def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
+    """Tasks and products that need not be done again: commits without a failure, and as exact as is asked.
+
+    Their files are read: what a disk has lost or changed since is done again.
+    """
+    return {
+        key
+        for key, record in commits.intact(scan).items()
+        if all(verdict["status"] != FAILED for verdict in record["tensors"].values())
+        and not (exact and record["options"].get("exact") is False)
+    }
+
+
+def troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
+    """Status and reason of every tensor or composite, by name, that failed or has no finite value."""
+    records = (record for (_, product), record in commits.committed(scan).items() if product in products)
+    verdicts = ((name, verdict) for record in records for name, verdict in record["tensors"].items())
+    return {name: (v["status"], v["reason"]) for name, v in verdicts if v["status"] in (FAILED, DEGENERATE)}
+
+
+def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
+    """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
+    generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
+    as_seen = [scan for scan in generations if commits.witness(scan) == witness(checkpoint)]
+    return next(iter([*as_seen, *reversed(generations)]), None)
+
+
+def channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | None:
+    """Which channels somebody chose for this model in a store, in this scan or one that it takes the place of."""
+    scan = before(checkpoint, anatomy, folder)
+    if scan:
+        return commits.channels(scan)
+    return _chosen([s for s in commits.begun(folder) if store.attributes(s)["model"] == checkpoint.name])
+
+
+def _chosen(scans: list[Scan]) -> str | None:
+    return next((choice for scan in scans if (choice := commits.channels(scan))), None)
+
+
+def _generations(found: list[Scan], base: str) -> list[Scan]:
+    """The scans of these contents, the first begun first."""
+    return sorted((scan for scan in found if scan.id.partition("-")[0] == base), key=_number)
+
+
+def _number(scan: Scan) -> int:
+    return int(scan.id.partition("-")[2])
+
+
+def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
+    """Whether any is more than the same checkpoint under another config, family or layout, which may go."""
+    return bool(_generations(rivals, base)) or any(store.attributes(rival)["probe"] != sample for rival in rivals)
+
+
+def _holds(scan: Scan, plan: Plan, max_bytes: int | None) -> bool:
+    """Whether everything committed is of the contents that the plan would read."""
+    committed = commits.intact(scan).values()
+    verdicts = ((record["task"], *item) for record in committed for item in record["tensors"].items())
+    digests = {(task, name): verdict["digest"] for task, name, verdict in verdicts if verdict["digest"]}
+    units = [(digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units]
+    nbytes = sum(unit.nbytes for digest, unit in units if digest)
+    if max_bytes is not None and nbytes > max_bytes:
+        raise OptionError(
+            f"this checkpoint was written to or copied, so {nbytes:,} bytes must be compared with what is committed, "
+            f"and {max_bytes:,} may be read: allow more with --max-bytes."
+        )
+    return all(digest == content_digest(unit) for digest, unit in units if digest)
+
+
+def _taken(folder: Path, name: str) -> StoreError:
+    return StoreError(
+        f"{folder} already holds another checkpoint named {shown(name)}: give this one a name of its own with --name, "
+        "of `diff` --names, or let it take the place of the other with `ingest --replace`."
+    )

@@ -1,0 +1,47 @@
+"""STORE, what it has of two scans: it is bound to both, holds while both speak for their models, and goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xxhash
+
+from shardscan.errors import StoreError, shown
+from shardscan.store import commits
+from shardscan.store.arrays import attributes, current
+from shardscan.store.commits import Scan
+
+Models = tuple[str, str]
+
+
+def of_scans(kind: str, a: Scan, b: Scan, layout: int) -> Scan:
+    """Where one kind of what is of two scans, in this order, has its place."""
+    return Scan(a.store, kind + xxhash.xxh3_128_hexdigest(f"{a.id} {b.id} {layout}".encode()))
+
+
+def check(a: Scan, b: Scan, models: Models) -> None:
+    """Refuse to keep what was found of scans that do not speak for their models any more; the store must be locked."""
+    speaking = {scan: attributes(scan)["model"] for scan in current(a.store)}
+    if any(speaking.get(scan) != model for scan, model in zip((a, b), models, strict=True)):
+        raise StoreError(f"{shown(str(a.store), 400)} was written meanwhile: compare again.")
+
+
+def be_the_only(pair: Scan, kind: str, models: Models) -> None:
+    """Remove what else there is of this kind of two models: it is of other scans of theirs, or of another version."""
+    for other in commits.of_two(pair.store, kind):
+        known = commits.facts_of_two(other)
+        if other != pair and known and known["models"] == list(models):
+            commits.forget(other)
+
+
+def speaking(kind: str, scans: Sequence[Scan], layout: int) -> list[tuple[Scan, Mapping[str, Any]]]:
+    """What is of scans that speak for their models, as this version writes it, by their models' names; its facts."""
+    ids = {scan.id for scan in scans}
+    found = commits.of_two(scans[0].store, kind) if scans else []
+    known = [(facts, each) for each in found if (facts := commits.facts_of_two(each))]
+    return [
+        (each, facts)
+        for facts, each in sorted(known, key=lambda one: list(one[0]["models"]))
+        if {facts["a"], facts["b"]} <= ids and facts["layout"] == layout
+    ]

@@ -1,0 +1,546 @@
+"""NAME: golden places of the families' tensors, heads, what is odd, and quantised codes recognised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from shardscan.anatomy.axes import Heads
+from shardscan.anatomy.matrices import Matrix
+from shardscan.anatomy.placement import place
+from shardscan.anatomy.places import Anatomy, Place, Placed
+from shardscan.shards.address import Checkpoint, Tensor
+from shardscan.shards.dtypes import DTYPES
+
+Facts = tuple[str, tuple[int, ...]]
+HIDDEN, HEADS, KV_HEADS, DIM = 32, 4, 2, 8
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": HIDDEN,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+}
+Q = "model.layers.0.self_attn.q_proj"
+
+
+def checkpoint(tensors: Mapping[str, Facts], config: dict[str, Any] | None) -> Checkpoint:
+    made = {}
+    for name, (dtype, shape) in tensors.items():
+        nbytes = DTYPES[dtype].nbytes(math.prod(shape))
+        made[name] = Tensor(name, dtype, shape, "model.safetensors", "/nowhere/model.safetensors", 0, nbytes)
+    return Checkpoint("/nowhere", "model", "safetensors", (), made, config)
+
+
+def placed(tensors: Mapping[str, Facts], config: dict[str, Any] | None = CONFIG) -> dict[str, Placed]:
+    return {p.tensor.name: p for p in place(checkpoint(tensors, config)).placed}
+
+
+def the_only(p: Placed) -> Matrix | None:
+    assert len(p.matrices) < 2
+    return p.matrices[0] if p.matrices else None
+
+
+def weights(**shapes: tuple[int, ...]) -> dict[str, Facts]:
+    return {f"model.layers.0.self_attn.{name}.weight": ("BF16", shape) for name, shape in shapes.items()}
+
+
+def test_llama_names_have_their_places() -> None:
+    layer = {
+        "input_layernorm": "input_norm",
+        "self_attn.q_proj": "q_proj",
+        "self_attn.k_proj": "k_proj",
+        "self_attn.v_proj": "v_proj",
+        "self_attn.o_proj": "o_proj",
+        "post_attention_layernorm": "post_attention_norm",
+        "mlp.gate_proj": "gate_proj",
+        "mlp.up_proj": "up_proj",
+        "mlp.down_proj": "down_proj",
+        # Qwen3 and Gemma3
+        "self_attn.q_norm": "q_norm",
+        "self_attn.k_norm": "k_norm",
+        # Gemma2
+        "pre_feedforward_layernorm": "pre_feedforward_norm",
+        "post_feedforward_layernorm": "post_feedforward_norm",
+    }
+    outside = {"model.embed_tokens": "embed_tokens", "model.norm": "final_norm", "lm_head": "lm_head"}
+    found = placed(
+        {f"model.layers.{n}.{module}.weight": ("BF16", (DIM,)) for n in (0, 17) for module in layer}
+        | {f"{module}.weight": ("BF16", (DIM,)) for module in outside}
+    )
+    expected = {
+        f"model.layers.{n}.{module}.weight": Place("text", n, role, None, "weight")
+        for n in (0, 17)
+        for module, role in layer.items()
+    } | {f"{module}.weight": Place("text", None, role, None, "weight") for module, role in outside.items()}
+    assert {name: p.place for name, p in found.items()} == expected
+
+
+def test_biases_and_buffers_are_parts_of_their_module() -> None:
+    found = placed({
+        f"{Q}.weight": ("BF16", (HIDDEN, HIDDEN)),
+        f"{Q}.bias": ("BF16", (HIDDEN,)),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", (4,)),
+    })  # fmt: skip
+    assert found[f"{Q}.bias"].place == Place("text", 0, "q_proj", None, "bias")
+    assert the_only(found[f"{Q}.bias"]) is None
+    assert found["model.layers.0.self_attn.rotary_emb.inv_freq"].place == Place("text", 0, "rotary", None, "buffer")
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_bert_names_have_their_places_with_and_without_prefix(prefix: str) -> None:
+    expected = {
+        "embeddings.word_embeddings.weight": Place("encoder", None, "embed_tokens", None, "weight"),
+        "embeddings.position_embeddings.weight": Place("encoder", None, "embed_positions", None, "weight"),
+        "embeddings.token_type_embeddings.weight": Place("encoder", None, "embed_token_types", None, "weight"),
+        "embeddings.LayerNorm.bias": Place("encoder", None, "embed_norm", None, "bias"),
+        "embeddings.position_ids": Place("encoder", None, "position_ids", None, "buffer"),
+        "encoder.layer.0.attention.self.query.weight": Place("encoder", 0, "q_proj", None, "weight"),
+        "encoder.layer.0.attention.self.key.bias": Place("encoder", 0, "k_proj", None, "bias"),
+        "encoder.layer.5.attention.self.value.weight": Place("encoder", 5, "v_proj", None, "weight"),
+        "encoder.layer.5.attention.output.dense.weight": Place("encoder", 5, "o_proj", None, "weight"),
+        "encoder.layer.5.attention.output.LayerNorm.weight": Place("encoder", 5, "post_attention_norm", None, "weight"),
+        "encoder.layer.5.intermediate.dense.weight": Place("encoder", 5, "up_proj", None, "weight"),
+        "encoder.layer.5.output.dense.weight": Place("encoder", 5, "down_proj", None, "weight"),
+        "encoder.layer.5.output.LayerNorm.weight": Place("encoder", 5, "post_mlp_norm", None, "weight"),
+        "pooler.dense.weight": Place("encoder", None, "pooler", None, "weight"),
+    }
+    tensors: dict[str, Facts] = {prefix + name: ("F32", (HIDDEN,)) for name in expected}
+    tensors[f"{prefix}embeddings.position_ids"] = ("I64", (HIDDEN,))
+    found = placed(tensors, {"architectures": ["BertModel"], "hidden_size": HIDDEN, "num_attention_heads": HEADS})
+    assert {name.removeprefix(prefix): p.place for name, p in found.items()} == expected
+
+
+def test_without_a_config_the_names_choose_the_family() -> None:
+    bert = place(checkpoint({"encoder.layer.0.attention.self.query.weight": ("F32", (HIDDEN, HIDDEN))}, None))
+    llama = place(checkpoint({f"{Q}.weight": ("F32", (HIDDEN, HIDDEN))}, None))
+    nobody = place(checkpoint({"blocks.0.mixer.weight": ("F32", (HIDDEN, HIDDEN))}, None))
+    assert (bert.family, llama.family, nobody.family) == ("bert", "llama", None)
+
+
+def test_kv_heads_count_once_and_know_how_many_queries_they_serve() -> None:
+    found = placed(weights(q_proj=(32, 32), k_proj=(16, 32), v_proj=(16, 32), o_proj=(32, 32)))
+    heads = {p.place.role: m.heads for p in found.values() if (m := the_only(p))}
+    assert heads == {
+        "q_proj": Heads("out", 4, 8, 1),
+        "k_proj": Heads("out", 2, 8, 2),
+        "v_proj": Heads("out", 2, 8, 2),
+        "o_proj": Heads("in", 4, 8, 1),
+    }
+    assert all(p.reason is None for p in found.values())
+
+
+def test_head_dim_of_the_config_goes_before_hidden_size_by_heads() -> None:
+    found = placed(weights(q_proj=(64, 32), o_proj=(32, 64)), CONFIG | {"head_dim": 16})
+    assert [(m := the_only(p)) and m.heads for p in found.values()] == [Heads("out", 4, 16, 1), Heads("in", 4, 16, 1)]
+
+
+def test_sizes_are_read_from_a_nested_text_config() -> None:
+    nested = {"architectures": ["LlamaForCausalLM"], "text_config": CONFIG}
+    sizes = place(checkpoint(weights(q_proj=(32, 32)), nested)).sizes
+    assert (sizes["heads"], sizes["kv_heads"], sizes["head_dim"]) == (HEADS, KV_HEADS, DIM)
+
+
+@pytest.mark.parametrize("wrong", [True, 0, -4, 2**31, 1e3, "4", None, [4]])
+def test_a_size_that_is_no_size_is_none(wrong: object) -> None:
+    anatomy = place(checkpoint(weights(q_proj=(32, 32)), CONFIG | {"num_attention_heads": wrong}))
+    assert anatomy.sizes["heads"] is None
+
+
+@pytest.mark.parametrize("architectures", [None, "LlamaForCausalLM", [["LlamaForCausalLM"]], [{}], 3])
+def test_architectures_of_another_kind_are_as_good_as_none(architectures: object) -> None:
+    assert place(checkpoint(weights(q_proj=(32, 32)), CONFIG | {"architectures": architectures})).family == "llama"
+
+
+def test_without_a_config_heads_are_unknown_and_the_reason_says_why() -> None:
+    p = placed(weights(q_proj=(32, 32)), None)[f"{Q}.weight"]
+    assert p.place.role == "q_proj"
+    matrix = the_only(p)
+    assert matrix
+    assert matrix.heads is None
+    assert p.reason == "heads unknown: no config.json says how large they are"
+
+
+def test_a_pruned_layer_has_the_heads_of_its_shape() -> None:
+    found = placed(weights(q_proj=(24, 32), k_proj=(8, 32), o_proj=(32, 24)))
+    assert {p.place.role: ((m := the_only(p)) and m.heads, p.reason) for p in found.values()} == {
+        "q_proj": (Heads("out", 3, 8, 1), "3 heads where config.json says 4"),
+        "k_proj": (Heads("out", 1, 8, 3), "1 head where config.json says 2"),
+        "o_proj": (Heads("in", 3, 8, 1), "3 heads where config.json says 4"),
+    }
+
+
+def test_a_weight_without_values_is_no_matrix() -> None:
+    p = placed(weights(q_proj=(0, 32)))[f"{Q}.weight"]
+    assert (p.place.role, the_only(p)) == ("q_proj", None)
+
+
+def test_a_shape_that_heads_do_not_divide_has_no_heads_and_the_reason_says_why() -> None:
+    found = placed(weights(q_proj=(30, 32), k_proj=(16, 32), o_proj=(32, 30)))
+    assert {p.place.role: ((m := the_only(p)) and m.heads, p.reason) for p in found.values()} == {
+        "q_proj": (None, "30 rows, which family llama cannot split into heads of 8"),
+        "k_proj": (Heads("out", 2, 8, None), None),
+        "o_proj": (None, "30 columns, which family llama cannot split into heads of 8"),
+    }
+    assert all(the_only(p) for p in found.values())
+
+
+RIVAL: dict[str, Facts] = {f"language_model.{Q}.weight": ("BF16", (32, 32))}
+PACKED: dict[str, Facts] = {f"{Q}.qweight": ("I32", (4, 32))}
+
+
+@pytest.mark.parametrize(
+    ("queries", "config", "expected"),
+    [
+        ({}, {}, 2),
+        (RIVAL | weights(q_proj=(32, 32)), {}, 2),
+        (PACKED, {}, 2),
+        ({}, {"num_key_value_heads": None}, 1),
+        ({}, {"num_attention_heads": 5, "head_dim": DIM}, None),
+        ({}, {"num_attention_heads": None, "head_dim": DIM}, None),
+        (weights(q_proj=(48, 32)), {"num_attention_heads": 6, "head_dim": DIM}, 3),
+        (weights(q_proj=(48, 32)), {}, None),
+        (weights(q_proj=(24, 32)), {}, None),
+    ],
+)
+def test_a_layer_without_its_q_proj_takes_the_queries_of_a_kv_head_from_the_config(
+    queries: dict[str, Facts], config: dict[str, Any], expected: int | None
+) -> None:
+    kv_heads = 4 if "num_key_value_heads" in config else 2
+    name = "model.layers.0.self_attn.k_proj.weight"
+    p = placed(queries | weights(k_proj=(kv_heads * DIM, 32)), CONFIG | config)[name]
+    matrix = the_only(p)
+    assert matrix
+    assert matrix.heads == Heads("out", kv_heads, DIM, expected)
+
+
+def test_complex_values_say_that_statistics_are_of_their_moduli() -> None:
+    found = placed({f"{Q}.weight": ("C64", (32, 32)), "freqs": ("C64", (4,)), "lm_head.weight": ("F32", (32, 32))})
+    assert [p.reason for p in found.values()] == ["statistics are of the moduli"] * 2 + [None]
+    pruned = placed({f"{Q}.weight": ("C64", (30, 32))})
+    assert pruned[f"{Q}.weight"].reason == "30 rows, which family llama cannot split into heads of 8"
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "base_model.model."])
+def test_prefixes_of_wrappers_do_not_count(wrapper: str) -> None:
+    p = placed({f"{wrapper}{Q}.weight": ("F32", (32, 32))})[f"{wrapper}{Q}.weight"]
+    assert p.canonical_name == f"{Q}.weight"
+    assert p.place == Place("text", 0, "q_proj", None, "weight")
+
+
+def test_lora_factors_are_parts_of_the_module_they_adapt() -> None:
+    module = f"base_model.model.{Q}"
+    found = placed({
+        f"{module}.base_layer.weight": ("BF16", (32, 32)),
+        f"{module}.lora_A.weight": ("F32", (4, 32)),
+        f"{module}.lora_B.default.weight": ("F32", (32, 4)),
+    })  # fmt: skip
+    assert [p.place for p in found.values()] == [
+        Place("text", 0, "q_proj", None, part) for part in ("weight", "lora_a", "lora_b")
+    ]
+    assert [the_only(p) is not None for p in found.values()] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("blocks.0.mixer.weight", 0),
+        ("transformer.h.11.mlp.experts.3.w1", 11),
+        ("mixer.weight", None),
+        ("blocks.v2.weight", None),
+        ("blocks.1234567.weight", None),
+        ("blocks.٣.weight", None),
+        (f"layers.{'9' * 5000}.self_attn.q_proj.weight", None),
+    ],
+)
+def test_what_nobody_names_is_other_and_keeps_its_layer(name: str, layer: int | None) -> None:
+    p = placed({name: ("F32", (32, 32))})[name]
+    assert p.place == Place("other", layer, "other", None, "weight")
+    matrix = the_only(p)
+    assert matrix
+    assert (matrix.kind, matrix.heads) == ("whole", None)
+
+
+def test_two_tensors_that_claim_one_place_are_both_other() -> None:
+    found = placed({
+        "model.norm.weight": ("F32", (32,)),
+        "norm.weight": ("F32", (32,)),
+        f"{Q}.weight": ("F32", (32, 32)),
+        f"language_model.{Q}.weight": ("F32", (32, 32)),
+        "lm_head.weight": ("F32", (32, 32)),
+    })  # fmt: skip
+    assert [(p.place.component, p.place.layer, p.place.role, p.reason) for p in found.values()] == [
+        ("text", None, "other", "2 tensors claim to be the weight of final_norm"),
+        ("text", None, "other", "2 tensors claim to be the weight of final_norm"),
+        ("text", 0, "other", "2 tensors claim to be the weight of q_proj of layer 0"),
+        ("text", 0, "other", "2 tensors claim to be the weight of q_proj of layer 0"),
+        ("text", None, "lm_head", None),
+    ]
+
+
+def test_a_tensor_of_more_than_two_dimensions_is_folded_and_has_no_heads() -> None:
+    p = placed({f"{Q}.weight": ("F32", (32, 8, 4))})[f"{Q}.weight"]
+    matrix = the_only(p)
+    assert matrix
+    assert (matrix.kind, matrix.rows, matrix.cols, matrix.heads) == ("folded", 32, 32, None)
+
+
+CODES: dict[str, tuple[dict[str, Facts], dict[str, tuple[str, bool]]]] = {
+    "GPTQ": (
+        {
+            f"{Q}.qweight": ("I32", (4, 32)),
+            f"{Q}.qzeros": ("I32", (1, 4)),
+            f"{Q}.scales": ("F16", (1, 32)),
+            f"{Q}.g_idx": ("I32", (32,)),
+            f"{Q}.bias": ("F16", (32,)),
+        },
+        {
+            "qweight": ("weight", True),
+            "qzeros": ("zero", True),
+            "scales": ("scale", False),
+            "g_idx": ("index", False),
+            "bias": ("bias", False),
+        },
+    ),
+    "AWQ": (
+        {
+            f"{Q}.qweight": ("I32", (32, 4)),
+            f"{Q}.qzeros": ("I32", (1, 4)),
+            f"{Q}.scales": ("F16", (1, 32)),
+        },
+        {"qweight": ("weight", True), "qzeros": ("zero", True), "scales": ("scale", False)},
+    ),
+    "MLX": (
+        {
+            f"{Q}.weight": ("U32", (32, 4)),
+            f"{Q}.scales": ("F16", (32, 1)),
+            f"{Q}.biases": ("F16", (32, 1)),
+        },
+        {"weight": ("weight", True), "scales": ("scale", False), "biases": ("zero", False)},
+    ),
+    "fp8": (
+        {f"{Q}.weight": ("F8_E4M3", (32, 32)), f"{Q}.weight_scale_inv": ("F32", (1, 1))},
+        {"weight": ("weight", True), "weight_scale_inv": ("scale", False)},
+    ),
+    "fp8 with static activations": (
+        {
+            f"{Q}.weight": ("F8_E4M3", (32, 32)),
+            f"{Q}.weight_scale": ("F32", (1,)),
+            f"{Q}.input_scale": ("F32", (1,)),
+        },
+        {"weight": ("weight", True), "weight_scale": ("scale", False), "input_scale": ("buffer", False)},
+    ),
+    "compressed-tensors": (
+        {
+            f"{Q}.weight_packed": ("I32", (32, 4)),
+            f"{Q}.weight_scale": ("BF16", (32, 1)),
+            f"{Q}.weight_zero_point": ("I32", (4, 1)),
+            f"{Q}.weight_shape": ("I64", (2,)),
+        },
+        {
+            "weight_packed": ("weight", True),
+            "weight_scale": ("scale", False),
+            "weight_zero_point": ("zero", True),
+            "weight_shape": ("buffer", False),
+        },
+    ),
+    "bitsandbytes in 8 bits": (
+        {f"{Q}.weight": ("I8", (32, 32)), f"{Q}.SCB": ("F32", (32,))},
+        {"weight": ("weight", True), "SCB": ("scale", False)},
+    ),
+}
+
+
+@pytest.mark.parametrize("method", CODES)
+def test_quantised_codes_are_marked_and_their_scales_are_not(method: str) -> None:
+    tensors, expected = CODES[method]
+    found = placed(tensors)
+    assert {name.rpartition(".")[2]: (p.place.part, p.codes is not None) for name, p in found.items()} == expected
+    assert {(p.place.role, p.place.layer) for p in found.values()} == {("q_proj", 0)}
+    assert all(the_only(p) is None for p in found.values())
+
+
+def test_mxfp4_blocks_are_codes_and_the_scales_beside_them_are_not() -> None:
+    module = "model.layers.0.mlp.experts.gate_up_proj"
+    found = placed({f"{module}_blocks": ("U8", (2, 4, 1, 16)), f"{module}_scales": ("U8", (2, 4, 1))})
+    assert [(p.place.part, p.place.layer, p.codes) for p in found.values()] == [
+        ("weight", 0, "MXFP4 blocks with scales beside them"),
+        ("scale", 0, None),
+    ]
+
+
+def test_bitsandbytes_in_4_bits_is_bytes_in_the_place_of_a_weight() -> None:
+    found = placed({f"{Q}.weight": ("U8", (512, 1)), f"{Q}.weight.absmax": ("F32", (16,))})
+    assert found[f"{Q}.weight"].codes == "U8 integers in the place of a weight"
+    assert found[f"{Q}.weight.absmax"].codes is None
+
+
+@pytest.mark.parametrize(("dtype", "codes"), [("I8", True), ("I32", True), ("F8_E4M3", False), ("BOOL", False)])
+def test_an_integer_weight_is_codes_and_a_bare_float8_is_a_weight(dtype: str, codes: bool) -> None:
+    assert (placed({f"{Q}.weight": (dtype, (32, 32))})[f"{Q}.weight"].codes is not None) is codes
+
+
+def test_a_quantization_config_makes_small_floats_codes_and_leaves_bfloat16_alone() -> None:
+    config = CONFIG | {"quantization_config": {"quant_method": "fp8"}}
+    found = placed({f"{Q}.weight": ("F8_E4M3", (32, 32)), "lm_head.weight": ("BF16", (32, 32))}, config)
+    assert found[f"{Q}.weight"].codes == "F8_E4M3 codes: config.json has a quantization_config, method 'fp8'"
+    assert found["lm_head.weight"].codes is None
+
+
+def test_every_tensor_is_placed_once_and_in_the_order_of_the_header() -> None:
+    names = ["b.weight", "a.weight", f"{Q}.weight", "0.weight", "weight"]
+    anatomy: Anatomy = place(checkpoint(dict.fromkeys(names, ("F32", (32, 32))), CONFIG))
+    assert [p.tensor.name for p in anatomy.placed] == names
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_rules_for_a_name_the_one_whose_shape_fits_counts(turned: bool) -> None:
+    """Qwen3-VL's stacks are stored either way round under one name."""
+    hidden, inner = 32, 24
+    name = "model.language_model.layers.0.mlp.experts"
+    shapes = {"gate_up_proj": (4, 2 * inner, hidden), "down_proj": (4, hidden, inner)}
+    stored = {key: (e, b, a) if turned else (e, a, b) for key, (e, a, b) in shapes.items()}
+    config: dict[str, Any] = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "text_config": {"hidden_size": hidden},
+    }
+    config |= {"model_type": "qwen3_vl_moe", "moe_intermediate_size": inner}
+    found = placed({f"{name}.{key}": ("BF16", shape) for key, shape in stored.items()}, config)
+    matrices = [m for p in found.values() for m in p.matrices if m.expert == 3]
+    assert {(m.role, m.rows, m.cols, m.turned) for m in matrices} == {
+        ("gate_proj", inner, hidden, turned),
+        ("up_proj", inner, hidden, turned),
+        ("down_proj", hidden, inner, turned),
+    }
+
+
+@pytest.mark.parametrize("shape", [(1 << 20, 1, 1), (3, 2, 2, 2)])
+def test_what_is_no_stack_of_experts_is_folded_and_says_so(shape: tuple[int, ...]) -> None:
+    name = "model.layers.0.mlp.experts.down_proj"
+    p = placed({name: ("BF16", shape)}, {"architectures": ["GptOssForCausalLM"]})[name]
+    assert [m.kind for m in p.matrices] == ["folded"]
+    assert p.reason == "no stack of experts, which family gpt_oss takes it for"
+
+
+def test_a_shape_that_fits_both_ways_tells_nothing() -> None:
+    name = "model.language_model.layers.0.mlp.experts.gate_up_proj"
+    config = {"architectures": ["Qwen3VLMoeForConditionalGeneration"], "model_type": "qwen3_vl_moe"}
+    p = placed({name: ("BF16", (4, 64, 64))}, {**config, "hidden_size": 64, "moe_intermediate_size": 32})[name]
+    assert [m.kind for m in p.matrices] == ["folded"]
+    assert p.reason == "its shape does not tell how it is stored"
+
+
+@pytest.mark.parametrize("head_dim", [None, "16", 16.0, 0, True])
+def test_heads_are_not_guessed_where_their_length_is_not_what_the_config_would_make_it(head_dim: object) -> None:
+    """Qwen3 with heads of 16 where hidden_size / heads is 8."""
+    config = CONFIG | {"architectures": ["Qwen3ForCausalLM"], "head_dim": head_dim}
+    p = placed(weights(q_proj=(HEADS * 16, HIDDEN)), config)[f"{Q}.weight"]
+    assert p.matrices[0].heads is None
+    assert p.reason in (
+        "64 rows, which are 8 heads of 8 where config.json says 4",
+        "heads unknown: no config.json says how large they are",
+    )
+
+
+def test_a_decoder_has_heads_of_its_own() -> None:
+    config = {"architectures": ["BartModel"], "d_model": 16, "encoder_attention_heads": 4, "decoder_attention_heads": 2}
+    names = [
+        f"{side}.layers.0.self_attn.{role}.weight" for side in ("encoder", "decoder") for role in ("q_proj", "out_proj")
+    ]
+    found = placed(dict.fromkeys(names, ("F32", (16, 16))), config)
+    assert [p.matrices[0].heads for p in found.values()] == [
+        Heads("out", 4, 4, 1),
+        Heads("in", 4, 4, 1),
+        Heads("out", 2, 8, 1),
+        Heads("in", 2, 8, 1),
+    ]
+
+
+@pytest.mark.parametrize(("vision", "heads"), [({}, None), ({"hidden_size": 32}, None), (None, None)])
+def test_a_tower_has_no_sizes_of_the_language_model(vision: dict[str, int] | None, heads: None) -> None:
+    config = {"architectures": ["LlavaForConditionalGeneration"], "num_attention_heads": 4, "hidden_size": 64}
+    name = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    p = placed({name: ("F32", (32, 32))}, config if vision is None else {**config, "vision_config": vision})[name]
+    assert (p.place.component, p.place.role, p.matrices[0].heads) == ("vision", "q_proj", heads)
+    assert p.reason == "heads unknown: no config.json says how large they are"
+
+
+def test_what_a_section_leaves_out_is_what_its_model_type_has() -> None:
+    """google/gemma-3-4b-it says neither heads nor head_dim."""
+    text = {"hidden_size": 2560, "model_type": "gemma3_text", "num_hidden_layers": 34}
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    names = {"q_proj": 8 * 256, "k_proj": 4 * 256}
+    found = placed(
+        {f"language_model.model.layers.0.self_attn.{n}.weight": ("BF16", (rows, 2560)) for n, rows in names.items()},
+        config,
+    )
+    assert [p.matrices[0].heads for p in found.values()] == [Heads("out", 8, 256, 1), Heads("out", 4, 256, 2)]
+
+
+def test_a_tensor_named_like_a_rule_is_other() -> None:
+    name = "model.layers.{layer}.self_attn.q_proj.weight"
+    assert placed({name: ("F32", (32, 32))})[name].place.role == "other"
+
+
+def test_a_stack_that_is_stored_the_other_way_round_than_its_family_has_it_is_not_divided() -> None:
+    """Qwen3-VL's stacks as its hub files have them, without the config that tells."""
+    layer = "model.language_model.layers.0"
+    tensors: dict[str, Facts] = {
+        "model.language_model.embed_tokens.weight": ("BF16", (128, 64)),
+        f"{layer}.mlp.gate.weight": ("BF16", (4, 64)),
+        f"{layer}.mlp.experts.gate_up_proj": ("BF16", (4, 64, 48)),
+        f"{layer}.mlp.experts.down_proj": ("BF16", (4, 24, 64)),
+    }
+    found = placed(tensors, None)
+    for name in ("gate_up_proj", "down_proj"):
+        p = found[f"{layer}.mlp.experts.{name}"]
+        assert [m.kind for m in p.matrices] == ["folded"]
+        assert p.reason is not None
+        assert p.reason.startswith("stored the other way round than family")
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"model_type": "mistral", "hidden_size": 6144, "num_attention_heads": 48}, (48, 8, 128)),
+        (
+            {"model_type": "mistral", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": None},
+            (4, 4, 16),
+        ),
+        ({"model_type": "llama"}, (32, 32, 128)),
+        ({"model_type": "llama", "hidden_size": 5120, "num_attention_heads": 40}, (40, 40, 128)),
+        (
+            {"model_type": "gemma2", "hidden_size": 2304, "num_attention_heads": 8, "num_key_value_heads": 4},
+            (8, 4, 256),
+        ),
+        ({"model_type": "qwen3", "head_dim": None, "hidden_size": 64, "num_attention_heads": 4}, (4, 32, 16)),
+    ],
+)
+def test_defaults_of_a_model_type_fill_what_is_not_said(
+    section: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    config = {"architectures": ["LlavaForConditionalGeneration"], "text_config": section}
+    sizes = place(checkpoint({f"{Q}.weight": ("F32", (32, 32))}, config)).sizes
+    assert (sizes["heads"], sizes["kv_heads"], sizes["head_dim"]) == expected
+
+
+def test_a_model_whose_embedding_is_narrower_is_not_taken_for_turned() -> None:
+    """OPT-350M, pruned to as many columns as its embedding has."""
+    config = {"architectures": ["OPTForCausalLM"], "hidden_size": 64, "num_attention_heads": 8}
+    layer = "model.decoder.layers.0.self_attn"
+    found = placed(
+        {
+            "model.decoder.embed_tokens.weight": ("F32", (100, 32)),
+            f"{layer}.q_proj.weight": ("F32", (32, 64)),
+            f"{layer}.out_proj.weight": ("F32", (64, 32)),
+        },
+        config,
+    )
+    fewer = "4 heads where config.json says 8"
+    assert [(m.heads and m.heads.count, p.reason) for p in found.values() for m in p.matrices] == [
+        (None, None),
+        (4, fewer),
+        (4, fewer),
+    ]

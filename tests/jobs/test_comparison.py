@@ -1,0 +1,259 @@
+"""`shardscan diff`: two checkpoints scanned, matched and compared, and what SQL alone cannot tell of their channels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import shardscan
+from made import pruning
+from made.pruning import Cut
+from shardscan.cli import main
+from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError
+from shardscan.jobs.comparison.job import Difference, diff
+
+LAYERS = 4
+EXACT, APPROXIMATE = "restricted fingerprint", "statistics (approximate)"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    pruning.llama(folder / "original", layers=LAYERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cuts(made: Path) -> dict[str, Cut]:
+    """Checkpoints beside the original, and which rows and columns they have of it."""
+    original = made / "original"
+    pruned = pruning.llm_pruner(original, made / "pruned", layers=range(1, 3))
+    narrow = pruning.hidden_pruned(original, made / "narrow", channels=60)
+    pruning.fine_tuned(made / "pruned", made / "tuned")
+    return {"pruned": pruned, "narrow": narrow, "tuned": pruned}
+
+
+@pytest.fixture(scope="module")
+def compared(made: Path, cuts: dict[str, Cut]) -> dict[str, Difference]:
+    """Every one of them compared with the original, values too, in one store."""
+    return {name: diff(made / "original", made / name, made / "scans", values=True) for name in cuts}
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+def rows(store: Path, query: str) -> list[dict[str, Any]]:
+    with shardscan.connect(store) as connection:
+        found: list[dict[str, Any]] = connection.sql(query).to_arrow_table().to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("name", ["pruned", "narrow", "tuned"])
+def test_every_channel_that_is_left_is_found(
+    made: Path, cuts: dict[str, Cut], compared: dict[str, Difference], name: str
+) -> None:
+    found = rows(
+        made / "scans", f"from surviving_channels('original', '{name}') where status = 'kept' order by channel_b"
+    )
+    left: dict[tuple[str, str], list[int]] = {}
+    for row in found:
+        left.setdefault((row["weight_b"], row["axis"]), []).append(row["channel_a"])
+    wanted = {(weight, axis): channels
+              for weight, kept in cuts[name].items()
+              for axis, channels in (("out", kept.rows), ("in", kept.cols))
+              if channels is not None and "norm" not in weight}  # fmt: skip
+    assert len(wanted) > 12
+    assert {key: left[key] for key in wanted} == {key: channels.tolist() for key, channels in wanted.items()}
+
+
+def test_how_it_was_found_is_said(made: Path, compared: dict[str, Difference]) -> None:
+    methods = {name: set(found.aligned) for name, found in compared.items()}
+    assert methods == {"pruned": set(), "narrow": {EXACT}, "tuned": {APPROXIMATE}}
+    told = rows(made / "scans", "select distinct model_b, method from alignments order by all")
+    assert [(row["model_b"], row["method"]) for row in told] == [("narrow", EXACT), ("tuned", APPROXIMATE)]
+
+
+@pytest.mark.parametrize(("name", "change"), [("pruned", 0.0), ("narrow", 0.0), ("tuned", 0.03)])
+def test_values_are_compared_on_what_is_left(
+    made: Path, compared: dict[str, Difference], name: str, change: float
+) -> None:
+    found = rows(made / "scans", f"from tensor_diffs where model_b = '{name}'")
+    weights = pruning.load(made / name)
+    assert {row["weight_b"]: row["values"] for row in found} == {weight: w.size for weight, w in weights.items()}
+    assert not compared[name].left and compared[name].compared == len(weights)
+    for row in found:
+        # bfloat16 keeps 3 % only roughly
+        assert row["relative_change"] == pytest.approx(change, abs=change / 5)
+        assert row["cosine"] == pytest.approx(1, abs=1e-3)
+
+
+def test_what_cannot_be_aligned_is_unknown_and_says_why(made: Path, tmp_path: Path) -> None:
+    """Nothing of another model's weights is in this one, whatever its shapes are."""
+    other = pruning.llama(tmp_path / "other", layers=LAYERS, seed=99)
+    pruning.llm_pruner(other, tmp_path / "strange", layers=range(1, 3))
+    found = diff(made / "original", tmp_path / "strange", tmp_path / "scans", values=True)
+    assert found.unknown > 0 and found.left
+    statuses = rows(
+        tmp_path / "scans",
+        "select distinct status, reason is not null as told from surviving_channels('original', 'strange') "
+        "where layer = 1 and role = 'up_proj' and axis = 'out'",
+    )
+    assert statuses == [{"status": "unknown", "told": True}]
+    again = diff(made / "original", tmp_path / "strange", tmp_path / "scans")
+    assert again.unknown == found.unknown
+
+
+def test_a_second_time_nothing_is_done_and_the_answer_is_the_same(made: Path, compared: dict[str, Difference]) -> None:
+    phases: list[object] = []
+
+    @contextmanager
+    def noted(phase: str) -> Iterator[Callable[[int, int], None]]:
+        phases.append(phase)
+        yield lambda done, total: phases.append(done)
+
+    again = diff(made / "original", made / "narrow", made / "scans", values=True, phase=noted)
+    assert again.modules.equals(compared["narrow"].modules) and again.summary == compared["narrow"].summary
+    assert phases == ["comparing"]
+
+
+def test_models_are_named_by_path_or_by_their_name_in_the_store(made: Path, compared: dict[str, Difference]) -> None:
+    by_name = diff("original", "pruned", made / "scans", values=True)
+    assert by_name.modules.equals(compared["pruned"].modules)
+    with pytest.raises(CheckpointNotFound, match=r"neither a checkpoint nor a model of the store .*'original'"):
+        diff("original", "absent", made / "scans")
+
+
+def test_two_checkpoints_of_one_name_need_names(made: Path, tmp_path: Path) -> None:
+    twin = pruning.llama(tmp_path / "original", layers=1)
+    with pytest.raises(OptionError, match="--names"):
+        diff(made / "original", twin, tmp_path / "scans")
+    found = diff(made / "original", twin, tmp_path / "scans", names=("long", "short"))
+    assert (found.summary["model_a"], found.summary["model_b"]) == ("long", "short")
+
+
+def test_values_of_a_model_whose_checkpoint_changed_are_not_compared(tmp_path: Path) -> None:
+    original = pruning.llama(tmp_path / "original", layers=1)
+    tuned = pruning.fine_tuned(original, tmp_path / "tuned")
+    diff(original, tuned, tmp_path / "scans")
+    pruning.fine_tuned(original, tuned, seed=5)
+    with pytest.raises(CheckpointError, match="give its path instead of its name"):
+        diff("original", "tuned", tmp_path / "scans", values=True)
+
+
+def test_a_merged_lora_is_told_by_its_rank(made: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+
+    def merged(name: str, w: np.ndarray) -> np.ndarray:
+        if "q_proj" not in name:
+            return w
+        change = rng.normal(0, 0.2, (w.shape[0], 8)) @ rng.normal(0, 0.2, (8, w.shape[1]))
+        return (w.astype(np.float64) + change).astype(w.dtype)
+
+    pruning.rewritten(made / "original", tmp_path / "merged", merged)
+    found = diff(made / "original", tmp_path / "merged", tmp_path / "scans", rank=True)
+    ranks = {row["role"]: row["change_rank"] for row in found.modules.to_pylist()}
+    assert ranks["q_proj"] == 8 and ranks["k_proj"] == 0 and ranks["up_proj"] == 0
+
+
+def test_the_command_prints_a_row_for_each_module_and_says_the_rest(
+    made: Path, compared: dict[str, Difference]
+) -> None:
+    result = run(
+        "diff", str(made / "original"), str(made / "pruned"), "--store", str(made / "scans"), "--format", "json"
+    )
+    assert result.exit_code == 0
+    modules = {row["role"]: row for row in json.loads(result.stdout)}
+    assert modules["gate_proj"]["touched_layers"] == 2 and modules["gate_proj"]["consistent"]
+    assert modules["input_norm"]["touched_layers"] == 0 and modules["input_norm"]["retention"] == 1
+    assert "2 of 4 layers have other shapes; 0, 3 do not." in result.stderr
+    assert "Each module has one retention in all of these." in result.stderr
+
+
+def test_an_impossible_model_is_told_in_sentences(made: Path, tmp_path: Path) -> None:
+    wrong = pruning.impossible(made / "original", tmp_path / "wrong", "head_dim")
+    result = run("diff", made / "original", wrong, "--store", tmp_path / "scans")
+    assert result.exit_code == 0
+    assert "Impossible: layer 1: q_proj has" in result.stderr and "no multiple of the head length 8" in result.stderr
+
+
+def test_a_weight_that_only_one_model_has_as_a_matrix_is_left(made: Path, tmp_path: Path) -> None:
+    def flattened(name: str, w: np.ndarray) -> np.ndarray:
+        return w.reshape(-1) if "layers.0.mlp.up" in name else w
+
+    pruning.rewritten(made / "original", tmp_path / "flat", flattened)
+    found = diff(made / "original", tmp_path / "flat", tmp_path / "scans", values=True)
+    assert found.left == {"model.layers.0.mlp.up_proj.weight": "it is a matrix in one model only"}
+
+
+def test_without_values_nothing_is_said_of_them(made: Path, tmp_path: Path) -> None:
+    found = diff(made / "original", made / "original", tmp_path / "scans")
+    assert set(found.modules.column_names).isdisjoint(("changed", "cosine", "relative_change"))
+    told = rows(
+        tmp_path / "scans", "select distinct changed, cosine, max_change from model_diff('original', 'original')"
+    )
+    assert told == [{"changed": None, "cosine": None, "max_change": None}]
+    assert rows(tmp_path / "scans", "select count(*) as n from spectra") == [{"n": 0}]
+
+
+def test_a_model_that_has_grown_is_compared_where_it_has_not(made: Path, tmp_path: Path) -> None:
+    weights = pruning.load(made / "original")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        weights[name] = np.concatenate([weights[name], weights[name][:8] * 2])
+    pruning.save(tmp_path / "grown", weights, pruning.config_of(made / "original"))
+    found = diff(made / "original", tmp_path / "grown", tmp_path / "scans", values=True)
+    assert found.summary["grown"] == 2 and found.compared == len(weights) - 2
+    assert found.left["lm_head.weight"] == "8 of its 168 rows are none of lm_head.weight"
+    added = rows(tmp_path / "scans", "from surviving_channels('original', 'grown') where status = 'added'")
+    assert sorted(row["channel_b"] for row in added if row["role"] == "lm_head") == list(range(160, 168))
+
+
+def test_what_was_found_roughly_is_found_exactly_once_the_checkpoint_is_there(
+    made: Path, cuts: dict[str, Cut], tmp_path: Path
+) -> None:
+    store = tmp_path / "scans"
+    original = pruning.rewritten(made / "original", tmp_path / "original", lambda _, w: w)
+    for folder in (original, made / "narrow"):
+        shardscan.ingest(folder, store, spectra="none")
+    original.rename(tmp_path / "elsewhere")
+    assert set(diff("original", "narrow", store).aligned) == {APPROXIMATE}
+    (tmp_path / "elsewhere").rename(original)
+    assert set(diff("original", "narrow", store).aligned) == {EXACT}
+    assert diff("original", "narrow", store, values=True).modules["changed"].to_pylist() == [0.0] * 12
+    original.rename(tmp_path / "elsewhere")
+    again = diff("original", "narrow", store)
+    assert set(again.aligned) == {EXACT} and again.modules["changed"].to_pylist() == [0.0] * 12
+
+
+def test_a_bias_goes_with_the_rows_of_its_weight(made: Path, tmp_path: Path) -> None:
+    """Rows in another order, and fewer of them: the values of their bias are looked for where they went."""
+    rng = np.random.default_rng(8)
+    original, name = pruning.load(made / "original"), "model.layers.0.self_attn.k_proj"
+    original[f"{name}.bias"] = rng.normal(0, 1, len(original[f"{name}.weight"])).astype(
+        original[f"{name}.weight"].dtype
+    )
+    pruning.save(tmp_path / "biased", original, pruning.config_of(made / "original"))
+    for model, kept in (("turned", np.arange(32)[::-1]), ("fewer", np.arange(8, 32))):
+        weights = dict(original)
+        for part in ("weight", "bias"):
+            weights[f"{name}.{part}"] = original[f"{name}.{part}"][kept]
+        pruning.save(tmp_path / model, weights, pruning.config_of(made / "original"))
+        found = diff(tmp_path / "biased", tmp_path / model, tmp_path / "scans", values=True)
+        assert not found.left and found.compared == len(weights)
+        changed = rows(tmp_path / "scans", f"from tensor_diffs where model_b = '{model}' and changed > 0")
+        assert changed == []
+
+
+def test_a_folder_without_a_checkpoint_does_not_hide_a_model_of_its_name(
+    made: Path, compared: dict[str, Difference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "original").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert diff("original", "pruned", made / "scans").summary["model_a"] == "original"

@@ -1,0 +1,1 @@
+"""What tests compare with: the same numbers once more, from the formulas, and what must hold after any fault."""

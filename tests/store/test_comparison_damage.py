@@ -1,0 +1,105 @@
+"""A comparison that a disk has damaged: nothing else is blocked by it, and comparing again makes it anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shardscan
+from made import compared, tiny
+from made.compared import AFTER, flip, rows, survivors
+from shardscan.catalog import build as catalog
+from shardscan.jobs.scan import job as flow
+from shardscan.jobs.verification.job import verify
+from shardscan.plan import comparison as pairs
+from shardscan.store import arrays as store
+from shardscan.store import comparison
+from shardscan.store.commits import CATALOG
+
+TABLES = ("diffs", "tensor_diffs", "channel_diffs")
+
+
+def small_tasks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pairs, "TASK_BYTES", 4000)
+    patch.setattr(pairs, "CHUNK", 64)
+    patch.setattr(comparison, "CHUNK", 64)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return tiny.llama(folder / "a", inner=(8,)), tiny.llama(folder / "b", seed=1, inner=(8,))
+
+
+@pytest.fixture(scope="module")
+def whole(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "scans"
+    for model in models:
+        shardscan.ingest(model, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        small_tasks(patch)
+        compared.compare(*models, folder, rank=True, alignments=AFTER)
+    return folder
+
+
+@pytest.fixture
+def scans(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    small_tasks(monkeypatch)
+    return shutil.copytree(whole, tmp_path / "scans")
+
+
+def tables(folder: Path, names: tuple[str, ...] = TABLES) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: rows(folder, f"select * from {table} order by all") for table in names}
+
+
+KINDS = ["begun", "values-1.json", "ranks-1.json", "zarr.json", "figures/zarr.json", "figures/c/0/1"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_blocks_nothing_and_is_made_good_by_comparing_again(
+    kind: str, scans: Path, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    right, built = survivors(scans), tables(scans)
+    aligned = tables(scans, ("alignments",))
+    flip(scans / next(name for name in right if "diff-" in name and name.endswith(kind)))
+    assert verify(scans).problems
+    (scans / CATALOG).unlink()
+    flow.rebuild(scans)
+    assert not any(tables(scans).values())
+    assert tables(scans, ("alignments",)) == aligned
+    is_known = kind != "begun"  # of which scans it was
+    assert bool(verify(scans).problems) is is_known
+    assert catalog.stale(scans / CATALOG, store.current(scans)) == [("a", "b")] * is_known
+    shardscan.ingest(tiny.llama(tmp_path / "third", seed=9), scans)
+    assert rows(scans, "select count(*) from models") == [(3,)]
+    assert not any(tables(scans).values())
+    compared.compare(*models, scans, rank=True)
+    assert survivors(scans) == right
+    assert tables(scans) == built
+    assert verify(scans).findings == ()
+    assert catalog.stale(scans / CATALOG, store.current(scans)) == []
+
+
+def test_what_was_not_asked_for_again_and_is_damaged_is_given_up(scans: Path, models: tuple[Path, Path]) -> None:
+    flip(next(compared.only(scans).commits.glob("*ranks-1.json")))
+    compared.compare(*models, scans)
+    assert verify(scans).findings == ()
+    assert rows(scans, "select weights = compared, ranked between 1 and weights - 1 from diffs") == [(True, True)]
+
+
+def test_half_of_the_rows_of_a_damaged_comparison_are_no_rows(
+    scans: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared.compare(models[1], models[0], scans)
+    other = tables(scans)
+    monkeypatch.setattr("shardscan.catalog.rows.comparison.AT_ONCE", 64)
+    last = max(name for name in survivors(scans) if "figures/c/0/" in name)
+    flip(scans / last)
+    flow.rebuild(scans)
+    left = tables(scans)
+    assert len(left["diffs"]) == 1
+    assert 0 < len(left["channel_diffs"]) < len(other["channel_diffs"])
+    assert {row[:2] for table in left.values() for row in table} == {left["diffs"][0][:2]}
