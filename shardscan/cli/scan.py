@@ -60,9 +60,10 @@ def ls(
     shardscan ls ./SmolLM2-135M --long -o tensors.csv
     """
     from shardscan.cli.prints import listing
-    from shardscan.jobs.scan.job import prepare
+    from shardscan.jobs.scan.options import Reading
+    from shardscan.jobs.scan.prepare import prepare
 
-    prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
+    prepared = prepare(path, reading=Reading(pickled_module=pickled_module, family_files=family_files))
     write_rows(listing.tensors(prepared, long=long), format_, output)
     tell(listing.headline(prepared))
     tell_notes(prepared.checkpoint.notes)
@@ -90,9 +91,10 @@ def anatomy(
     """
     from shardscan.cli.prints import anatomy as explaining
     from shardscan.cli.prints import listing
-    from shardscan.jobs.scan.job import prepare
+    from shardscan.jobs.scan.options import Reading
+    from shardscan.jobs.scan.prepare import prepare
 
-    prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
+    prepared = prepare(path, reading=Reading(pickled_module=pickled_module, family_files=family_files))
     if explain is not None:
         write_rows(explaining.tensor(prepared, explain), format_, output)
         return
@@ -165,35 +167,25 @@ def ingest(
     shardscan ingest ./SmolLM2-135M --dry-run
     """
     from shardscan.cli.prints import listing
-    from shardscan.jobs.scan import job as flow
+    from shardscan.jobs.scan.job import execute
+    from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
+    from shardscan.jobs.scan.prepare import choose_channels, prepare, remaining
     from shardscan.output.progress import shown as progress_shown
 
-    prepared = flow.prepare(
-        path,
-        name=name,
-        family_files=family_files,
-        spectra=spectra,
-        workers=workers,
-        exact=exact,
-        blas_threads=blas_threads,
-        memory_limit=memory,
-        device=device,
-        channels=channels,
-        io=io,
-        max_bytes=max_bytes,
-        pickled_module=pickled_module,
-    )
+    options = ScanOptions(spectra, exact, device, blas_threads, channels)
+    reading, resources = Reading(io, pickled_module, family_files), Resources.within(workers, memory, max_bytes)
+    prepared = prepare(path, options, reading, resources, name=name)
     tell(listing.headline(prepared))
-    kept = flow.channels(prepared, Path(store))
+    kept = choose_channels(prepared, Path(store))
     notes = listing.without_circuits(prepared) + listing.without_channels(prepared, kept)
     tell_notes(prepared.checkpoint.notes + notes)
     if dry_run:
-        write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store)), kept), format_, output)
+        write_rows(listing.costs(prepared, remaining(prepared, Path(store)), kept), format_, output)
         return
     if prepared.device.name == "cpu":
         say_if_compiling()
     with progress_shown(prepared.checkpoint.name) as advance:
-        summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
+        summary = execute(prepared, Path(store), replace=replace, progress=advance)
     tell(listing.read(summary))
     write_rows(listing.summary(summary), format_, output)
     failures = [f"{shown(tensor)}: {reason}" for tensor, reason in summary.failures.items()]
@@ -215,9 +207,9 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
     shardscan catalog --rebuild --store scans
     """
     from shardscan.answers import connection as asking
-    from shardscan.jobs.scan import job as flow
+    from shardscan.jobs.scan.job import rebuild as rebuild_catalog
 
-    file = flow.rebuild(Path(store), everything=rebuild)
+    file = rebuild_catalog(Path(store), everything=rebuild)
     write_rows(asking.run(store, "select model, architecture, parameters, bytes, source from models"), format_, output)
     tell(f"The catalog is {file}.")
 

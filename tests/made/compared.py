@@ -17,6 +17,8 @@ from shardscan.catalog import build as catalog
 from shardscan.errors import ShardscanError
 from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment, Summary
+from shardscan.jobs.scan.options import Resources
+from shardscan.machine import processors
 from shardscan.plan.comparison import Pair, Side, Task, tasks
 from shardscan.shards import checkpoint as opening
 from shardscan.shards.address import Checkpoint
@@ -73,6 +75,9 @@ def compare(
     kept: Kept | None = None,
     alignments: list[Alignment] | None = None,
     io: str = "auto",
+    workers: int | None = None,
+    room: int | None = None,
+    max_bytes: int | None = None,
     **options: Any,
 ) -> Summary:
     """Compare and rebuild the catalog."""
@@ -80,7 +85,9 @@ def compare(
         comparison, found, checkpoints = begun(a, b, folder, kept, io)
         if alignments:
             keep(folder, alignments, a.name, b.name)
-        done = comparing.run(comparison, found, checkpoints, **options)
+        done = comparing.run(
+            comparison, found, checkpoints, Resources(workers or processors(), room, max_bytes), **options
+        )
         catalog.build(folder)
     return done
 

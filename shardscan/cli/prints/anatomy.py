@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shardscan.anatomy.axes import Run
     from shardscan.anatomy.matrices import Matrix
     from shardscan.anatomy.places import Placed
-    from shardscan.jobs.scan.job import Prepared
+    from shardscan.jobs.scan.prepare import Prepared
 
 SHOWN = 8  # matrices of one tensor that an explanation lists
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from shardscan.anatomy.places import Placed
     from shardscan.jobs.comparison.job import Difference
-    from shardscan.jobs.scan.job import Prepared, Summary
+    from shardscan.jobs.scan.job import Summary
+    from shardscan.jobs.scan.prepare import Prepared
     from shardscan.jobs.verification.job import Verdict
     from shardscan.plan.scan import Plan
     from shardscan.plan.tasks import Group

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardscan import machine
 from shardscan.answers import connection as ask
 from shardscan.catalog import build as catalog
 from shardscan.jobs.comparison import values as comparing
@@ -34,8 +33,9 @@ from shardscan.jobs.comparison.subjects import (
     with_checkpoint_if_there,
 )
 from shardscan.jobs.comparison.survivors import Phase, Scans, settle
-from shardscan.jobs.comparison.values import Summary
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import execute
+from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan.comparison import tasks
 from shardscan.store import lock as writers
 
@@ -111,46 +111,60 @@ def diff(
     the rank of each change is found too. `phase` is called with what comes next and gives a context with a function
     that is told how much of how much is done. The other arguments, and what is raised, are those of `ingest`.
     """
-    folder, room = Path(store), flow.room_within(memory_limit)
-    workers = workers or machine.processors()
-    prepare = partial(
-        flow.prepare,
-        family_files=family_files,
-        spectra="none",
-        workers=workers,
-        memory_limit=memory_limit,
-        io=io,
-        max_bytes=max_bytes,
-        pickled_module=pickled_module,
+    return compare_models(
+        a,
+        b,
+        Path(store),
+        Reading(io, pickled_module, family_files),
+        Resources.within(workers, memory_limit, max_bytes),
+        names=names,
+        values=values,
+        rank=rank,
+        phase=phase,
     )
+
+
+def compare_models(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    folder: Path,
+    reading: Reading,
+    resources: Resources,
+    *,
+    names: tuple[str | None, str | None] = (None, None),
+    values: bool = False,
+    rank: bool = False,
+    phase: Phase = _quietly,
+) -> Difference:
+    """Compare two models; see `diff`."""
     if values or rank:
-        comparing.check_room(room)
-    both = subject(a, names[0], folder, prepare), subject(b, names[1], folder, prepare)
+        comparing.check_memory(resources)
+    open_and_place = partial(prepare, options=ScanOptions(spectra="none"), reading=reading, resources=resources)
+    both = subject(a, names[0], folder, open_and_place), subject(b, names[1], folder, open_and_place)
     check_names(*both)
     renew(folder)
     failures = {name: reason for one in both for name, reason in _scanned(one, folder, phase).items()}
     scans = scan_of(both[0].model, folder), scan_of(both[1].model, folder)
     if values or rank:
-        both = with_checkpoint(both[0], folder, prepare), with_checkpoint(both[1], folder, prepare)
+        both = with_checkpoint(both[0], folder, open_and_place), with_checkpoint(both[1], folder, open_and_place)
     else:
-        both = with_checkpoint_if_there(both[0], folder, prepare), both[1]
-    axes = settle(folder, scans, both, workers, phase)
+        both = with_checkpoint_if_there(both[0], folder, open_and_place), both[1]
+    axes = settle(folder, scans, both, resources.workers, phase)
     if not (values or rank):
         return _told(folder, both, failures, {}, values=False)
-    run = partial(comparing.run, rank=rank, workers=workers, room=room, max_bytes=max_bytes)
-    failed, left = _compared(folder, scans, both, axes, phase, run)
+    failed, left = _compared(folder, scans, both, axes, phase, resources, rank=rank)
     return _told(folder, both, {**failures, **failed}, left, values=True)
 
 
 def _compared(
-    folder: Path, scans: Scans, both: Subjects, axes: Sequence[Axis], phase: Phase, run: Callable[..., Summary]
+    folder: Path, scans: Scans, both: Subjects, axes: Sequence[Axis], phase: Phase, resources: Resources, *, rank: bool
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Compare values; why which weights of b failed, and why which could not be compared."""
     pairs, left = pairs_of(folder, both, axes)
     found, checkpoints = tasks(pairs), (both[0].checkpoint, both[1].checkpoint)
     with writers.writing(folder), phase("comparing") as advance:
         comparison = comparing.begin(*scans, (both[0].model, both[1].model), found)
-        failures = run(comparison, found, checkpoints, progress=advance).failures
+        failures = comparing.run(comparison, found, checkpoints, resources, rank=rank, progress=advance).failures
         catalog.build(folder)
     return failures, left
 
@@ -160,7 +174,7 @@ def _scanned(one: Subject, folder: Path, phase: Phase) -> Mapping[str, str]:
     if one.prepared is None or is_scanned(one.prepared, folder):
         return {}
     with phase(one.model) as advance:
-        return flow.execute(one.prepared, folder, progress=advance).failures
+        return execute(one.prepared, folder, progress=advance).failures
 
 
 def _told(

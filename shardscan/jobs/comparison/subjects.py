@@ -12,8 +12,8 @@ from shardscan.answers import connection as ask
 from shardscan.answers.questions import Query
 from shardscan.catalog import build as catalog
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, StoreNotFound, shown
-from shardscan.jobs.scan import job as flow
-from shardscan.jobs.scan.job import Prepared
+from shardscan.jobs.scan.job import rebuild
+from shardscan.jobs.scan.prepare import Prepared, remaining
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
 from shardscan.store import arrays as store
@@ -84,7 +84,7 @@ def renew(folder: Path) -> None:
     """Build the catalog again where it is not of what is committed, or an older version made it."""
     file = folder / CATALOG
     if file.is_file() and (catalog.is_outdated(file) or catalog.stale(file, store.current(folder))):
-        flow.rebuild(folder, everything=False)
+        rebuild(folder, everything=False)
 
 
 def is_scanned(prepared: Prepared, folder: Path) -> bool:
@@ -93,7 +93,7 @@ def is_scanned(prepared: Prepared, folder: Path) -> bool:
         scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
         if scan is None or commits.witness(scan) != witness(prepared.checkpoint):
             return False
-    left = flow.remaining(prepared, folder)
+    left = remaining(prepared, folder)
     return (folder / CATALOG).is_file() and not (left.tasks or left.composites or left.matrices or left.large_matrices)
 
 

@@ -21,9 +21,11 @@ from functools import partial
 from typing import Any
 
 from shardscan import machine
-from shardscan.errors import OptionError
+from shardscan.jobs.scan.options import Resources
 from shardscan.plan.comparison import Pair, Task
-from shardscan.plan.comparison_budget import Budget, is_large, least, within
+from shardscan.plan.comparison_budget import Budget, is_large, least
+from shardscan.plan.comparison_budget import budget as budget_of_comparison
+from shardscan.plan.workers import most_workers
 from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
 from shardscan.reduce.comparison import Compared, compare
 from shardscan.reduce.kernels.cpu import comparison as differences
@@ -43,7 +45,7 @@ __all__ = [
     "alignments",
     "begin",
     "budget",
-    "check_room",
+    "check_memory",
     "keep_alignments",
     "remaining",
     "run",
@@ -89,58 +91,42 @@ def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = Fa
     return Left(values, tuple(t for t in ranked if t.name in again or (t.name, RANKS) not in done))
 
 
-def check_room(room: int | None) -> None:
-    """OptionError where so many bytes of memory do for no comparison, whatever it is of; None is for any number."""
-    needed = least(not differences.compiled())
-    if room is not None and room < needed:
-        raise OptionError(
-            f"a comparison needs at least {_mb(needed)} of memory and may take {_mb(room)}: allow more with --memory."
-        )
+def check_memory(resources: Resources) -> None:
+    """OptionError where the memory does for no comparison, whatever it is of."""
+    resources.check_memory("a comparison needs at least", least(not differences.compiled()))
 
 
-def budget(left: Left, *, workers: int | None = None, room: int | None = None, max_bytes: int | None = None) -> Budget:
-    """What is left takes, with as many workers as `room`, in bytes, allows.
+def budget(left: Left, resources: Resources) -> Budget:
+    """What is left takes, with as many workers as there is memory for.
 
-    OptionError where not even one fits, and where what is left would read more than `max_bytes`.
+    OptionError where not even one fits, and where what is left would read more than it may.
     """
-    if max_bytes is not None and left.nbytes > max_bytes:
-        raise OptionError(
-            f"this comparison would read {left.nbytes:,} bytes and may read {max_bytes:,}: allow more with --max-bytes."
-        )
-    most = workers or machine.processors()
+    resources.check_bytes("this comparison", left.nbytes)
     ranks = [pair for task in left.ranks for pair in task.pairs if has_rank(pair)]
-    found = within(left.values, ranks, most, not differences.compiled(), room)
-    if room is not None and found.peak > room:
-        raise OptionError(
-            f"this comparison needs {_mb(found.peak)} of memory and may take {_mb(room)}: allow more with --memory."
-        )
-    return found
-
-
-def _mb(nbytes: int) -> str:
-    return f"{-(-nbytes // 1_000_000):,} MB"
+    budget_with = partial(budget_of_comparison, left.values, ranks, compiles=not differences.compiled())
+    planned = most_workers(budget_with, resources.workers, resources.memory)
+    resources.check_memory("this comparison needs", planned.peak)
+    return planned
 
 
 def run(
     comparison: Scan,
     tasks: Sequence[Task],
     checkpoints: tuple[Checkpoint, Checkpoint],
+    resources: Resources,
     *,
     rank: bool = False,
-    workers: int | None = None,
-    room: int | None = None,
-    max_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
     `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
-    read, where `room` or `max_bytes` is too little; StoreWriteError (within `writers.writing`) where the disk is full
-    or fails. A pair that fails costs only itself.
+    read, where the resources are too few; StoreWriteError (within `writers.writing`) where the disk is full or fails. A
+    pair that fails costs only itself.
     """
     read = 0
     left = remaining(comparison, tasks, rank=rank)
-    planned = budget(left, workers=workers, room=room, max_bytes=max_bytes)
+    planned = budget(left, resources)
     seen = witness(checkpoints[0]), witness(checkpoints[1])
 
     def advance(nbytes: int) -> None:
