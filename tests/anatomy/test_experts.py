@@ -16,7 +16,7 @@ import shardscan
 from made import golden, tiny
 from shardscan import errors
 from shardscan.cli import main
-from shardscan.jobs.scan.job import rebuild
+from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan import scan as plan
 from shardscan.plan.tasks import EXPERTS_PER_TASK
@@ -83,7 +83,7 @@ def test_a_stack_of_which_a_run_is_not_scanned_is_pending(tmp_path: Path) -> Non
     folder = tiny.write(tmp_path / "moe", {"model.layers.0.mlp.experts.down_proj": w}, config)
     shardscan.ingest(folder, tmp_path / "scans")
     next((tmp_path / "scans" / "commits").glob("*/*.1.stats-1.json")).unlink()
-    rebuild(tmp_path / "scans")
+    rebuild_catalog(tmp_path / "scans")
     assert query(tmp_path / "scans", "select status, mean from tensors") == [("pending", None)]
     found = query(tmp_path / "scans", "select distinct expert from channels join matrices using (model, matrix)")
     assert sorted(e for (e,) in found) == [e for e in range(20) if e // EXPERTS_PER_TASK != 1]
@@ -123,7 +123,7 @@ def test_channels_in_the_catalog_are_chosen_and_the_choice_stays(tmp_path: Path)
         assert counted(store) == (wanted, *expected)
     shardscan.ingest(folder, store, spectra="full")
     assert counted(store) == ("dense", dense, 0)
-    rebuild(store)
+    rebuild_catalog(store)
     assert counted(store) == ("dense", dense, 0)
 
 

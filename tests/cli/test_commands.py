@@ -279,7 +279,7 @@ def test_a_log_hears_of_long_work_now_and_then(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("shardscan.output.progress.time.monotonic", lambda: now)
-    with progress.shown("model") as advance:
+    with progress.showing_progress("model") as advance:
         for now in range(1, 26):
             advance(now * 1_000_000_000, 25_000_000_000)
     out, err = capsys.readouterr()

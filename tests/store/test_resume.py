@@ -16,7 +16,7 @@ from made import tiny
 from oracles import survival
 from shardscan.catalog import build as catalog
 from shardscan.errors import OptionError, StoreError
-from shardscan.jobs.scan.job import execute, rebuild
+from shardscan.jobs.scan.job import execute, rebuild_catalog
 from shardscan.jobs.scan.prepare import prepare, remaining
 from shardscan.store import arrays as store
 from shardscan.store import commits
@@ -216,7 +216,7 @@ def test_one_process_writes_a_store_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"is being written by process [0-9]+ on"):
             shardscan.ingest(model, tmp_path / "scans")
         with pytest.raises(StoreError, match="wait for it"):
-            rebuild(tmp_path / "scans")
+            rebuild_catalog(tmp_path / "scans")
         assert query(tmp_path / "scans", "select count(*) from models") == [(1,)]
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
 
@@ -358,5 +358,5 @@ def test_what_a_config_says_beside_sizes_is_taken_up_without_another_scan(tmp_pa
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
     said = "select architecture, family, tied_embeddings, config ->> 'tie_word_embeddings' from models"
     assert query(tmp_path / "scans", said) == [("MistralForCausalLM", "llama", True, "true")]
-    rebuild(tmp_path / "scans")
+    rebuild_catalog(tmp_path / "scans")
     assert query(tmp_path / "scans", said) == [("MistralForCausalLM", "llama", True, "true")]

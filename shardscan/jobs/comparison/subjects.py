@@ -12,7 +12,7 @@ from shardscan.answers import connection as ask
 from shardscan.answers.questions import Query
 from shardscan.catalog import build as catalog
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, StoreNotFound, shown
-from shardscan.jobs.scan.job import rebuild
+from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.scan.prepare import Prepared, remaining
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
@@ -84,7 +84,7 @@ def renew(folder: Path) -> None:
     """Build the catalog again where it is not of what is committed, or an older version made it."""
     file = folder / CATALOG
     if file.is_file() and (catalog.is_outdated(file) or catalog.stale(file, store.current(folder))):
-        rebuild(folder, everything=False)
+        rebuild_catalog(folder, everything=False)
 
 
 def is_scanned(prepared: Prepared, folder: Path) -> bool:

@@ -134,7 +134,7 @@ def execute(
     )
 
 
-def rebuild(folder: Path, *, everything: bool = True) -> Path:
+def rebuild_catalog(folder: Path, *, everything: bool = True) -> Path:
     """Build a store's catalog again, from Zarr alone if `everything`; the path of the file."""
     from shardscan.catalog.build import build
 
