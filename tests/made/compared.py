@@ -64,7 +64,7 @@ def begun(
     (of_a, anatomy_a), (of_b, anatomy_b) = placed(a, io=io), placed(b, io=io)
     found = tasks(pairs(anatomy_a, anatomy_b, kept))
     models = of_a.name, of_b.name
-    return comparing.begin(*scans_of(folder, *models), models, found), found, (of_a, of_b)
+    return comparing.begin_comparison(*scans_of(folder, *models), models, found), found, (of_a, of_b)
 
 
 def compare(
@@ -85,7 +85,7 @@ def compare(
         comparison, found, checkpoints = begun(a, b, folder, kept, io)
         if alignments:
             keep(folder, alignments, a.name, b.name)
-        done = comparing.run(
+        done = comparing.compare_weights(
             comparison, found, checkpoints, Resources(workers or processors(), room, max_bytes), **options
         )
         catalog.build(folder)
@@ -99,7 +99,7 @@ def keep(folder: Path, alignments: list[Alignment], a: str = "a", b: str = "b") 
 
 def kept(folder: Path, a: str = "a", b: str = "b") -> list[tuple[Any, ...]]:
     """What is kept of them."""
-    found = comparing.alignments(*scans_of(folder, a, b))
+    found = comparing.read_alignments(*scans_of(folder, a, b))
     return [(x.weight_a, x.weight_b, x.axis, x.channels_a.tolist(), x.method, x.reason) for x in found]
 
 

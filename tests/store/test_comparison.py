@@ -307,7 +307,7 @@ def test_of_a_shard_that_changes_meanwhile_nothing_is_kept(
     comparison, found, opened = compared.begun(models[0], b, fresh, io="read")
     shard = b / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[: -300 if cut else None])
-    done = comparing.run(comparison, found, opened, Resources.within(), rank=True)
+    done = comparing.compare_weights(comparison, found, opened, Resources.within(), rank=True)
     assert len(done.failures) == 16
     catalog.build(fresh)
     assert rows(fresh, "select distinct status, changed, norm_a, change_rank from tensor_diffs") == [

@@ -1,16 +1,16 @@
 """The whole line of a comparison, from pairs on: plan → compare → store. What is committed is not read again.
 
-    tasks = pairs.tasks(the pairs)                          # pure; the same pairs give the same tasks
-    with writers.writing(store):
-        comparison = comparing.begin(scan_a, scan_b, models, tasks)   # goes on, or begins
-        comparing.run(comparison, tasks, (checkpoint_a, checkpoint_b), …)
-        catalog.build(store)
+    tasks = plan.comparison.tasks(pairs)                               # pure; the same pairs give the same tasks
+    with writing(store):
+        comparison = begin_comparison(scan_a, scan_b, models, tasks)   # goes on, or begins
+        compare_weights(comparison, tasks, (checkpoint_a, checkpoint_b), resources, …)
+        build(store)
 
 Who calls it has made sure that the checkpoints are those that the scans are of; that the scans still speak for their
 models is made sure here. A comparison of the same scans whose pairs are others is begun anew. Alignments are beside it:
 
-    comparing.alignments(scan_a, scan_b)                               # what was kept of the two, compared or not
-    comparing.keep_alignments(scan_a, scan_b, models, alignments)      # within `writers.writing`, then catalog.build
+    read_alignments(scan_a, scan_b)                                    # what was kept of the two, compared or not
+    keep_alignments(scan_a, scan_b, models, alignments)                # within `writing`, then `build`
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ __all__ = [
     "Alignment",
     "Left",
     "Summary",
-    "alignments",
-    "begin",
+    "begin_comparison",
     "budget",
     "check_memory",
+    "compare_weights",
     "keep_alignments",
+    "read_alignments",
     "remaining",
-    "run",
 ]
 
 CHANGED = "the file changed while it was compared: do it again once nobody writes to it"
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
 
-begin, alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
+begin_comparison, read_alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
 
 Seen = tuple[Mapping[str, list[int]], Mapping[str, list[int]]]
 
@@ -109,7 +109,7 @@ def budget(left: Left, resources: Resources) -> Budget:
     return planned
 
 
-def run(
+def compare_weights(
     comparison: Scan,
     tasks: Sequence[Task],
     checkpoints: tuple[Checkpoint, Checkpoint],
@@ -121,7 +121,7 @@ def run(
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
     `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
-    read, where the resources are too few; StoreWriteError (within `writers.writing`) where the disk is full or fails. A
+    read, where the resources are too few; StoreWriteError (within `writing`) where the disk is full or fails. A
     pair that fails costs only itself.
     """
     read = 0
@@ -136,14 +136,21 @@ def run(
             progress(read, left.nbytes)
 
     machine.give_back()
-    done = compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance)
-    asked = _asked(comparison, left.ranks)
-    large = {t.name for t, known in asked if any(is_large(t.pairs[n]) for n, change in known.items() if not change)}
-    for some, at_once, each in ((False, planned.workers, 1), (True, 1, machine.processors())):
-        chosen = [(task, known) for task, known in asked if (task.name in large) is some]
-        keep = partial(_keep_changes, comparison, seen, {"blas_threads": each})
-        done += rank_changes(chosen, keep, workers=at_once, blas_threads=each, progress=advance)
-    return Summary(len(done), read, _failures(comparison, {VALUES, RANKS} if rank else {VALUES}))
+    done = len(compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance))
+
+    def find_ranks(tasks: Sequence[tuple[Task, Mapping[int, Change | None]]], workers: int, blas_threads: int) -> int:
+        keep = partial(_keep_changes, comparison, seen, {"blas_threads": blas_threads})
+        return len(rank_changes(tasks, keep, workers=workers, blas_threads=blas_threads, progress=advance))
+
+    ranked = _asked(comparison, left.ranks)
+    done += find_ranks([task for task in ranked if not _has_large_change(*task)], planned.workers, 1)
+    done += find_ranks([task for task in ranked if _has_large_change(*task)], 1, machine.processors())
+    return Summary(done, read, _failures(comparison, {VALUES, RANKS} if rank else {VALUES}))
+
+
+def _has_large_change(task: Task, changes: Mapping[int, Change | None]) -> bool:
+    """Whether a change that is not known yet is too large to have one in every worker."""
+    return any(is_large(task.pairs[number]) for number, change in changes.items() if change is None)
 
 
 def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
