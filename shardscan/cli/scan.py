@@ -183,8 +183,9 @@ def build_catalog(store: str, rebuild: bool, printing: Printing) -> None:
     shardscan catalog --rebuild --store scans
     """
     from shardscan.answers.connection import run
+    from shardscan.catalog.sqlfiles import job_sql
     from shardscan.jobs.scan.job import rebuild_catalog
 
     file = rebuild_catalog(Path(store), everything=rebuild)
-    printing.write(run(store, "select model, architecture, parameters, bytes, source from models"))
+    printing.write(run(store, job_sql("scan", "models")))
     tell(f"The catalog is {file}.")

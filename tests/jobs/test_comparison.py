@@ -257,11 +257,3 @@ def test_a_folder_without_a_checkpoint_does_not_hide_a_model_of_its_name(
     (tmp_path / "original").mkdir()
     monkeypatch.chdir(tmp_path)
     assert diff("original", "pruned", made / "scans").summary["model_a"] == "original"
-
-
-def test_every_query_of_the_comparison_says_what_it_gives_and_is_asked() -> None:
-    root = Path(__file__).resolve().parents[2]
-    queries = {file.stem: file.read_text("utf-8") for file in (root / "sql" / "jobs" / "comparison").glob("*.sql")}
-    sources = [file.read_text("utf-8") for file in (root / "shardscan" / "jobs" / "comparison").glob("*.py")]
-    assert [name for name, text in queries.items() if not text.startswith(f"-- {name}: ")] == []
-    assert [name for name in queries if not any(f'"{name}"' in source for source in sources)] == []
