@@ -19,7 +19,7 @@ from shardscan.machine import processors
 from shardscan.plan.tasks import Task
 from shardscan.reduce import scan
 from shardscan.reduce.result import Result
-from shardscan.reduce.spectra import METHODS
+from shardscan.reduce.spectra import METHODS, Spectra
 
 
 def main(device: str, path: str) -> None:
@@ -35,7 +35,9 @@ def main(device: str, path: str) -> None:
     started = time.perf_counter()
     scan.run_matrices(tasks, prepared.solver, keep, workers=1, blas_threads=processors())
     seconds = time.perf_counter() - started
-    spectra = [matrix.full for result in kept for matrix in result.matrices if matrix.full]
+    outcomes = (outcome for result in kept for outcome in result.outcomes.values())
+    arrays = [matrix for outcome in outcomes for matrix in outcome.of_matrices if matrix]
+    spectra = [Spectra(a["full"][None], a["full_facts"][None]) for a in arrays]
     found = {
         "seconds": seconds,
         "methods": sorted({METHODS[int(s.methods[0])] for s in spectra}),

@@ -16,8 +16,9 @@ import numpy as np
 
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.machine import processors
-from shardscan.plan.scan import SPECTRA, plan
-from shardscan.plan.tasks import HEADS, STATS, Task
+from shardscan.plan.products import HEADS, STATS, asked_by
+from shardscan.plan.scan import plan
+from shardscan.plan.tasks import Task
 from shardscan.reduce import scan
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result
@@ -28,7 +29,7 @@ def main(product: str, path: str) -> None:
     prepared = prepare(path)
     other = {"stats": HEADS, "heads": STATS}[product]
     done = {(task.name, other) for task in prepared.plan.tasks}
-    tasks = plan(prepared.anatomy, SPECTRA["heads"], done).tasks
+    tasks = plan(prepared.anatomy, asked_by("heads"), done).tasks
     kept: list[Result] = []
     dtype = next(iter(prepared.checkpoint.values())).dtype
 
@@ -48,20 +49,20 @@ def main(product: str, path: str) -> None:
 def _check_stats(kept: list[Result], dtype: str) -> dict[str, float]:
     """Numbers that a peer must have too: of the one tensor that there is."""
     (result,) = kept
-    (matrix,) = result.matrices
-    assert result.tensor is not None and result.counts is not None
-    assert matrix.channels_in is not None and matrix.channels_out is not None
-    tensor = statistics([result.tensor], dtype, result.counts)
+    outcome = result.outcomes[STATS]
+    (matrix,) = outcome.of_matrices
+    tensor = statistics([outcome.of_tensor["moments"]], dtype, outcome.of_tensor["distribution"])
     return {
         "p99": float(tensor[TENSOR_STATISTICS.index("p99_abs")]),
         "p999": float(tensor[TENSOR_STATISTICS.index("p999_abs")]),
-        "std_out": float(matrix.channels_out[CHANNEL_STATISTICS.index("std")].sum()),
-        "kurtosis_in": float(matrix.channels_in[CHANNEL_STATISTICS.index("kurtosis")].sum()),
+        "std_out": float(matrix["channels_out"][CHANNEL_STATISTICS.index("std")].sum()),
+        "kurtosis_in": float(matrix["channels_in"][CHANNEL_STATISTICS.index("kurtosis")].sum()),
     }
 
 
 def _check(kept: list[Result]) -> dict[str, float]:
-    spectra = [matrix.heads.sigma for result in kept for matrix in result.matrices if matrix.heads]
+    arrays = (matrix for result in kept for matrix in result.outcomes[HEADS].of_matrices)
+    spectra = [matrix["heads"] for matrix in arrays if matrix]
     return {"heads": sum(len(s) for s in spectra), "nuclear": float(sum(np.nansum(s) for s in spectra))}
 
 

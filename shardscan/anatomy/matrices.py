@@ -56,6 +56,11 @@ class Matrix:
             return None
         return self.heads.axis if not self.turned else {"out": "in", "in": "out"}[self.heads.axis]
 
+    @property
+    def divided(self) -> tuple[str, int] | None:
+        """The stored axis and the length of its heads."""
+        return None if self.heads is None else (self.stored_axis or "out", self.heads.dim)
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:

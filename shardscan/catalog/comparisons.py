@@ -8,19 +8,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xxhash
 
-from shardscan.plan.scan import kept_channels
+from shardscan.plan.scan import keeps_channels_of, kept_channels
 from shardscan.store import alignments as aligned
 from shardscan.store import commits
 from shardscan.store import comparison as store
 from shardscan.store import two_scans as of_two
 from shardscan.store.alignments import Alignment
-from shardscan.store.commits import ALIGNED, COMPARISON, FAILED, OK, SCANNED, Scan
-from shardscan.store.comparison import RANKS, VALUES
+from shardscan.store.commits import ALIGNED, COMPARISON, Scan
+from shardscan.store.records import (
+    FAILED,
+    OK,
+    RANKS,
+    SCANNED,
+    VALUES,
+    BegunAlignments,
+    BegunComparison,
+    Commit,
+    RankVerdict,
+    WeightVerdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +41,42 @@ class Comparison:
     """
 
     scan: Scan
-    facts: Mapping[str, Any]
+    facts: BegunComparison
     done: commits.Commits
     is_damaged: bool
     channels: str | None
 
     @property
     def models(self) -> tuple[str, str]:
-        return _models(self.facts)
+        return self.facts.models
 
     @property
     def state(self) -> str:
         """A hash of every commit: what tables are made of."""
-        return xxhash.xxh3_128_hexdigest(json.dumps(sorted(self.done.items())).encode())
+        return commits.state_of(self.done)
 
     @property
     def kept(self) -> str:
         """Which channels become rows, by the rule for those of scans."""
-        return kept_channels(self.channels, sum(sum(verdict["channels"][1:]) for verdict in self.verdicts.values()))
+        return kept_channels(self.channels, sum(sum(verdict.channels[1:]) for verdict in self.verdicts.values()))
 
     @property
-    def verdicts(self) -> Mapping[str, Mapping[str, Any]]:
+    def verdicts(self) -> Mapping[str, WeightVerdict]:
         """What is said of every weight of b that is committed, in the order of the pairs."""
         records = sorted(self._of(VALUES).items())
-        return {name: verdict for _, record in records for name, verdict in record["tensors"].items()}
+        return {name: verdict for _, record in records for name, verdict in record.tensors.items()}
 
     @property
-    def changes(self) -> Mapping[str, Mapping[str, Any]]:
+    def changes(self) -> Mapping[str, RankVerdict]:
         """Likewise of their ranks."""
-        return {name: v for record in self._of(RANKS).values() for name, v in record["tensors"].items()}
+        return {name: v for record in self._of(RANKS).values() for name, v in record.tensors.items()}
 
-    def _of(self, product: str) -> Mapping[str, Mapping[str, Any]]:
+    def _of(self, product: str) -> Mapping[str, Commit]:
         return {task: record for (task, kind), record in self.done.items() if kind == product}
 
     @property
     def failed(self) -> int:
-        return sum(verdict["status"] == FAILED for verdict in self.verdicts.values())
+        return sum(verdict.status == FAILED for verdict in self.verdicts.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,31 +105,25 @@ def digest(found: Sequence[Alignment]) -> str:
 
 def current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
-    for scan, facts in of_two.speaking(COMPARISON, scans, store.LAYOUT):
+    for scan, facts in of_two.speaking(COMPARISON, BegunComparison, scans, store.LAYOUT):
         sealed, are_all = commits.sealed(scan)
-        done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record)}
-        of_b = commits.channels(Scan(scan.store, str(facts["b"])))
-        yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts), of_b)
-    for scan, facts in of_two.speaking(ALIGNED, scans, aligned.LAYOUT):
-        yield Aligned(scan, _models(facts), aligned.read(scan, facts))
+        done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record.files)}
+        of_b = commits.channels(Scan(scan.store, facts.b))
+        yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts.files), of_b)
+    for place, begun in of_two.speaking(ALIGNED, BegunAlignments, scans, aligned.LAYOUT):
+        yield Aligned(place, begun.models, aligned.read(place, begun))
 
 
-def _models(facts: Mapping[str, Any]) -> tuple[str, str]:
-    a, b = facts["models"]
-    return str(a), str(b)
-
-
-def with_channels(held: Comparison) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:
     """The weights whose channels become rows of the catalog."""
-    kept = held.kept
-    for name, verdict in held.verdicts.items():
-        shown = kept == "all" or (kept == "dense" and not verdict["of_expert"])
-        if shown and verdict["status"] in SCANNED and verdict["channels"][1]:
+    kept = comparison.kept
+    for name, verdict in comparison.verdicts.items():
+        if keeps_channels_of(kept, verdict.of_expert) and verdict.status in SCANNED and verdict.channels[1]:
             yield name, verdict
 
 
-def status(verdict: Mapping[str, Any], change: Mapping[str, Any] | None) -> tuple[str, str | None]:
+def status(verdict: WeightVerdict, change: RankVerdict | None) -> tuple[str, str | None]:
     """Status and reason of a weight: a rank that failed is told where nothing else is."""
-    if verdict["status"] == OK and change and change["status"] == FAILED:
-        return OK, f"the rank of its change: {change['reason']}"
-    return str(verdict["status"]), verdict["reason"]
+    if verdict.status == OK and change and change.status == FAILED:
+        return OK, f"the rank of its change: {change.reason}"
+    return verdict.status, verdict.reason

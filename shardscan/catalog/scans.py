@@ -8,65 +8,126 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import xxhash
 
+from shardscan.anatomy.matrices import FOLDED
+from shardscan.plan import products
+from shardscan.plan.products import BlockProduct
+from shardscan.plan.scan import kept_channels
 from shardscan.plan.tasks import (
     EXPERTS_PER_TASK,
-    FULL,
-    HEADS,
-    PRODUCT_OF,
-    STATS,
     Slot,
     composite_task_names,
     stack_folder,
     task_name,
 )
-from shardscan.reduce.distribution import BINS
-from shardscan.reduce.result import STORED_STATISTICS
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store.commits import CODES, DEGENERATE, FAILED, OK, SCANNED, Scan
+from shardscan.store.arrays import read
+from shardscan.store.commits import Commits, Scan
+from shardscan.store.creation import read_groups, read_scan
+from shardscan.store.records import (
+    CODES,
+    DEGENERATE,
+    FAILED,
+    OK,
+    SCANNED,
+    Run,
+    StoredComposite,
+    StoredGroup,
+    StoredMatrix,
+    StoredScan,
+    StoredTensor,
+    Verdict,
+)
 
 PENDING = "pending"  # what the catalog says of a tensor without a commit
-REGION_BYTES = 8 << 20  # of the largest stacked array: what is read of it at a time
+REGION_BYTES = 8 << 20  # of a stacked array: what is read of it at a time
 COMPOSITES_AT_ONCE = 16  # layers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contents:
     """A scan, what it knows of its checkpoint, its commits by task and product, and which channels were asked for."""
 
     scan: Scan
-    facts: Mapping[str, Any]
-    done: Mapping[tuple[str, str], Mapping[str, Any]]
+    facts: StoredScan
+    done: Commits
     channels: str | None
 
     @property
     def model(self) -> str:
-        return str(self.facts["model"])
+        return self.facts.model
 
     @property
     def state(self) -> str:
         """A hash of every commit: what tables are made of, less what only runs know."""
-        return xxhash.xxh3_128_hexdigest(json.dumps(sorted(self.done.items())).encode())
+        return commits.state_of(self.done)
+
+    @property
+    def runs(self) -> list[Run]:
+        return commits.runs(self.scan)
 
     @property
     def identity(self) -> str:
         """A hash of headers, file sizes and the contents of every tensor committed."""
-        records = (record for (_, product), record in self.done.items() if product == STATS)
-        verdicts = (item for record in records for item in record["tensors"].items())
-        digests = sorted((name, verdict["digest"]) for name, verdict in verdicts if verdict["digest"])
-        return xxhash.xxh3_128_hexdigest(json.dumps([self.facts["probe"], digests]).encode())
+        verdicts = (item for commit in self.done.values() for item in commit.tensors.items())
+        digests = sorted((name, verdict.digest) for name, verdict in verdicts if verdict.digest)
+        return xxhash.xxh3_128_hexdigest(json.dumps([self.facts.probe, digests]).encode())
+
+    @cached_property
+    def kept(self) -> str:
+        """Which channels become rows, by what was asked for or by their number."""
+        every = (matrix.stored for stacked in self.stacks.values() for matrix in stacked)
+        return kept_channels(self.channels, sum(map(channels_of, every)))
+
+    @cached_property
+    def groups(self) -> Mapping[str, StoredGroup]:
+        """What lies in every folder, in the order of the headers."""
+        return dict(read_groups(self.scan))
+
+    @cached_property
+    def members(self) -> Mapping[str, Sequence[Member]]:
+        """Every tensor of the headers, by the folder of its group."""
+        return {
+            folder: [_member(tensor, folder, self.done) for tensor in group.tensors]
+            for folder, group in self.groups.items()
+            if group.tensors
+        }
+
+    @cached_property
+    def stacks(self) -> Mapping[str, Sequence[HeldMatrix]]:
+        """Every matrix, by the folder that it is stacked in."""
+        stacked: dict[str, list[HeldMatrix]] = {}
+        for folder, members in self.members.items():
+            for member in members:
+                for matrix in member.matrices:
+                    where = stack_folder(folder, member.stored.place.role, matrix.stored.role)
+                    stacked.setdefault(where, []).append(matrix)
+        return stacked
+
+    def array(self, region: Region[Any], name: str) -> np.ndarray:
+        """A stacked array of a region."""
+        return read(self.scan, region.folder, name, (region.layers, region.experts))
+
+    def arrays_at(self, folder: str, name: str, slot: Slot) -> np.ndarray:
+        """What lies in one slot of a stacked array."""
+        layer, expert = slot
+        found: np.ndarray = read(self.scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))[0, 0]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One tensor as the store holds it, and its commits' verdict; a stack of experts has a slot for each task."""
+    """One tensor as the store holds it, and its verdict; a stack of experts has a slot for each task.
 
-    facts: Mapping[str, Any]
-    slots: tuple[Slot, ...]
+    `digest` is of a tensor that one commit speaks of.
+    """
+
+    stored: StoredTensor
     status: str
     reason: str | None
     digest: str | None
@@ -74,43 +135,40 @@ class Member:
 
     @property
     def name(self) -> str:
-        return str(self.facts["tensor"]["name"])
+        return self.stored.name
 
     @property
-    def place(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.facts["place"]
-        return found
+    def scanned(self) -> bool:
+        return self.status in SCANNED
 
     @property
     def slot(self) -> Slot:
-        return self.slots[0]
-
-    @property
-    def width(self) -> int:
-        """The values in a slot of its largest array."""
-        return BINS
+        return self.stored.slots[0]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldMatrix:
-    """One matrix as the store holds it, and its spectra: the products that have them, or failed.
-
-    `facts` has its id, kind, role, expert, rows, cols and heads; `failures` says why, by product.
-    """
+    """One matrix as the store holds it, and what the commits of its task say, by product."""
 
     tensor: str
     component: str
     layer: int | None
-    facts: Mapping[str, Any]
-    slot: Slot
-    scanned: bool
-    spectra: frozenset[str]
-    failures: Mapping[str, str]
+    stored: StoredMatrix
+    verdicts: Mapping[str, Verdict]
 
     @property
-    def width(self) -> int:
-        """The values in a slot of its largest array."""
-        return len(STORED_STATISTICS) * int(max(self.facts["rows"], self.facts["cols"]))
+    def slot(self) -> Slot:
+        return self.stored.slot
+
+    def has(self, product: str) -> bool:
+        """Whether there are arrays of a product."""
+        verdict = self.verdicts.get(product)
+        return verdict is not None and verdict.status in SCANNED
+
+    def failure(self, product: str) -> str | None:
+        """Why there are none, if it failed."""
+        verdict = self.verdicts.get(product)
+        return verdict.reason if verdict and verdict.status == FAILED else None
 
 
 class Stacked(Protocol):
@@ -118,9 +176,6 @@ class Stacked(Protocol):
 
     @property
     def slot(self) -> Slot: ...
-
-    @property
-    def width(self) -> int: ...
 
 
 Each = TypeVar("Each", bound=Stacked)
@@ -150,59 +205,49 @@ class Composites:
     folder: str
     component: str
     layers: slice
-    facts: Mapping[int, Mapping[str, Any]]
+    stored: Mapping[int, StoredComposite]
     failures: Mapping[int, str]
+
+
+def channels_of(matrix: StoredMatrix) -> int:
+    """Its rows and columns that have statistics."""
+    return matrix.rows + (matrix.cols if matrix.kind != FOLDED else 0)
 
 
 def contents(scan: Scan) -> Contents:
     """Read what a scan's tables are made from, less the arrays."""
-    return Contents(scan, store.attributes(scan), commits.committed(scan), commits.channels(scan))
+    return Contents(scan, read_scan(scan), commits.committed(scan), commits.channels(scan))
 
 
-def members(held: Contents) -> dict[str, list[Member]]:
-    """Every tensor of the headers, by the folder of its group."""
-    return {
-        folder: [_member(facts, folder, held.done) for facts in group["tensors"]]
-        for folder, group in store.groups(held.scan)
-        if group["tensors"]
-    }
-
-
-def composites(held: Contents) -> Iterator[Composites]:
-    """Every composite that is committed, a few layers at a time."""
-    for folder, group in store.groups(held.scan):
-        found = group["composites"]
-        names = composite_task_names(folder, [facts["layer"] for facts in found])
-        keys = [(name, PRODUCT_OF[facts["kind"]]) for name, facts in zip(names, found, strict=True)]
-        done = {i: held.done[key] for i, key in enumerate(keys) if key in held.done}
-        verdicts = {i: record["tensors"][found[i]["id"]] for i, record in done.items()}
-        for first in range(0, len(found), COMPOSITES_AT_ONCE):
+def composites(scanned: Contents, kind: str) -> Iterator[Composites]:
+    """Every composite of one kind that is committed, a few layers at a time."""
+    product = next(product.name for product in products.of_composites(kind))
+    for folder, group in scanned.groups.items():
+        names = composite_task_names(folder, [composite.layer for composite in group.composites])
+        done = {
+            i: scanned.done[name, product].tensors[composite.id]
+            for i, (name, composite) in enumerate(zip(names, group.composites, strict=True))
+            if composite.kind == kind and (name, product) in scanned.done
+        }
+        for first in range(0, len(group.composites), COMPOSITES_AT_ONCE):
             layers = slice(first, first + COMPOSITES_AT_ONCE)
-            inside = {i: v for i, v in verdicts.items() if layers.start <= i < layers.stop}
-            failures = {i: str(v["reason"]) for i, v in inside.items() if v["status"] == FAILED}
+            inside = {i: verdict for i, verdict in done.items() if layers.start <= i < layers.stop}
             if inside:
-                facts = {i: found[i] for i in inside}
-                yield Composites(folder, group["component"], layers, facts, failures)
+                failures = {i: str(v.reason) for i, v in inside.items() if v.status == FAILED}
+                yield Composites(folder, group.component, layers, {i: group.composites[i] for i in inside}, failures)
 
 
-def stacks(groups: Mapping[str, Sequence[Member]]) -> dict[str, list[HeldMatrix]]:
-    """Every matrix, by the folder that it is stacked in."""
-    found: dict[str, list[HeldMatrix]] = {}
-    for folder, members in groups.items():
-        for member in members:
-            for matrix in member.matrices:
-                found.setdefault(stack_folder(folder, member.place["role"], matrix.facts["role"]), []).append(matrix)
-    return found
+def regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Region[Each]]:
+    """A folder in pieces that are small in memory, however many layers and experts it has; files are not cut.
 
-
-def regions(folder: str, found: Sequence[Each]) -> Iterator[Region[Each]]:
-    """A folder in pieces that are small in memory, however many layers and experts it has; files are not cut."""
-    layers, experts = (1 + max(m.slot[axis] for m in found) for axis in (0, 1))
-    slots = max(1, REGION_BYTES // (8 * max(m.width for m in found)))
+    `width` is how many values a slot of its largest array has.
+    """
+    layers, experts = (1 + max(member.slot[axis] for member in stacked) for axis in (0, 1))
+    slots = max(1, REGION_BYTES // (8 * max(1, width)))
     wide = min(experts, -(-slots // EXPERTS_PER_TASK) * EXPERTS_PER_TASK)
     tall = max(1, slots // wide)
     inside: dict[Slot, list[Each]] = {}
-    for member in found:
+    for member in stacked:
         inside.setdefault((member.slot[0] // tall, member.slot[1] // wide), []).append(member)
     for (down, across), members in sorted(inside.items()):
         top, left = down * tall, across * wide
@@ -211,33 +256,27 @@ def regions(folder: str, found: Sequence[Each]) -> Iterator[Region[Each]]:
         )
 
 
-def _member(facts: Mapping[str, Any], folder: str, done: Mapping[tuple[str, str], Mapping[str, Any]]) -> Member:
-    name, place = facts["tensor"]["name"], facts["place"]
+def _member(tensor: StoredTensor, folder: str, done: Commits) -> Member:
+    def verdicts_at(slot: Slot) -> dict[str, Verdict]:
+        task = task_name(folder, tensor.place.layer, slot)
+        commits_of = {product.name: done.get((task, product.name)) for product in products.every()}
+        return {
+            name: commit.tensors[tensor.name]
+            for name, commit in commits_of.items()
+            if commit and tensor.name in commit.tensors
+        }
 
-    def verdict(slot: Slot, product: str) -> Mapping[str, Any] | None:
-        record = done.get((task_name(folder, place["layer"], slot), product))
-        found: Mapping[str, Any] | None = record["tensors"].get(name) if record else None
-        return found
+    own = [_own_verdict(verdicts_at(slot)) for slot in tensor.slots]
+    worst = max(own, key=lambda v: (OK, DEGENERATE, CODES, PENDING, FAILED).index(v.status))
+    matrices = tuple(
+        HeldMatrix(tensor.name, tensor.place.component, tensor.place.layer, matrix, verdicts_at(matrix.slot))
+        for matrix in tensor.matrices
+    )
+    digest = own[0].digest if len(own) == 1 else None
+    return Member(tensor, worst.status, worst.reason or tensor.reason, digest, matrices)
 
-    slots = tuple((int(layer), int(expert)) for layer, expert in facts["slots"])
-    verdicts = [verdict(slot, STATS) or {"status": PENDING, "reason": None, "digest": None} for slot in slots]
-    worst = max(verdicts, key=lambda v: (OK, DEGENERATE, CODES, PENDING, FAILED).index(v["status"]))
-    matrices = []
-    for matrix in facts["matrices"]:
-        slot = (int(matrix["slot"][0]), int(matrix["slot"][1]))
-        possible = [HEADS] * bool(matrix["heads"]) + [FULL]
-        found = {product: v for product in possible if (v := verdict(slot, product))}
-        own = verdict(slot, STATS)
-        held = HeldMatrix(
-            tensor=name,
-            component=place["component"],
-            layer=place["layer"],
-            facts=matrix,
-            slot=slot,
-            scanned=own is not None and own["status"] in SCANNED,
-            spectra=frozenset(p for p, v in found.items() if v["status"] in SCANNED),
-            failures={p: v["reason"] for p, v in found.items() if v["status"] == FAILED},
-        )
-        matrices.append(held)
-    digest = verdicts[0]["digest"] if len(slots) == 1 else None
-    return Member(facts, slots, str(worst["status"]), worst["reason"] or facts["reason"], digest, tuple(matrices))
+
+def _own_verdict(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """What the product that vouches for a tensor's contents says of it."""
+    vouching = (p.name for p in products.every() if isinstance(p, BlockProduct) and p.vouches)
+    return next((verdicts[name] for name in vouching if name in verdicts), Verdict(PENDING, None))

@@ -6,10 +6,11 @@ The grid depends on the tensor alone, never on workers, memory or products, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from shardscan.anatomy.places import Placed
-from shardscan.plan.tasks import FULL, HEADS, ROW_MULTIPLE, STATS, Block, Piece
+from shardscan.plan.products import BlockProduct, of_blocks, of_matrices
+from shardscan.plan.tasks import ROW_MULTIPLE, Block, Piece
 from shardscan.shards.dtypes import DTYPES
 
 BLOCK_BYTES = 16 << 20
@@ -18,15 +19,17 @@ BLOCK_BYTES = 16 << 20
 def blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Block]:
     """About 16 MiB of whole rows each, whole heads where heads are rows; a 1-D tensor is cut into runs of values.
 
-    The grid is one for all products: it is in the tensor's digest, and sums are added along it.
+    The grid is one for all products: it is in the tensor's digest, and sums are added along it. Nothing is read of
+    codes, nor where no product wants anything of the tensor.
     """
-    statistics = STATS in products and not p.codes
-    heads = HEADS in products and not p.is_stack and any(matrix.heads for matrix in p.matrices)
-    if not statistics and not heads and FULL not in products:
+    wanted = () if p.codes else of_blocks(products)
+    wanted = tuple(product for product in wanted if any(product.wants(p, m) for m in (None, *p.matrices)))
+    if not wanted and not of_matrices(products):
         return
-    tensor = p.tensor
+    tensor, hashed = p.tensor, any(product.vouches for product in wanted)
+    whole = frozenset(product.name for product in wanted if product.wants(p, None))
     if tensor.parameters == 0:
-        yield Block(tensor.window(0, 0), 1, 0, 0, statistics, (Piece(0, None, 0, 0, statistics, False),))
+        yield Block(tensor.window(0, 0), 1, 0, 0, hashed, (Piece(0, None, 0, 0, whole),))
         return
     flat = len(tensor.shape) < 2
     first, last, cols = _extent(p, numbers)
@@ -35,10 +38,10 @@ def blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Bloc
     for start in range(first, last, step):
         stop = min(start + step, last)
         window = tensor.rows(start, stop, cols) if tensor.shape else tensor.window()
-        pieces = tuple(_pieces(p, numbers, start, stop, statistics, heads))
+        pieces = tuple(_pieces(p, numbers, start, stop, wanted))
         if not pieces:
-            pieces = (Piece(0, None, start, 1 if flat else stop - start, statistics, False),)
-        yield Block(window, 1 if flat else stop - start, stop - start if flat else cols, start, statistics, pieces)
+            pieces = (Piece(0, None, start, 1 if flat else stop - start, whole),)
+        yield Block(window, 1 if flat else stop - start, stop - start if flat else cols, start, hashed, pieces)
 
 
 def _extent(p: Placed, numbers: range) -> tuple[int, int, int]:
@@ -61,10 +64,11 @@ def _whole_heads(p: Placed) -> int:
     return unit if all(n % unit == 0 for n in edges) else math.lcm(*(m.stored_rows.stride for m in divided))
 
 
-def _pieces(p: Placed, numbers: range, start: int, stop: int, statistics: bool, heads: bool) -> Iterator[Piece]:
+def _pieces(p: Placed, numbers: range, start: int, stop: int, wanted: Sequence[BlockProduct]) -> Iterator[Piece]:
     """What is in the stored rows from `start` to `stop`, matrix by matrix."""
     for number in numbers:
         matrix = p.matrices[number]
         first, last = matrix.stored_rows.below(start), matrix.stored_rows.below(stop)
         if last > first:
-            yield Piece(number, matrix, first, last - first, statistics, heads and matrix.heads is not None)
+            products = frozenset(product.name for product in wanted if product.wants(p, matrix))
+            yield Piece(number, matrix, first, last - first, products)

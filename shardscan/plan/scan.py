@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from shardscan.anatomy.matrices import Matrix
 from shardscan.anatomy.places import Anatomy, Placed
 from shardscan.plan.blocks import blocks
+from shardscan.plan.product_costs import channels
+from shardscan.plan.products import BlockProduct, MatrixProduct, of_blocks, of_composites, of_matrices
 from shardscan.plan.stacks import groups
 from shardscan.plan.tasks import (
-    CIRCUITS,
-    DELTAS,
-    FULL,
-    HEADS,
-    PRODUCT_OF,
-    STATS,
     CompositeTask,
     Group,
     Slot,
     Task,
     Unit,
     composite_task_names,
-    has_full,
     runs,
     task_name,
 )
-
-SPECTRA = {
-    "none": frozenset({STATS}),
-    "heads": frozenset({STATS, HEADS, DELTAS}),
-    "full": frozenset({STATS, FULL, DELTAS}),
-    "circuits": frozenset({STATS, CIRCUITS}),
-}
 
 LARGE_ORDER = 2048  # of the shorter side: more is too large to have one in every worker
 
 CHANNELS = ("all", "dense", "none")  # which become rows of the catalog; dense: those of no expert
 MOST_CHANNELS = 20_000_000  # rows that the catalog takes unasked
 
-# Bytes on disk, of arrays and catalog: together within a tenth of what SmolLM2, the demo and an 8B left.
-EMPTY_STORE = 5_000_000
-TYPICAL_BINS = 2048
-STORED_CHANNEL, CHANNEL_ROW, STORED_BIN, STORED_SIGMA = 85, 60, 30, 24
+EMPTY_STORE, CHANNEL_ROW = 5_000_000, 60  # bytes on disk: see `product_costs`
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +53,18 @@ class Plan:
 def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
     stacked = groups(anatomy)
-    tasks = tuple(task for group in stacked for task in _tasks(group, products & {STATS, HEADS}, done))
-    of_composites = tuple(task for group in stacked for task in _composite_tasks(group, products, done))
-    matrices = tuple(task for group in stacked for task in _tasks(group, products & {FULL}, done))
+    tasks = tuple(task for group in stacked for task in _tasks(group, of_blocks(products), done))
+    composites = tuple(task for group in stacked for task in _composite_tasks(group, products, done))
+    matrices = tuple(task for group in stacked for task in _tasks(group, of_matrices(products), done))
     every = [matrix for p in anatomy.placed for matrix in p.matrices]
-    sigmas = sum(c.heads * c.rank for group in stacked for c in group.composites if PRODUCT_OF[c.kind] in products)
     return Plan(
         groups=stacked,
         tasks=tasks,
-        composites=of_composites,
+        composites=composites,
         matrices=tuple(task for task in matrices if not _is_large(task)),
         large_matrices=tuple(filter(_is_large, matrices)),
-        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in of_composites),
-        store_bytes=EMPTY_STORE + sum(_store_bytes(p, products) for p in anatomy.placed) + STORED_SIGMA * sigmas,
+        bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in composites),
+        store_bytes=EMPTY_STORE + _store_bytes(stacked, products),
         channels=sum(map(channels, every)),
         dense_channels=sum(channels(matrix) for matrix in every if matrix.expert is None),
     )
@@ -92,58 +75,62 @@ def kept_channels(choice: str | None, total: int) -> str:
     return choice or ("all" if total <= MOST_CHANNELS else "dense")
 
 
+def keeps_channels_of(choice: str, is_expert: bool) -> bool:
+    """Whether the channels of a matrix, an expert's or not, become rows of the catalog."""
+    return choice == "all" or (choice == "dense" and not is_expert)
+
+
 def catalog_rows(plan: Plan, channels: str) -> int:
     """How many channels become rows of the catalog."""
     return {"all": plan.channels, "dense": plan.dense_channels, "none": 0}[channels]
-
-
-def channels(matrix: Matrix) -> int:
-    """Rows and columns that have statistics."""
-    return matrix.rows + (matrix.cols if matrix.has_columns else 0)
 
 
 def _is_large(task: Task) -> bool:
     return any(min(matrix.rows, matrix.cols) > LARGE_ORDER for unit in task.units for matrix in unit.matrices)
 
 
-def _tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[Task]:
+def _tasks(
+    group: Group, wanted: Sequence[BlockProduct] | Sequence[MatrixProduct], done: Set[tuple[str, str]]
+) -> Iterator[Task]:
+    """The tasks of a group that products of one pass want and that are not done."""
     members: dict[str, list[tuple[Placed, Slot, range]]] = {}
     for p, first in group.members:
         for slot, numbers in runs(p, first):
             members.setdefault(task_name(group.folder, p.place.layer, slot), []).append((p, slot, numbers))
-    for name, found in members.items():
-        possible = products & _products([p for p, _, _ in found])
-        missing = frozenset(product for product in possible if (name, product) not in done)
+    for name, units in members.items():
+        missing = frozenset(
+            product.name
+            for product in wanted
+            if (name, product.name) not in done and any(_is_wanted(product, p) for p, _, _ in units)
+        )
         if missing:
-            wanted = (run for run in found if missing != {FULL} or any(has_full(run[0], m) for m in _typical(run[0])))
-            units = (Unit(p, slot, numbers, tuple(blocks(p, numbers, missing))) for p, slot, numbers in wanted)
-            yield Task(name, group.folder, missing, tuple(units))
+            # a commit of the pass over blocks speaks of all its tensors, one of whole matrices of those that have some
+            own = units if of_blocks(missing) else [u for u in units if any(_is_wanted(w, u[0]) for w in wanted)]
+            yield Task(
+                name, group.folder, missing, tuple(Unit(p, at, n, tuple(blocks(p, n, missing))) for p, at, n in own)
+            )
+
+
+def _is_wanted(product: BlockProduct | MatrixProduct, p: Placed) -> bool:
+    """Whether a product wants anything of a tensor; the experts of a stack are alike."""
+    typical = p.matrices[:1] if p.is_stack else p.matrices
+    whole = isinstance(product, BlockProduct) and product.wants(p, None)
+    return whole or any(product.wants(p, matrix) for matrix in typical)
 
 
 def _composite_tasks(group: Group, products: frozenset[str], done: Set[tuple[str, str]]) -> Iterator[CompositeTask]:
     names = composite_task_names(group.folder, [composite.layer for composite in group.composites])
     for index, (composite, name) in enumerate(zip(group.composites, names, strict=True)):
-        product = PRODUCT_OF[composite.kind]
-        if product in products and (name, product) not in done:
-            yield CompositeTask(name, group.folder, composite, (index, 0))
+        for product in of_composites(composite.kind):
+            if product.name in products and (name, product.name) not in done:
+                yield CompositeTask(name, group.folder, product.name, composite, (index, 0))
 
 
-def _products(members: list[Placed]) -> frozenset[str]:
-    every = [(p, matrix) for p in members for matrix in _typical(p)]
-    has_heads = any(matrix.heads for _, matrix in every)
-    return frozenset({STATS, *[HEADS] * has_heads, *[FULL] * any(has_full(p, matrix) for p, matrix in every)})
-
-
-def _typical(p: Placed) -> tuple[Matrix, ...]:
-    """The matrices of a tensor, of a stack one: its experts are alike."""
-    return p.matrices[:1] if p.is_stack else p.matrices
-
-
-def _store_bytes(p: Placed, products: frozenset[str]) -> int:
-    """Arrays and catalog rows of one tensor."""
-    divided = [(m, m.heads) for m in p.matrices if m.heads] if HEADS in products else []
-    sigmas = sum(heads.count * heads.rank(m.rows, m.cols) for m, heads in divided)
-    if FULL in products:
-        sigmas += sum(min(matrix.rows, matrix.cols) for matrix in p.matrices if has_full(p, matrix))
-    bins = min(p.tensor.parameters, TYPICAL_BINS)
-    return STORED_CHANNEL * sum(map(channels, p.matrices)) + STORED_BIN * bins + STORED_SIGMA * sigmas
+def _store_bytes(stacked: Sequence[Group], products: frozenset[str]) -> int:
+    """What products leave of all tensors and composites."""
+    placed = [p for group in stacked for p, _ in group.members]
+    of_tensors: list[BlockProduct | MatrixProduct] = [*of_blocks(products), *of_matrices(products)]
+    composites = [composite for group in stacked for composite in group.composites]
+    return sum(product.stored(p) for product in of_tensors for p in placed) + sum(
+        product.stored(c) for c in composites for product in of_composites(c.kind) if product.name in products
+    )

@@ -10,14 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from shardscan.anatomy.composites import CIRCUIT, DELTA, Composite
+from shardscan.anatomy.composites import Composite
 from shardscan.anatomy.matrices import Matrix
 from shardscan.anatomy.places import Placed
 from shardscan.shards.address import Window
-from shardscan.shards.dtypes import DTYPES
 
-STATS, HEADS, FULL, CIRCUITS, DELTAS = "stats/1", "heads/1", "full/1", "circuits/1", "deltas/1"
-PRODUCT_OF = {CIRCUIT: CIRCUITS, DELTA: DELTAS}
 EXPERTS_PER_TASK = 8  # one file of each array; results wait in memory until their task is written
 PANEL_BYTES = 32 << 20  # of the float64 copy of a piece of a matrix
 ROW_MULTIPLE = 8  # rows of sub-byte dtypes begin on a byte
@@ -29,40 +26,39 @@ Slot = tuple[int, int]
 class Piece:
     """What a block holds of one matrix, `index` in its tensor: `count` of its stored rows, from the `first` on.
 
-    All of a block whose tensor has no matrices; `first` counts its rows then. `statistics` and `heads` say what is
-    wanted.
+    All of a block whose tensor has no matrices; `first` counts its rows then. `products` are what is wanted of it.
     """
 
     index: int
     matrix: Matrix | None
     first: int
     count: int
-    statistics: bool
-    heads: bool
+    products: frozenset[str]
 
     @property
     def columns(self) -> bool:
         """Whether stored columns have statistics."""
         return self.matrix is not None and self.matrix.has_columns
 
-    @property
-    def divided(self) -> tuple[str, int] | None:
-        """The stored axis and length of the heads whose Gram matrices are wanted."""
-        if not self.heads or self.matrix is None or not self.matrix.heads:
-            return None
-        return self.matrix.stored_axis or "out", self.matrix.heads.dim
-
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of whole stored rows of one tensor, seen as (rows, cols), and the matrices that they belong to."""
+    """A run of whole stored rows of one tensor, seen as (rows, cols), and the matrices that they belong to.
+
+    Its bytes are `hashed` where a product vouches for them.
+    """
 
     window: Window
     rows: int
     cols: int
     first_row: int
-    statistics: bool
+    hashed: bool
     pieces: tuple[Piece, ...]
+
+    @property
+    def products(self) -> frozenset[str]:
+        """What is wanted of any of its pieces."""
+        return frozenset().union(*(piece.products for piece in self.pieces))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +132,7 @@ class CompositeTask:
 
     name: str
     folder: str
+    product: str
     composite: Composite
     slot: tuple[int, int]
 
@@ -179,11 +176,6 @@ def composite_task_names(folder: str, layers: Sequence[int | None]) -> list[str]
 def stack_folder(folder: str, role: str, matrix_role: str) -> str:
     """Where the matrices of a group's tensors are stacked; no role has a dot."""
     return folder if matrix_role == role else f"{folder}.{matrix_role}"
-
-
-def has_full(p: Placed, matrix: Matrix) -> bool:
-    """Whether a matrix has singular values."""
-    return matrix.has_columns and DTYPES[p.tensor.dtype].kind == "float"
 
 
 def in_flight(workers: int) -> int:

@@ -11,30 +11,67 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from shardscan.errors import OptionError, shown
 
 if TYPE_CHECKING:
-    from shardscan.plan.tasks import Piece
     from shardscan.reduce.kernels import Sums
     from shardscan.reduce.panels import Panel
 
-Found = TypeVar("Found")
+Made = TypeVar("Made")
 
 # Of a process, on its GPU at once: one block is copied there while another is computed. A block is 16 MiB as it is
 # stored and at most 256 MiB as float64, of which cuBLAS may want a copy: 1 GiB is enough for any number of workers.
 TURNS = threading.BoundedSemaphore(2)
 
 
-class Reduced(NamedTuple):
-    """Statistics and Gram matrices (heads, d, d) of a piece, None where not asked for, and the device they are from."""
+class DeviceBlock(Protocol):
+    """Values (rows, cols) where a device computes with them."""
 
-    sums: Sums | None
-    grams: np.ndarray | None
-    device: Device
+    def statistics(self, first: int, columns: bool) -> Sums:
+        """The sums of rows, the first of which has this number, and of columns if they mean something."""
+
+    def grams(self, axis: str, dim: int) -> np.ndarray:
+        """Gram matrices (heads, dim, dim) of the heads along an axis, 'out' for rows."""
+
+
+class CpuBlock(NamedTuple):
+    """Values and their table, as the CPU's kernels take them."""
+
+    values: np.ndarray
+    table: np.ndarray | None
+
+    def statistics(self, first: int, columns: bool) -> Sums:
+        """See DeviceBlock."""
+        from shardscan.reduce.kernels import cpu
+
+        return cpu.statistics(self.values, self.table, first, columns)
+
+    def grams(self, axis: str, dim: int) -> np.ndarray:
+        """See DeviceBlock."""
+        from shardscan.reduce.kernels import cpu
+
+        return (cpu.row_grams if axis == "out" else cpu.column_grams)(self.values, self.table, dim)
+
+
+class GpuBlock(NamedTuple):
+    """The GPU's kernels and what they have loaded, once for all that is asked of it."""
+
+    kernels: Any
+    loaded: Any
+
+    def statistics(self, first: int, columns: bool) -> Sums:
+        """See DeviceBlock."""
+        sums: Sums = self.kernels.statistics(self.loaded, first, columns)
+        return sums
+
+    def grams(self, axis: str, dim: int) -> np.ndarray:
+        """See DeviceBlock."""
+        grams: np.ndarray = (self.kernels.row_grams if axis == "out" else self.kernels.column_grams)(self.loaded, dim)
+        return grams
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +81,11 @@ class Cpu:
     name: ClassVar[str] = "cpu"
     gram: ClassVar[str] = "gram"  # its spectra from Gram matrices, in METHODS
 
-    def reduce(self, values: np.ndarray, table: np.ndarray | None, piece: Piece) -> Reduced:
-        """What is wanted of a piece, from its values (rows, cols) and their table as kernels take them."""
-        from shardscan.reduce.kernels import cpu
-
-        sums = cpu.statistics(values, table, piece.first, piece.columns) if piece.statistics else None
-        return Reduced(sums, _grams(cpu, piece, values, table), self)
+    def on_block(
+        self, values: np.ndarray, table: np.ndarray | None, compute: Callable[[DeviceBlock], Made]
+    ) -> tuple[Made, Device]:
+        """What `compute` makes of values (rows, cols) and their table as kernels take them, and which device did."""
+        return compute(CpuBlock(values, table)), self
 
     def gram_spectra(self, grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray, Device]:
         """σ (n, rank) of Gram matrices (n, d, d), and which of the n rows hold: see the kernels."""
@@ -75,15 +111,12 @@ class Cuda:
     def name(self) -> str:
         return f"cuda:{self.index}"
 
-    def reduce(self, values: np.ndarray, table: np.ndarray | None, piece: Piece) -> Reduced:
+    def on_block(
+        self, values: np.ndarray, table: np.ndarray | None, compute: Callable[[DeviceBlock], Made]
+    ) -> tuple[Made, Device]:
         """As the CPU's."""
-
-        def here(gpu: Any) -> Reduced:
-            placed = gpu.load(values, table)
-            sums = gpu.statistics(placed, piece.first, piece.columns) if piece.statistics else None
-            return Reduced(sums, _grams(gpu, piece, placed), self)
-
-        return self._tried(here) or CPU.reduce(values, table, piece)
+        made = self._tried(lambda gpu: (compute(GpuBlock(gpu, gpu.load(values, table))), self))
+        return made or CPU.on_block(values, table, compute)
 
     def gram_spectra(self, grams: np.ndarray, rank: int, floor: float) -> tuple[np.ndarray, np.ndarray, Device]:
         """As the CPU's; a row whose eigenvalues fail a check does not hold."""
@@ -107,7 +140,7 @@ class Cuda:
         except gpu.OutOfMemory as error:
             raise gpu.NoDevice(f"{self.name} has no memory free, not even for one value.") from error
 
-    def _tried(self, compute: Callable[[Any], Found]) -> Found | None:
+    def _tried(self, compute: Callable[[Any], Made]) -> Made | None:
         """What `compute` makes with the GPU's kernels; None where it does not fit or does not pass their checks."""
         from shardscan.reduce.kernels import gpu
 
@@ -166,12 +199,3 @@ def _automatic() -> Device:
     except gpu.NoDevice:
         return CPU
     return Cuda(0)
-
-
-def _grams(kernels: Any, piece: Piece, *values: Any) -> np.ndarray | None:
-    """The Gram matrices of a piece's heads, by the CPU's kernels or the GPU's from their own form of its values."""
-    if piece.divided is None:
-        return None
-    axis, dim = piece.divided
-    grams: np.ndarray = (kernels.row_grams if axis == "out" else kernels.column_grams)(*values, dim)
-    return grams

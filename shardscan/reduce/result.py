@@ -1,47 +1,38 @@
-"""REDUCE, what comes out: the results of one tensor, and the order of the statistics in their arrays."""
+"""REDUCE, what comes out: named arrays of one tensor and its matrices, product by product."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.spectra import Spectra
+Arrays = Mapping[str, np.ndarray]
 
-VIOLATIONS = ("violations_2_4", "violations_4_8")
-# of one channel, as they are stored; of an input channel there are no violations
-STORED_STATISTICS = (*CHANNEL_STATISTICS, *VIOLATIONS)
+
+class Inconsistent(ArithmeticError):
+    """Numbers that must agree and do not; the text says which, by how much."""
 
 
 @dataclass(frozen=True, slots=True)
-class MatrixResult:
-    """Of one matrix; a field is None where its product was not asked for or does not exist.
+class Outcome:
+    """What one product leaves of one unit: arrays of the tensor, and of each of its matrices in their order.
 
-    channels_out and _in (9, channels) in the order of CHANNEL_STATISTICS; fingerprints (channels,) uint64; VIOLATIONS
-    of output channels (2, channels); the spectra of all heads, and that of the whole matrix.
+    `degenerate` is why the arrays say nothing, such as a tensor without a finite value.
     """
 
-    channels_out: np.ndarray | None = None
-    channels_in: np.ndarray | None = None
-    fingerprints_out: np.ndarray | None = None
-    fingerprints_in: np.ndarray | None = None
-    violations: np.ndarray | None = None
-    heads: Spectra | None = None
-    full: Spectra | None = None
+    of_tensor: Arrays = field(default_factory=dict)
+    of_matrices: tuple[Arrays, ...] = ()
+    degenerate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of one unit: tensor (14,) in the order of TENSOR_MOMENTS; counts (65536,) uint64; its matrices in their order.
+    """Of one unit, or of one composite: the outcome of each product by its name, and the digest of the bytes read.
 
-    Of a composite there is nothing but the spectra of its heads.
     `failure` says why there is nothing at all.
     """
 
-    tensor: np.ndarray | None = None
-    counts: np.ndarray | None = None
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     digest: str | None = None
-    matrices: tuple[MatrixResult, ...] = ()
-    composites: Spectra | None = None
     failure: str | None = None

@@ -5,18 +5,22 @@ See `graph` for how sums are added in one order, and what returns to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from shardscan.plan.tasks import CompositeTask, Task, has_full, in_flight
+import numpy as np
+
+from shardscan.errors import CheckpointError
+from shardscan.plan.products import of_matrices
+from shardscan.plan.tasks import CompositeTask, Task, Unit, in_flight
 from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
-from shardscan.reduce.composites import reduce_composite
 from shardscan.reduce.devices import CPU, Device, Solver
 from shardscan.reduce.graph import Done, Progress, Steps, folds, in_threads, keeping, limit_blas, on_workers
-from shardscan.reduce.result import Result
-from shardscan.reduce.whole_matrices import join, reduce_matrix
+from shardscan.reduce.products import CompositeSteps, MatrixSteps, steps_of
+from shardscan.reduce.result import Inconsistent, Outcome, Result
 from shardscan.shards.ahead import Ahead
 
 __all__ = ["Done", "limit_blas", "run", "run_composites", "run_matrices"]
@@ -63,7 +67,7 @@ def run_composites(
     """Reduce the composites of every task, each by one worker, and `keep` them; as `run` otherwise."""
     graph: dict[Any, Any] = {}
     for task in tasks:
-        graph["composites", task.name] = (reduce_composite, task.composite)
+        graph["composites", task.name] = (reduce_composite, task)
         graph["keep", task.name] = (keeping, keep, task, ("composites", task.name))
     sizes = {("composites", task.name): task.nbytes for task in tasks}
     return on_workers(graph, tasks, workers, Progress(sizes, progress))
@@ -84,11 +88,52 @@ def run_matrices(
     for task in tasks:
         for index, unit in enumerate(task.units):
             solved = []
-            for number, matrix in zip(unit.numbers, unit.matrices, strict=True):
-                if has_full(unit.placed, matrix):
-                    solved.append(("matrix", task.name, index, number))
-                    graph[solved[-1]] = (reduce_matrix, unit.placed, matrix, solver)
-                    sizes[solved[-1]] = unit.nbytes // len(unit.numbers)
-            graph["unit", task.name, index] = (join, solved)
+            for product in of_matrices(task.products):
+                for number, matrix in enumerate(unit.matrices):
+                    if product.wants(unit.placed, matrix):
+                        key = ("matrix", task.name, index, product.name, number)
+                        graph[key] = (solve_matrix, unit, number, product.name, solver)
+                        sizes[key] = unit.nbytes // len(unit.numbers)
+                        solved.append(key)
+            graph["unit", task.name, index] = (join, unit, solved)
         graph["keep", task.name] = (keeping, keep, task, [("unit", task.name, i) for i in range(len(task.units))])
     return on_workers(graph, tasks, workers, Progress(sizes, progress), blas_threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """What one product makes of one matrix of a unit, or why nothing."""
+
+    product: str
+    number: int
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    failure: str | None = None
+
+
+def solve_matrix(unit: Unit, number: int, product: str, solver: Solver) -> Solved:
+    """One product of one whole matrix, by its number in the unit."""
+    try:
+        arrays = steps_of(product, MatrixSteps).solve(unit.placed, unit.matrices[number], solver)
+        return Solved(product, number, arrays)
+    except (CheckpointError, np.linalg.LinAlgError) as error:  # one bad tensor costs only itself
+        return Solved(product, number, failure=str(error))
+
+
+def join(unit: Unit, solved: Sequence[Solved]) -> Result:
+    """The results of all matrices of a unit as one; a failure of one is the tensor's."""
+    if failure := next((one.failure for one in solved if one.failure), None):
+        return Result(failure=failure)
+    arrays = {(one.product, one.number): one.arrays for one in solved}
+    return Result({
+        product: Outcome(of_matrices=tuple(arrays.get((product, n), {}) for n in range(len(unit.matrices))))
+        for product in dict.fromkeys(one.product for one in solved)
+    })  # fmt: skip
+
+
+def reduce_composite(task: CompositeTask) -> Result:
+    """The one product of a composite."""
+    try:
+        arrays = steps_of(task.product, CompositeSteps).reduce(task.composite)
+    except (CheckpointError, np.linalg.LinAlgError, Inconsistent) as error:  # one bad tensor costs only its composites
+        return Result(failure=str(error))
+    return Result({task.product: Outcome(arrays)})

@@ -14,7 +14,8 @@ import numpy as np
 from shardscan.anatomy.matrices import Matrix
 from shardscan.reduce.kernels import cpu
 
-GROUPS = (4, 8)  # in the order of VIOLATIONS
+VIOLATIONS = ("violations_2_4", "violations_4_8")
+GROUPS = (4, 8)  # in their order
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shardscan.reduce.kernels import FITS, cpu
+from shardscan.reduce.products import Stack, StackedArray, StackedArrays
 
 METHODS = ("none", "gram", "qr_svd", "qr_cores", "gram_gpu")  # stored by index: new ones come last
 # of one spectrum: index in METHODS, error of Σσ², below what σ are noise, what was fitted
@@ -27,6 +29,15 @@ class Spectra:
 
     sigma: np.ndarray
     facts: np.ndarray
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray], name: str) -> Spectra:
+        """Those that are stored under a name."""
+        return cls(arrays[name], arrays[f"{name}_facts"])
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """σ and facts as they are stored under a name."""
+        return {name: self.sigma, f"{name}_facts": self.facts}
 
     @property
     def methods(self) -> np.ndarray:
@@ -59,3 +70,15 @@ def fitted(sigma: np.ndarray, methods: np.ndarray, rows: int, cols: int, largest
     facts[:, METHOD], facts[:, FLOOR] = methods, floors
     facts[:, -len(FITS) :] = cpu.spectrum_fits(sigma, floors, rows, cols)
     return Spectra(sigma, facts)
+
+
+def stacked_spectra(name: str, stack: Stack, sizes: Sequence[tuple[int, int]]) -> StackedArrays:
+    """The arrays of heads or composites, from the number and the rank of those of each layer."""
+    if not sizes:
+        return {}
+    shape = (stack[0], *(max(lengths) for lengths in zip(*sizes, strict=True)))
+    facts = (*shape[:2], len(SPECTRUM_FACTS))
+    return {
+        name: StackedArray(("layer", "head", f"{name.removesuffix('s')}_rank"), shape, "float64", 1, sharded=True),
+        f"{name}_facts": StackedArray(("layer", "head", "spectrum_fact"), facts, "float64", 1),
+    }

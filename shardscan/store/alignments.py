@@ -9,12 +9,11 @@ those that were kept before or those that are kept now.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 import xxhash
@@ -26,6 +25,7 @@ from shardscan.store import commits
 from shardscan.store import two_scans as of_two
 from shardscan.store.commits import ALIGNED, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
+from shardscan.store.records import BegunAlignments
 from shardscan.store.two_scans import Models
 
 LAYOUT = 1
@@ -61,44 +61,43 @@ def keep(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
         return
     array, files = _files(found)
     stamps = {name: commits.stamp_of(data.to_bytes()) for name, data in files.items()}
-    facts = {"a": a.id, "b": b.id, "models": list(models), "layout": LAYOUT, "array": array, "alignments": _told(found)}
+    begun = BegunAlignments(a.id, b.id, models, LAYOUT, array, _parts(found), stamps)
     write_root(place)
     for name, data in files.items():
         if not commits.is_as_stamped(place.arrays / name, stamps[name]):
             write_file(place.arrays / name, data)
-    if commits.facts_of_two(place) != json.loads(json.dumps({**facts, "files": stamps})):
-        commits.begin_of_two(place, facts, stamps)  # in one step: until now those before hold
+    if commits.read_begun_of_two(place, BegunAlignments) != begun:
+        commits.begin_of_two(place, begun)  # in one step: until now those before hold
     _sweep(place, array)
 
 
 def alignments(a: Scan, b: Scan) -> list[Alignment]:
     """What `keep` last kept of two scans; none where it is lost or damaged."""
     place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
-    facts = commits.facts_of_two(place)
-    return read(place, facts) or [] if facts else []
+    begun = commits.read_begun_of_two(place, BegunAlignments)
+    return read(place, begun) or [] if begun else []
 
 
-def read(place: Scan, facts: Mapping[str, Any]) -> list[Alignment] | None:
-    """The alignments of which `begun` says this; None where they are not to the bit what was kept."""
-    if not commits.is_intact(place, facts):
+def read(place: Scan, begun: BegunAlignments) -> list[Alignment] | None:
+    """The alignments that began so; None where they are not to the bit what was kept."""
+    if not commits.is_intact(place, begun.files):
         return None
-    values = zarr.open_array(place.arrays / facts["array"], mode="r")[...]
+    values = zarr.open_array(place.arrays / begun.array, mode="r")[...]
     assert isinstance(values, np.ndarray)
     return [
         Alignment(weight_a, weight_b, axis, values[first : first + n], method, reason)
-        for weight_a, weight_b, axis, method, reason, first, n in facts["alignments"]
+        for weight_a, weight_b, axis, method, reason, first, n in begun.alignments
     ]
 
 
-def _told(found: Sequence[Alignment]) -> list[list[Any]]:
-    """What is said of each, and which part of the array it has: its first channel, and how many."""
-    told: list[list[Any]] = []
-    first = 0
-    for one in found:
-        n = len(one.channels_a)
-        told.append([one.weight_a, one.weight_b, one.axis, one.method, one.reason, first, n])
-        first += n
-    return told
+def _parts(found: Sequence[Alignment]) -> tuple[tuple[str, str, str, str, str | None, int, int], ...]:
+    """What each is of, and which part of the array it has: its first channel, and how many."""
+    lengths = [len(alignment.channels_a) for alignment in found]
+    firsts = accumulate(lengths, initial=0)
+    return tuple(
+        (x.weight_a, x.weight_b, x.axis, x.method, x.reason, first, n)
+        for x, first, n in zip(found, firsts, lengths, strict=False)  # the last sum begins nothing
+    )
 
 
 def _files(found: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:

@@ -19,18 +19,15 @@ import numpy as np
 import zarr
 
 from shardscan.anatomy.matrices import Matrix
-from shardscan.plan.tasks import FULL, HEADS, PRODUCT_OF, STATS, CompositeTask, Slot, Task, Unit, stack_folder
-from shardscan.reduce.result import MatrixResult, Result
-from shardscan.reduce.tensors import TENSOR_MOMENTS
+from shardscan.plan import products
+from shardscan.plan.products import BlockProduct
+from shardscan.plan.tasks import CompositeTask, Slot, Task, Unit, stack_folder
+from shardscan.reduce.result import Outcome, Result
 from shardscan.store import commits
-from shardscan.store.commits import CODES, DEGENERATE, FAILED, OK, Scan
-from shardscan.store.creation import LAYOUT, METADATA, NO_NUMBER, attributes, create, groups, refresh, scan_id
+from shardscan.store.commits import Scan
+from shardscan.store.creation import LAYOUT, read_scan
+from shardscan.store.records import CODES, DEGENERATE, FAILED, OK, AnyVerdict, Commit, Stamp, Verdict
 from shardscan.version import __version__
-
-__all__ = [
-    "LAYOUT", "METADATA", "NO_NUMBER", "attributes", "channels", "create", "current", "groups", "read", "refresh",
-    "scan_id", "write", "write_composites",
-]  # fmt: skip
 
 
 def current(store: Path) -> list[Scan]:
@@ -41,49 +38,52 @@ def current(store: Path) -> list[Scan]:
     found = commits.begun(store)
     ids = {scan.id for scan in found}
     speaking = [scan for scan in found if not ids & set(commits.replaces(scan))]
-    readable = [(facts["model"], scan) for scan in speaking if (facts := attributes(scan))["layout"] == LAYOUT]
-    return [scan for _, scan in sorted(readable, key=lambda one: str(one[0]))]
+    readable = [(facts.model, scan) for scan in speaking if (facts := read_scan(scan)).layout == LAYOUT]
+    return [scan for _, scan in sorted(readable, key=lambda one: one[0])]
 
 
-def write(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> None:
+def write_tensors(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> None:
     """Write a finished task's arrays, then commit each of its products.
 
     Commits record `options`, which change numbers: for last bits nothing is done again, for `exact` it is.
     """
-    files: dict[str, dict[str, tuple[int, str]]] = {product: {} for product in task.products}
-    stacked: dict[tuple[str, str], dict[Slot, np.ndarray]] = {}
-    for unit, result in zip(task.units, results, strict=True):
-        for product, path, slot, values in _arrays(task, unit, result):
-            if product in files and values is not None:
-                stacked.setdefault((product, path), {})[slot] = values
-    for (product, path), values_of in stacked.items():
-        files[product] |= _write_slots(scan, path, values_of)
+    units = list(zip(task.units, results, strict=True))
     for product in sorted(task.products):
-        verdicts = {u.placed.tensor.name: _verdict(u, r, product) for u, r in zip(task.units, results, strict=True)}
-        _commit(scan, task.name, product, verdicts, files[product], options)
+        slots: dict[str, dict[Slot, np.ndarray]] = {}
+        for unit, result in units:
+            if outcome := result.outcomes.get(product):
+                for path, slot, values in _places(task, unit, outcome):
+                    slots.setdefault(path, {})[slot] = values
+        files: dict[str, Stamp] = {}
+        for path, values_of in slots.items():
+            files |= _write_slots(scan, path, values_of)
+        verdicts = {unit.placed.tensor.name: _verdict(unit, result, product) for unit, result in units}
+        commit_product(scan, task.name, product, verdicts, files, options)
 
 
 def write_composites(scan: Scan, task: CompositeTask, result: Result) -> None:
     """Likewise the composites of a layer, by their id."""
-    spectra = result.composites
-    arrays = {"composites": spectra.sigma, "composites_facts": spectra.facts} if spectra else {}
-    files: dict[str, tuple[int, str]] = {}
-    for name, values in arrays.items():
-        files |= _write_slots(scan, f"{task.folder}/{name}", {task.slot: values})
-    verdict = {"status": FAILED if result.failure else OK, "reason": result.failure, "digest": None}
-    _commit(scan, task.name, PRODUCT_OF[task.composite.kind], {task.composite.id: verdict}, files, {})
+    files: dict[str, Stamp] = {}
+    if outcome := result.outcomes.get(task.product):
+        for name, values in outcome.of_tensor.items():
+            files |= _write_slots(scan, f"{task.folder}/{name}", {task.slot: values})
+    verdict = Verdict(FAILED if result.failure else OK, result.failure)
+    commit_product(scan, task.name, task.product, {task.composite.id: verdict}, files, {})
 
 
-def channels(scan: Scan, task: Task, unit: Unit, matrix: Matrix, side: str) -> np.ndarray:
-    """The stored statistics (11, n) of one matrix's channels, 'out' or 'in'; NaN where they are not there."""
+def read_matrix(scan: Scan, task: Task, unit: Unit, matrix: Matrix, name: str) -> np.ndarray:
+    """A stored array of one matrix; NaN where it is not there.
+
+    Of an axis whose name ends in _channel as many as the matrix has rows ('out'), or columns.
+    """
     layer, expert = unit.slot_of(matrix)
-    region = slice(layer, layer + 1), slice(expert, expert + 1)
     folder = stack_folder(task.folder, unit.placed.place.role, matrix.role)
-    return read(scan, folder, f"channels_{side}", region)[0, 0, :, : matrix.rows if side == "out" else matrix.cols]
+    values = read(scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))
+    return values[0, 0, ..., : matrix.rows if name.endswith("_out") else matrix.cols]
 
 
 def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
-    """One stacked array, whole or a region of its layers and experts; see `layout.specs` for its axes."""
+    """One stacked array, whole or a region of its layers and experts; see `layout.stacked_arrays` for its axes."""
     array = zarr.open_array(scan.arrays / folder / name, mode="r")
     # heads have no axis for experts
     values = array[...] if region is None else array[region if "expert" in _dims(array) else region[:1]]
@@ -91,32 +91,18 @@ def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None 
     return values
 
 
-def _arrays(task: Task, unit: Unit, result: Result) -> Iterator[tuple[str, str, Slot, np.ndarray | None]]:
-    """Product, path, slot and values of everything that one unit leaves."""
+def _places(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[str, Slot, np.ndarray]]:
+    """Path, slot and values of every array that one product leaves of a unit."""
     place = unit.placed.place
-    yield STATS, f"{task.folder}/moments_{place.part}", unit.slot, result.tensor
-    yield STATS, f"{task.folder}/distribution_{place.part}", unit.slot, result.counts
-    for matrix, found in zip(unit.matrices, result.matrices, strict=False):  # a failed unit has none
-        folder, slot = stack_folder(task.folder, place.role, matrix.role), unit.slot_of(matrix)
-        for side in ("out", "in"):
-            yield STATS, f"{folder}/channels_{side}", slot, _channels(found, side)
-            yield STATS, f"{folder}/fingerprints_{side}", slot, getattr(found, f"fingerprints_{side}")
-        if found.heads:
-            yield HEADS, f"{folder}/heads", slot, found.heads.sigma
-            yield HEADS, f"{folder}/heads_facts", slot, found.heads.facts
-        if found.full:
-            yield FULL, f"{folder}/full", slot, found.full.sigma[0]
-            yield FULL, f"{folder}/full_facts", slot, found.full.facts[0]
+    for name, values in outcome.of_tensor.items():
+        yield f"{task.folder}/{name}_{place.part}", unit.slot, values
+    for matrix, arrays in zip(unit.matrices, outcome.of_matrices, strict=False):  # of what is no matrix there are none
+        folder = stack_folder(task.folder, place.role, matrix.role)
+        for name, values in arrays.items():
+            yield f"{folder}/{name}", unit.slot_of(matrix), values
 
 
-def _channels(found: MatrixResult, side: str) -> np.ndarray | None:
-    """As many of STORED_STATISTICS as there are of one side's channels."""
-    if side == "in" or found.channels_out is None or found.violations is None:
-        return found.channels_in if side == "in" else found.channels_out
-    return np.concatenate([found.channels_out, found.violations])
-
-
-def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) -> dict[str, tuple[int, str]]:
+def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) -> dict[str, Stamp]:
     """Write the slots of one file whole, padded to the stack's width; the file with its size and hash."""
     array = _open_for_writing(str(scan.arrays / path))
     if 0 in array.shape:
@@ -128,7 +114,8 @@ def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) ->
     stop = min(start + run, array.shape[1]) if stacked > 1 else 1
     padded = np.full((stop - start, *array.shape[stacked:]), array.fill_value, array.dtype)
     for (_, expert), values in values_of.items():
-        padded[expert - start if stacked > 1 else 0][tuple(slice(n) for n in values.shape)] = values
+        inside: tuple[int | slice, ...] = (expert - start if stacked > 1 else 0, *map(slice, values.shape))
+        padded[inside] = values
     array[(layer, slice(start, stop)) if stacked > 1 else layer] = padded if stacked > 1 else padded[0]
     key = (layer, start // run) if stacked > 1 else (layer,)
     file = array.metadata.encode_chunk_key((*key, *(0,) * values.ndim))
@@ -141,30 +128,27 @@ def _open_for_writing(path: str) -> zarr.Array[Any]:
     return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 
 
-def _commit(
+def commit_product(
     scan: Scan,
     task: str,
     product: str,
-    verdicts: Mapping[str, Mapping[str, str | None]],
-    files: Mapping[str, tuple[int, str]],
+    verdicts: Mapping[str, AnyVerdict],
+    files: Mapping[str, Stamp],
     options: Mapping[str, object],
 ) -> None:
-    facts = {"task": task, "product": product, "version": __version__, "options": dict(options)}
-    commits.commit(scan, {**facts, "tensors": verdicts, "files": files})
+    """Vouch for one product of one task, or of a comparison's."""
+    commits.commit(scan, Commit(task, product, __version__, dict(options), verdicts, files))
 
 
-def _verdict(unit: Unit, result: Result, product: str) -> dict[str, str | None]:
-    """What one product's commit says of a tensor; that of its statistics also what its values are like."""
-    codes, parameters = unit.placed.codes, unit.placed.tensor.parameters
-    if result.failure or codes:
-        return {"status": FAILED if result.failure else CODES, "reason": result.failure or codes, "digest": None}
-    if product != STATS:
-        return {"status": OK, "reason": unit.placed.reason, "digest": None}
-    assert result.tensor is not None
-    if parameters and not result.tensor[TENSOR_MOMENTS.index("count")]:
-        reason = f"none of its {parameters:,} values is finite" if parameters > 1 else "its value is not finite"
-        return {"status": DEGENERATE, "reason": reason, "digest": result.digest}
-    return {"status": OK, "reason": unit.placed.reason, "digest": result.digest}
+def _verdict(unit: Unit, result: Result, product: str) -> Verdict:
+    """What one product's commit says of a tensor; that of one that vouches also which bytes it has read."""
+    if result.failure or unit.placed.codes:
+        return Verdict(FAILED if result.failure else CODES, result.failure or unit.placed.codes)
+    outcome, known = result.outcomes.get(product), products.named(product)
+    digest = result.digest if isinstance(known, BlockProduct) and known.vouches else None
+    if outcome and outcome.degenerate:
+        return Verdict(DEGENERATE, outcome.degenerate, digest)
+    return Verdict(OK, unit.placed.reason, digest)
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:

@@ -17,22 +17,34 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
 from shardscan.errors import StoreError
+from shardscan.store.records import (
+    Begun,
+    BegunAlignments,
+    BegunComparison,
+    BegunOfTwo,
+    Commit,
+    Run,
+    Stamp,
+    read_commit,
+    read_record,
+    record_of,
+    record_of_commit,
+)
 
-OK, CODES, DEGENERATE, FAILED = "ok", "codes", "degenerate", "failed"  # what a commit says of a tensor
-SCANNED = (OK, DEGENERATE)  # there are arrays of it
 CATALOG = "catalog.duckdb"  # beside commits and arrays
 PARTIAL = ".partial"  # how files end that are being written, zarr's too
 CHECKSUM = "checksum"
 COMPARISON, ALIGNED = "diff-", "align-"  # how ids of what is of two scans begin; no scan's does
 
-Stamp = tuple[int, str]
+OfTwo = TypeVar("OfTwo", BegunOfTwo, BegunComparison, BegunAlignments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +69,16 @@ class Scan:
 
 def begin(scan: Scan, replaces: list[str], files: Mapping[str, Stamp]) -> None:
     """Make the scan exist, and vouch for the files that it began with."""
-    _write(scan.commits / "begun", {"replaces": replaces, "files": files})
+    _write(scan.commits / "begun", record_of(Begun(tuple(replaces), files)))
 
 
 def made(scan: Scan) -> dict[str, Stamp]:
     """The files that a scan began with."""
-    return {name: (size, digest) for name, (size, digest) in read(scan.commits / "begun")["files"].items()}
+    return dict(_begun(scan).files)
+
+
+def _begun(scan: Scan) -> Begun:
+    return read_record(Begun, read(scan.commits / "begun"))
 
 
 def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
@@ -99,20 +115,22 @@ def _everything(store: Path) -> list[Scan]:
     return [Scan(store, path.parent.name) for path in sorted((store / "commits").glob("*/begun"))]
 
 
-def begin_of_two(pair: Scan, facts: Mapping[str, Any], files: Mapping[str, Stamp]) -> None:
-    """Make what is of two scans exist, with the facts of it, and vouch for the files that it began with."""
-    _write(pair.commits / "begun", {**facts, "files": files})
+def begin_of_two(pair: Scan, begun: BegunComparison | BegunAlignments) -> None:
+    """Make what is of two scans exist, and vouch for the files that it began with."""
+    _write(pair.commits / "begun", record_of(begun))
 
 
-def facts_of_two(pair: Scan) -> Mapping[str, Any] | None:
-    """What `begin_of_two` kept; None where that is lost, which only costs comparing again."""
+def read_begun_of_two(pair: Scan, kind: type[OfTwo]) -> OfTwo | None:
+    """What `begin_of_two` kept; None where that is lost or of another form, which only costs comparing again."""
     record, is_as_written = unsealed(pair.commits / "begun")
-    return record if is_as_written else None
+    with suppress(StoreError):
+        return read_record(kind, record) if is_as_written else None
+    return None
 
 
 def replaces(scan: Scan) -> list[str]:
     """Ids of the scans this one is to replace when it is complete."""
-    return list(read(scan.commits / "begun")["replaces"])
+    return list(_begun(scan).replaces)
 
 
 def witness(scan: Scan) -> Mapping[str, Any] | None:
@@ -153,39 +171,44 @@ def forget(scan: Scan) -> None:
     shutil.rmtree(scan.arrays, ignore_errors=True)
 
 
-def commit(scan: Scan, record: Mapping[str, Any]) -> None:
-    """Vouch for one product of one task.
-
-    `record` has task, product, version, options, tensors, and files with size and hash.
-    """
-    _write(scan.commits / f"{record['task']}.{record['product'].replace('/', '-')}.json", record)
+def commit(scan: Scan, done: Commit) -> None:
+    """Vouch for one product of one task."""
+    _write(scan.commits / f"{done.task}.{done.product.replace('/', '-')}.json", record_of_commit(done))
 
 
-Commits = dict[tuple[str, str], Mapping[str, Any]]
+Commits = dict[tuple[str, str], Commit]
 
 
 def committed(scan: Scan) -> Commits:
     """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
-    return _by_key(record for record in map(read, _paths(scan)) if is_whole(scan, record))
+    every = (read_commit(read(path)) for path in _paths(scan))
+    return _by_key(commit for commit in every if is_whole(scan, commit.files))
 
 
 def intact(scan: Scan) -> Commits:
     """The same, less those that are damaged themselves, or whose files are not to the bit what they were."""
-    return {key: record for key, record in sealed(scan)[0].items() if is_intact(scan, record)}
+    return {key: commit for key, commit in sealed(scan)[0].items() if is_intact(scan, commit.files)}
 
 
 def sealed(scan: Scan) -> tuple[Commits, bool]:
     """Every commit that is what was once written, whatever became of its files; whether no other is there."""
     found = [unsealed(path) for path in _paths(scan)]
-    return _by_key(record for record, is_as_written in found if is_as_written), all(each for _, each in found)
+    whole = (read_commit(record) for record, is_as_written in found if is_as_written)
+    return _by_key(whole), all(is_as_written for _, is_as_written in found)
 
 
 def _paths(scan: Scan) -> list[Path]:
     return sorted(scan.commits.glob("*.json"))
 
 
-def _by_key(records: Iterable[Mapping[str, Any]]) -> Commits:
-    return {(record["task"], record["product"]): record for record in records}
+def _by_key(commits: Iterable[Commit]) -> Commits:
+    return {(commit.task, commit.product): commit for commit in commits}
+
+
+def state_of(commits: Commits) -> str:
+    """A hash of every commit: what tables are made of, less what only runs know."""
+    records = [[key, record_of_commit(commits[key])] for key in sorted(commits)]
+    return xxhash.xxh3_128_hexdigest(json.dumps(records).encode())
 
 
 def stamps(scan: Scan) -> dict[tuple[str, str], int]:
@@ -194,17 +217,17 @@ def stamps(scan: Scan) -> dict[tuple[str, str], int]:
     return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
 
 
-def is_whole(scan: Scan, record: Mapping[str, Any]) -> bool:
+def is_whole(scan: Scan, files: Mapping[str, Stamp]) -> bool:
     """Whether every file that a record vouches for has its size."""
     try:
-        return all((scan.arrays / name).stat().st_size == size for name, (size, _) in record["files"].items())
+        return all((scan.arrays / name).stat().st_size == size for name, (size, _) in files.items())
     except OSError:
         return False
 
 
-def is_intact(scan: Scan, record: Mapping[str, Any]) -> bool:
+def is_intact(scan: Scan, files: Mapping[str, Stamp]) -> bool:
     """Whether every file that a record vouches for is to the bit what it was."""
-    return all(is_as_stamped(scan.arrays / name, facts) for name, facts in record["files"].items())
+    return all(is_as_stamped(scan.arrays / name, stamp) for name, stamp in files.items())
 
 
 def is_as_stamped(file: Path, before: Sequence[Any]) -> bool:
@@ -225,15 +248,15 @@ def stamp_of(data: bytes) -> Stamp:
     return len(data), xxhash.xxh3_64_hexdigest(data)
 
 
-def record_run(scan: Scan, run: Mapping[str, Any]) -> None:
+def record_run(scan: Scan, run: Run) -> None:
     """Keep what only this run knows: times, memory, machine."""
     number = 1 + len(list((scan.commits / "runs").glob("*.json")))
-    _write(scan.commits / "runs" / f"{number:06d}.json", run)
+    _write(scan.commits / "runs" / f"{number:06d}.json", record_of(run))
 
 
-def runs(scan: Scan) -> list[Mapping[str, Any]]:
+def runs(scan: Scan) -> list[Run]:
     """The runs of a scan, in order."""
-    return [read(path) for path in sorted((scan.commits / "runs").glob("*.json"))]
+    return [read_record(Run, read(path)) for path in sorted((scan.commits / "runs").glob("*.json"))]
 
 
 def read(path: Path) -> dict[str, Any]:

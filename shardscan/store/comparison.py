@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import xxhash
@@ -24,13 +24,26 @@ from shardscan.reduce.change_ranks import Change
 from shardscan.reduce.comparison import FIGURES, Compared, Figures
 from shardscan.store import commits
 from shardscan.store import two_scans as of_two
-from shardscan.store.commits import CODES, COMPARISON, DEGENERATE, FAILED, OK, PARTIAL, Scan, Stamp
+from shardscan.store.arrays import commit_product
+from shardscan.store.commits import COMPARISON, PARTIAL, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
+from shardscan.store.records import (
+    CODES,
+    DEGENERATE,
+    FAILED,
+    OK,
+    RANKS,
+    SCANNED,
+    VALUES,
+    BegunComparison,
+    RankVerdict,
+    Stamp,
+    WeightVerdict,
+    record_of,
+)
 from shardscan.store.two_scans import Models
-from shardscan.version import __version__
 
 LAYOUT = 1
-VALUES, RANKS = "values/1", "ranks/1"
 CHANNEL_FIGURES = ("channel_a", *FIGURES)
 CHANGES = ("change_rank", "change_stable_rank", "change_sigma_max", "rounding_edge")
 
@@ -44,24 +57,24 @@ def begin(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) -> Scan:
     of_two.check(a, b, models)
     found = of_two.of_scans(COMPARISON, a, b, LAYOUT)
     of_two.be_the_only(found, COMPARISON, models)
-    facts = {"a": a.id, "b": b.id, "models": list(models), "layout": LAYOUT, **_facts(tasks)}
-    before = commits.facts_of_two(found)
-    if before and {name: before.get(name) for name in facts} == facts:
+    begun = BegunComparison(a.id, b.id, models, LAYOUT, *_sizes(tasks), {})
+    before = commits.read_begun_of_two(found, BegunComparison)
+    if before and replace(before, files={}) == begun:
         commits.sweep(found)
         commits.sweep_damaged(found)
-        _refresh(found, facts, before["files"])
+        _refresh(found, before)
         return found
     commits.forget(found)
     write_root(found)
     building = found.arrays.with_name(f"{found.id}{PARTIAL}")
-    for name, data in _first_files(facts).items():
+    for name, data in _first_files(begun).items():
         write_file(building / name, data)
     building.rename(found.arrays)
-    commits.begin_of_two(found, facts, commits.stamps_of_all(found))  # last: now it exists
+    commits.begin_of_two(found, replace(begun, files=commits.stamps_of_all(found)))  # last: now it exists
     return found
 
 
-def _facts(tasks: Sequence[Task]) -> dict[str, Any]:
+def _sizes(tasks: Sequence[Task]) -> tuple[int, int, str]:
     """How many weights and channels there are, and a hash of the pairs: what must be equal for it to be continued."""
     digest = xxhash.xxh3_128()
     for task in tasks:
@@ -72,7 +85,7 @@ def _facts(tasks: Sequence[Task]) -> dict[str, Any]:
                 digest.update(b"-" if kept is None else np.ascontiguousarray(kept, np.int64).tobytes())
     channels = tasks[-1].first + tasks[-1].channels if tasks else 0
     weights = sum(len(task.pairs) for task in tasks)
-    return {"weights": weights, "channels": channels, "pairs": digest.hexdigest()}
+    return weights, channels, digest.hexdigest()
 
 
 def _places(task: Task) -> Iterator[tuple[Pair, int]]:
@@ -83,16 +96,17 @@ def _places(task: Task) -> Iterator[tuple[Pair, int]]:
         first += pair.channels
 
 
-def _first_files(facts: Mapping[str, Any]) -> Mapping[str, Buffer]:
+def _first_files(begun: BegunComparison) -> Mapping[str, Buffer]:
+    facts = {name: value for name, value in record_of(begun).items() if name != "files"}
     files: dict[str, Buffer] = {}
-    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": dict(facts)})
+    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
     words = root.create_array(
         "figure", shape=(len(CHANNEL_FIGURES),), dtype=str, compressors=CODECS[1:], dimension_names=("figure",)
     )
     words[:] = np.array(CHANNEL_FIGURES, object)
     root.create_array(
         "figures",
-        shape=(len(CHANNEL_FIGURES), facts["channels"]),
+        shape=(len(CHANNEL_FIGURES), begun.channels),
         chunks=(len(CHANNEL_FIGURES), CHUNK),
         dtype="float64",
         fill_value=math.nan,
@@ -102,11 +116,11 @@ def _first_files(facts: Mapping[str, Any]) -> Mapping[str, Buffer]:
     return files
 
 
-def _refresh(comparison: Scan, facts: Mapping[str, Any], vouched: Mapping[str, Stamp]) -> None:
+def _refresh(comparison: Scan, begun: BegunComparison) -> None:
     """Make anew what a disk has lost of the first files."""
     write_root(comparison)
-    stale = [name for name, stamp in vouched.items() if not commits.is_as_stamped(comparison.arrays / name, stamp)]
-    files = _first_files(facts) if stale else {}
+    stale = [name for name, stamp in begun.files.items() if not commits.is_as_stamped(comparison.arrays / name, stamp)]
+    files = _first_files(begun) if stale else {}
     for name in stale:
         write_file(comparison.arrays / name, files[name])
 
@@ -117,7 +131,7 @@ def write_figures(comparison: Scan, task: Task, found: Sequence[Compared]) -> No
     values = np.full((len(CHANNEL_FIGURES), -(-task.channels // CHUNK) * CHUNK), np.nan)
     verdicts = {}
     for (pair, first), (figures, failure) in zip(_places(task), each, strict=True):
-        verdicts[pair.b.id] = {**_place_of(pair, first), **_verdict(pair, figures, failure)}
+        verdicts[pair.b.id] = _verdict(pair, first, figures, failure)
         if figures and figures.channels_out is not None:
             columns = _channels(pair, figures)
             values[:, first - task.first : first - task.first + columns.shape[1]] = columns
@@ -129,7 +143,7 @@ def write_figures(comparison: Scan, task: Task, found: Sequence[Compared]) -> No
         for number in range(task.first // CHUNK, -(-stop // CHUNK)):
             name = f"figures/{array.metadata.encode_chunk_key((0, number))}"
             files[name] = commits.stamp(comparison.arrays / name)
-    _commit(comparison, task.name, VALUES, verdicts, files, {})
+    commit_product(comparison, task.name, VALUES, verdicts, files, {})
 
 
 def _by_pair(task: Task, found: Sequence[Compared]) -> Iterator[tuple[Figures | None, str | None]]:
@@ -146,37 +160,41 @@ def _channels(pair: Pair, figures: Figures) -> np.ndarray:
     return np.concatenate(made, axis=1)
 
 
-def _place_of(pair: Pair, first: int) -> dict[str, Any]:
-    """What the tables need of a pair beside its figures; places are those in model a."""
+def _verdict(pair: Pair, first: int, figures: Figures | None, failure: str | None) -> WeightVerdict:
+    """What the tables need of a pair, whose first channel is stored there; places are those in model a."""
     place, matrix, own = pair.a.placed.place, pair.a.matrix, pair.b.matrix
     is_stacked = matrix is not None and pair.a.placed.is_stack
-    return {
-        "weight_a": pair.a.id,
-        "component": place.component,
-        "layer": place.layer,
-        "role": matrix.role if matrix else place.role,
-        "expert": matrix.expert if matrix and is_stacked else place.expert,
-        "part": place.part,
-        "shape": list(pair.b.shape),
-        "values": pair.values,
-        "channels": [
+    status, reason = _status(pair, figures, failure)
+    numbers = zip(FIGURES, map(_number, figures.total.tolist() if figures else []), strict=False)
+    return WeightVerdict(
+        weight_a=pair.a.id,
+        component=place.component,
+        layer=place.layer,
+        role=matrix.role if matrix else place.role,
+        expert=matrix.expert if matrix and is_stacked else place.expert,
+        part=place.part,
+        shape=pair.b.shape,
+        values=pair.values,
+        channels=(
             first,
             0 if pair.is_vector else pair.b.shape[0],
-            pair.channels and pair.b.shape[1] * pair.has_columns,
-        ],
-        "of_expert": own is not None and own.expert is not None,
-    }
+            pair.b.shape[1] if pair.channels and pair.has_columns else 0,
+        ),
+        of_expert=own is not None and own.expert is not None,
+        status=status,
+        reason=reason,
+        **(dict(numbers) if status in SCANNED else {}),
+    )
 
 
-def _verdict(pair: Pair, figures: Figures | None, failure: str | None) -> dict[str, Any]:
+def _status(pair: Pair, figures: Figures | None, failure: str | None) -> tuple[str, str | None]:
     if failure or figures is None:
-        return {"status": FAILED, "reason": failure}
+        return FAILED, failure
     if pair.refusal:
-        return {"status": CODES, "reason": pair.refusal}
-    numbers = {name: _number(value) for name, value in zip(FIGURES, figures.total.tolist(), strict=True)}
+        return CODES, pair.refusal
     if pair.values and not figures.finite:
-        return {"status": DEGENERATE, "reason": "there is no value that is finite in both", **numbers}
-    return {"status": OK, "reason": None, **numbers}
+        return DEGENERATE, "there is no value that is finite in both"
+    return OK, None
 
 
 def _number(value: float) -> float | None:
@@ -186,14 +204,13 @@ def _number(value: float) -> float | None:
 def write_changes(comparison: Scan, task: Task, found: Sequence[Change | None], options: Mapping[str, object]) -> None:
     """Commit the ranks of a task's changes; None stands for a pair that has none."""
     verdicts = {pair.b.id: _verdict_of(change) for pair, change in zip(task.pairs, found, strict=True) if change}
-    _commit(comparison, task.name, RANKS, verdicts, {}, options)
+    commit_product(comparison, task.name, RANKS, verdicts, {}, options)
 
 
-def _verdict_of(change: Change) -> dict[str, Any]:
+def _verdict_of(change: Change) -> RankVerdict:
     if change.failure:
-        return {"status": FAILED, "reason": change.failure}
-    numbers = (change.stable_rank, change.sigma_max, change.edge)
-    return {"status": OK, "reason": None, **dict(zip(CHANGES, (change.rank, *map(_number, numbers)), strict=True))}
+        return RankVerdict(FAILED, change.failure)
+    return RankVerdict(OK, None, change.rank, *map(_number, (change.stable_rank, change.sigma_max, change.edge)))
 
 
 def read(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
@@ -201,15 +218,3 @@ def read(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
     values = zarr.open_array(comparison.arrays / "figures", mode="r")[region]
     assert isinstance(values, np.ndarray)
     return values
-
-
-def _commit(
-    comparison: Scan,
-    task: str,
-    product: str,
-    verdicts: Mapping[str, Mapping[str, Any]],
-    files: Mapping[str, Stamp],
-    options: Mapping[str, object],
-) -> None:
-    facts = {"task": task, "product": product, "version": __version__, "options": dict(options)}
-    commits.commit(comparison, {**facts, "tensors": verdicts, "files": files})

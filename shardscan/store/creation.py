@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,23 @@ from shardscan.anatomy.places import Anatomy, Placed
 from shardscan.errors import StoreError
 from shardscan.plan.scan import Plan
 from shardscan.plan.tasks import Group, Slot, runs, slot_of
+from shardscan.reduce.products import StackedArray
 from shardscan.shards.address import Checkpoint, Tensor
 from shardscan.store import commits
 from shardscan.store.commits import PARTIAL, Scan
-from shardscan.store.layout import LABELS, Spec, specs
+from shardscan.store.layout import stacked_arrays, words
+from shardscan.store.records import (
+    Stamp,
+    StoredComposite,
+    StoredFile,
+    StoredGroup,
+    StoredHeader,
+    StoredMatrix,
+    StoredScan,
+    StoredTensor,
+    read_record,
+    record_of,
+)
 
 LAYOUT = 5
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
@@ -63,7 +76,7 @@ def write_file(path: Path, data: Buffer) -> None:
 
 def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> Mapping[str, Buffer]:
     """What a scan begins with: Zarr's metadata and the coordinates."""
-    facts = _attributes(checkpoint, probe, anatomy, plan)
+    facts = record_of(_stored_scan(checkpoint, probe, anatomy, plan))
     files: dict[str, Buffer] = {}  # in memory first: zarr takes three times as long on a disk
     root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
     shared = _shared(checkpoint)
@@ -87,20 +100,20 @@ def _place_of(p: Placed) -> list[Any]:
     return [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices]
 
 
-def attributes(scan: Scan) -> Mapping[str, Any]:
-    """What a scan knows of its checkpoint: model, source, format, probe, config, family, sizes, files, groups."""
+def read_scan(scan: Scan) -> StoredScan:
+    """What a scan knows of its checkpoint."""
     try:
-        return _facts(zarr.open_group(scan.arrays, mode="r"))
+        return read_record(StoredScan, _facts(zarr.open_group(scan.arrays, mode="r")))
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(
             f"the arrays in {scan.arrays} are gone or damaged: ingest their checkpoint again, or remove {scan.commits}."
         ) from error
 
 
-def groups(scan: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Folder and attributes of every group of a scan, in the order of the checkpoint's headers."""
-    for folder in attributes(scan)["groups"]:
-        yield folder, _facts(zarr.open_group(scan.arrays / folder, mode="r"))
+def read_groups(scan: Scan) -> Iterator[tuple[str, StoredGroup]]:
+    """Folder and contents of every group of a scan, in the order of the checkpoint's headers."""
+    for folder in read_scan(scan).groups:
+        yield folder, read_record(StoredGroup, _facts(zarr.open_group(scan.arrays / folder, mode="r")))
 
 
 def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
@@ -112,8 +125,10 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
     vouched = commits.made(scan)
     stale = {name for name, stamp in vouched.items() if not commits.is_as_stamped(scan.arrays / name, stamp)}
     if METADATA not in stale:
-        facts = attributes(scan)
-        stale |= {METADATA for name, value in _said(checkpoint, anatomy).items() if facts[name] != value}
+        facts = read_scan(scan)
+        is_new = any(getattr(facts, name) != value for name, value in _said(checkpoint, anatomy).items())
+        stale |= {METADATA} if is_new else set()
+    stale |= _missing(plan, vouched)
     if not stale:
         return
     files = _first_files(checkpoint, probe, anatomy, plan)
@@ -122,22 +137,30 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
     commits.begin(scan, commits.replaces(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 
-def _attributes(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> dict[str, Any]:
-    return {
-        "layout": LAYOUT,
-        "model": checkpoint.name,
-        "format": checkpoint.format,
-        "probe": probe,
+def _missing(plan: Plan, vouched: Mapping[str, Stamp]) -> set[str]:
+    """The arrays of products that were registered since a scan began."""
+    folders = (folder for group in plan.groups for folder in stacked_arrays(group).items())
+    return {f"{path}/{name}/{METADATA}" for path, arrays in folders for name in arrays} - vouched.keys()
+
+
+def _stored_scan(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> StoredScan:
+    names = [field.name for field in fields(StoredFile)]
+    return StoredScan(
+        layout=LAYOUT,
+        model=checkpoint.name,
+        format=checkpoint.format,
+        probe=probe,
         **_said(checkpoint, anatomy),
-        "sizes": dict(anatomy.sizes),
-        "files": [{k: v for k, v in asdict(f).items() if k not in ("path", "seen")} for f in checkpoint.files],
-        "groups": [group.folder for group in plan.groups],
-    }
+        sizes=dict(anatomy.sizes),
+        files=tuple(StoredFile(*(getattr(file, name) for name in names)) for file in checkpoint.files),
+        groups=tuple(group.folder for group in plan.groups),
+    )
 
 
 def _said(checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, Any]:
+    """What a checkpoint says of itself, and may say otherwise without being another."""
     config = None if checkpoint.config is None else dict(checkpoint.config)
-    return {"source": checkpoint.path, "config": config, "notes": list(checkpoint.notes), "family": anatomy.family}
+    return {"source": checkpoint.path, "config": config, "notes": checkpoint.notes, "family": anatomy.family}
 
 
 def _shared(checkpoint: Checkpoint) -> dict[str, str]:
@@ -155,11 +178,11 @@ def _bytes_of(t: Tensor) -> tuple[object, ...]:
 
 
 def _create_group(root: zarr.Group, group: Group, shared: Mapping[str, str]) -> None:
-    members = [_member_facts(p, slot, shared.get(p.tensor.name)) for p, slot in group.members]
-    composites = [_composite_facts(composite) for composite in group.composites]
-    facts = {"component": group.component, "role": group.role, "tensors": members, "composites": composites}
+    tensors = tuple(_stored_tensor(p, slot, shared.get(p.tensor.name)) for p, slot in group.members)
+    composites = tuple(map(_stored_composite, group.composites))
+    facts = record_of(StoredGroup(group.component, group.role, tensors, composites))
     sizes = _true_sizes(group)
-    for path, arrays in specs(group).items():
+    for path, arrays in stacked_arrays(group).items():
         folder = root.create_group(path, attributes={"shardscan": facts} if path == group.folder else {})
         _create_coordinates(folder, group, {dim for spec in arrays.values() for dim in spec.dims})
         if path in sizes:
@@ -175,15 +198,15 @@ def _create_coordinates(folder: zarr.Group, group: Group, used: Set[str]) -> Non
     for name, numbers in coordinates.items():
         numbered = np.array([NO_NUMBER if n is None else n for n in numbers], np.int64)
         folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
-    for name, words in LABELS.items():
+    for name, labels in words().items():
         if name in used:
             axis = folder.create_array(
-                name, shape=(len(words),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
+                name, shape=(len(labels),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
             )
-            axis[:] = np.array(words, object)
+            axis[:] = np.array(labels, object)
 
 
-def _create_array(folder: zarr.Group, name: str, spec: Spec) -> None:
+def _create_array(folder: zarr.Group, name: str, spec: StackedArray) -> None:
     folder.create_array(
         name,
         shape=spec.shape,
@@ -209,25 +232,24 @@ def _true_sizes(group: Group) -> dict[str, np.ndarray]:
     return sizes
 
 
-def _member_facts(p: Placed, slot: Slot, shared_with: str | None) -> dict[str, Any]:
-    """What the catalog needs of a tensor: its place, whose bytes it has, the slots of its tasks, and its matrices."""
-    tensor = {name: getattr(p.tensor, name) for name in ("name", "dtype", "shape", "file", "nbytes")}
-    tensor["shared_with"] = shared_with
-    found: list[dict[str, Any]] = []
-    for matrix in p.matrices:
-        facts = {name: getattr(matrix, name) for name in ("id", "kind", "role", "expert", "rows", "cols")}
-        found.append({**facts, "heads": matrix.heads and asdict(matrix.heads), "slot": slot_of(p, slot, matrix)})
-    slots = [at for at, _ in runs(p, slot)]
-    facts_of_tensor = {"canonical_name": p.canonical_name, "place": asdict(p.place), "reason": p.reason}
-    return {"tensor": tensor, **facts_of_tensor, "slots": slots, "matrices": found}
+def _stored_tensor(p: Placed, slot: Slot, shared_with: str | None) -> StoredTensor:
+    t = p.tensor
+    return StoredTensor(
+        StoredHeader(t.name, t.dtype, t.shape, t.file, t.nbytes, shared_with),
+        p.canonical_name,
+        p.place,
+        p.reason,
+        tuple(at for at, _ in runs(p, slot)),
+        tuple(
+            StoredMatrix(m.id, m.kind, m.role, m.expert, m.rows, m.cols, m.heads, slot_of(p, slot, m))
+            for m in p.matrices
+        ),
+    )
 
 
-def _composite_facts(composite: Composite) -> dict[str, Any]:
-    facts = {
-        name: getattr(composite, name)
-        for name in ("id", "kind", "layer", "role", "expert", "heads", "rows", "cols", "rank")
-    }
-    return facts | {"left": composite.left.matrix.id, "right": composite.right.matrix.id}
+def _stored_composite(c: Composite) -> StoredComposite:
+    factors = c.left.matrix.id, c.right.matrix.id
+    return StoredComposite(c.id, c.kind, c.layer, c.role, c.expert, c.heads, c.rows, c.cols, c.rank, *factors)
 
 
 def _facts(group: zarr.Group) -> Mapping[str, Any]:

@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from shardscan.plan.tasks import CompositeTask, Task, Unit
-from shardscan.reduce import selfcheck
-from shardscan.reduce.result import Result
+from shardscan.reduce.products import Steps, steps_of
+from shardscan.reduce.result import Inconsistent, Result
 from shardscan.shards.address import Tensor
 from shardscan.shards.witness import is_as_seen
-from shardscan.store import arrays as store
+from shardscan.store.arrays import read_matrix, write_composites, write_tensors
 from shardscan.store.commits import Scan
 
 CHANGED = "the file changed while it was scanned: ingest again with --replace once nobody writes to it"
 
+Seen = Mapping[str, Sequence[int]]  # what a witness saw of each file
 
-def tensors(
-    scan: Scan,
-    seen: Mapping[str, list[int]],
-    options: Mapping[str, object],
-    task: Task,
-    results: Sequence[Result],
-) -> None:
+
+def keep_tensors(scan: Scan, seen: Seen, options: Mapping[str, object], task: Task, results: Sequence[Result]) -> None:
     """Write a task's results, less those of files that are no longer what the scan began with."""
     kept = [_checked(scan, task, unit, r, seen) for unit, r in zip(task.units, results, strict=True)]
-    store.write(scan, task, kept, options)
+    write_tensors(scan, task, kept, options)
 
 
-def composites(scan: Scan, seen: Mapping[str, list[int]], task: CompositeTask, result: Result) -> None:
+def keep_composites(scan: Scan, seen: Seen, task: CompositeTask, result: Result) -> None:
     """Write the composites of a layer, unless a file of their factors is no longer what the scan began with."""
     factors = (task.composite.left, task.composite.right)
-    if not result.failure and not all(_is_as_seen(factor.placed.tensor, seen) for factor in factors):
+    if not result.failure and not all(is_unchanged(factor.placed.tensor, seen) for factor in factors):
         result = Result(failure=CHANGED)
-    store.write_composites(scan, task, result)
+    write_composites(scan, task, result)
 
 
-def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Mapping[str, list[int]]) -> Result:
-    """The result, if its file is as it was and its spectra have the norm that its statistics have."""
-    if not result.failure and not _is_as_seen(unit.placed.tensor, seen):
+def _checked(scan: Scan, task: Task, unit: Unit, result: Result, seen: Seen) -> Result:
+    """The result, if its file is as it was and what its products check agrees."""
+    if result.failure:
+        return result
+    if not is_unchanged(unit.placed.tensor, seen):
         return Result(failure=CHANGED)
 
-    def channels(i: int, side: str) -> np.ndarray:
-        fresh: np.ndarray | None = getattr(result.matrices[i], f"channels_{side}")
-        return store.channels(scan, task, unit, unit.matrices[i], side) if fresh is None else fresh
+    def stored(i: int, name: str) -> np.ndarray:
+        made = (outcome.of_matrices[i] for outcome in result.outcomes.values() if outcome.of_matrices)
+        new = next((arrays[name] for arrays in made if name in arrays), None)
+        return read_matrix(scan, task, unit, unit.matrices[i], name) if new is None else new
 
-    return selfcheck.checked(unit, result, channels)
+    try:
+        outcomes = {
+            name: steps_of(name, Steps).check(unit, outcome, stored) for name, outcome in result.outcomes.items()
+        }
+    except Inconsistent as error:
+        return Result(failure=str(error))
+    return dataclasses.replace(result, outcomes=outcomes)
 
 
-def _is_as_seen(tensor: Tensor, seen: Mapping[str, list[int]]) -> bool:
+def is_unchanged(tensor: Tensor, seen: Seen) -> bool:
+    """Whether the file of a tensor is still what a witness saw."""
     return is_as_seen(tensor.path, seen[tensor.file])

@@ -15,7 +15,8 @@ from typing import TextIO
 
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.strict_json import opened
-from shardscan.store.commits import ALIGNED, CATALOG, COMPARISON, PARTIAL, begun, facts_of_two, forget, of_two
+from shardscan.store.commits import ALIGNED, CATALOG, COMPARISON, PARTIAL, begun, forget, of_two, read_begun_of_two
+from shardscan.store.records import BegunOfTwo
 
 # folders of scans and of what is of two; others are somebody's
 OURS = re.compile(rf"([0-9a-f]{{32}}-[0-9]+|({COMPARISON}|{ALIGNED})[0-9a-f]{{32}})({re.escape(PARTIAL)})?")
@@ -125,8 +126,8 @@ def _sweep(store: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     scans = {scan.id for scan in begun(store)}
     for pair in of_two(store):
-        facts = facts_of_two(pair)
-        if facts is None or not {facts.get("a"), facts.get("b")} <= scans:
+        begun_of = read_begun_of_two(pair, BegunOfTwo)
+        if begun_of is None or not {begun_of.a, begun_of.b} <= scans:
             forget(pair)
     ids = scans | {pair.id for pair in of_two(store)}
     for folder in (store / "commits", store / "arrays.zarr"):

@@ -16,9 +16,10 @@ from shardscan.plan.scan import Plan
 from shardscan.reduce.blocks import content_digest
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import probe, witness
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store.commits import DEGENERATE, FAILED, Scan
+from shardscan.store.commits import Scan
+from shardscan.store.creation import create, read_scan, refresh, scan_id
+from shardscan.store.records import DEGENERATE, FAILED
 
 
 def scan_for(
@@ -30,7 +31,7 @@ def scan_for(
     place once it is complete. OptionError where files are not those last seen, and comparing them would read too much.
     """
     seen, sample = witness(checkpoint), probe(checkpoint)
-    base, found = store.scan_id(checkpoint, sample, anatomy), commits.begun(folder)
+    base, found = scan_id(checkpoint, sample, anatomy), commits.begun(folder)
     generations = _generations(found, base)
     for scan in generations:
         if commits.witness(scan) == seen or _holds(scan, plan, max_bytes):
@@ -39,14 +40,14 @@ def scan_for(
                 raise _taken(folder, checkpoint.name)
             commits.sweep(scan)
             commits.record_witness(scan, seen)
-            store.refresh(scan, checkpoint, sample, anatomy, plan)
+            refresh(scan, checkpoint, sample, anatomy, plan)
             return scan
-    rivals = [other for other in found if store.attributes(other)["model"] == checkpoint.name]
+    rivals = [other for other in found if read_scan(other).model == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
         raise _taken(folder, checkpoint.name)
     number = 1 + max(map(_number, generations), default=0)
     scan = Scan(folder, f"{base}-{number}")
-    store.create(scan, checkpoint, sample, anatomy, plan)
+    create(scan, checkpoint, sample, anatomy, plan)
     if chosen := _chosen(rivals):
         commits.record_channels(scan, chosen)
     commits.record_witness(scan, seen)
@@ -62,21 +63,21 @@ def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
     return {
         key
         for key, record in commits.intact(scan).items()
-        if all(verdict["status"] != FAILED for verdict in record["tensors"].values())
-        and not (exact and record["options"].get("exact") is False)
+        if all(verdict.status != FAILED for verdict in record.tensors.values())
+        and not (exact and record.options.get("exact") is False)
     }
 
 
 def troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
     """Status and reason of every tensor or composite, by name, that failed or has no finite value."""
     records = (record for (_, product), record in commits.committed(scan).items() if product in products)
-    verdicts = ((name, verdict) for record in records for name, verdict in record["tensors"].items())
-    return {name: (v["status"], v["reason"]) for name, v in verdicts if v["status"] in (FAILED, DEGENERATE)}
+    verdicts = ((name, verdict) for record in records for name, verdict in record.tensors.items())
+    return {name: (v.status, v.reason or "") for name, v in verdicts if v.status in (FAILED, DEGENERATE)}
 
 
 def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
     """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
-    generations = _generations(commits.begun(folder), store.scan_id(checkpoint, probe(checkpoint), anatomy))
+    generations = _generations(commits.begun(folder), scan_id(checkpoint, probe(checkpoint), anatomy))
     as_seen = [scan for scan in generations if commits.witness(scan) == witness(checkpoint)]
     return next(iter([*as_seen, *reversed(generations)]), None)
 
@@ -86,7 +87,7 @@ def channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | No
     scan = before(checkpoint, anatomy, folder)
     if scan:
         return commits.channels(scan)
-    return _chosen([s for s in commits.begun(folder) if store.attributes(s)["model"] == checkpoint.name])
+    return _chosen([s for s in commits.begun(folder) if read_scan(s).model == checkpoint.name])
 
 
 def _chosen(scans: list[Scan]) -> str | None:
@@ -104,14 +105,14 @@ def _number(scan: Scan) -> int:
 
 def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
     """Whether any is more than the same checkpoint under another config, family or layout, which may go."""
-    return bool(_generations(rivals, base)) or any(store.attributes(rival)["probe"] != sample for rival in rivals)
+    return bool(_generations(rivals, base)) or any(read_scan(rival).probe != sample for rival in rivals)
 
 
 def _holds(scan: Scan, plan: Plan, max_bytes: int | None) -> bool:
     """Whether everything committed is of the contents that the plan would read."""
     committed = commits.intact(scan).values()
-    verdicts = ((record["task"], *item) for record in committed for item in record["tensors"].items())
-    digests = {(task, name): verdict["digest"] for task, name, verdict in verdicts if verdict["digest"]}
+    verdicts = ((record.task, *item) for record in committed for item in record.tensors.items())
+    digests = {(task, name): verdict.digest for task, name, verdict in verdicts if verdict.digest}
     units = [(digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units]
     nbytes = sum(unit.nbytes for digest, unit in units if digest)
     if max_bytes is not None and nbytes > max_bytes:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import xxhash
 
 from shardscan.errors import StoreError, shown
 from shardscan.store import commits
-from shardscan.store.arrays import attributes, current
-from shardscan.store.commits import Scan
+from shardscan.store.arrays import current
+from shardscan.store.commits import OfTwo, Scan
+from shardscan.store.creation import read_scan
+from shardscan.store.records import BegunOfTwo
 
 Models = tuple[str, str]
 
@@ -22,7 +23,7 @@ def of_scans(kind: str, a: Scan, b: Scan, layout: int) -> Scan:
 
 def check(a: Scan, b: Scan, models: Models) -> None:
     """Refuse to keep what was found of scans that do not speak for their models any more; the store must be locked."""
-    speaking = {scan: attributes(scan)["model"] for scan in current(a.store)}
+    speaking = {scan: read_scan(scan).model for scan in current(a.store)}
     if any(speaking.get(scan) != model for scan, model in zip((a, b), models, strict=True)):
         raise StoreError(f"{shown(str(a.store), 400)} was written meanwhile: compare again.")
 
@@ -30,18 +31,18 @@ def check(a: Scan, b: Scan, models: Models) -> None:
 def be_the_only(pair: Scan, kind: str, models: Models) -> None:
     """Remove what else there is of this kind of two models: it is of other scans of theirs, or of another version."""
     for other in commits.of_two(pair.store, kind):
-        known = commits.facts_of_two(other)
-        if other != pair and known and known["models"] == list(models):
+        known = commits.read_begun_of_two(other, BegunOfTwo)
+        if other != pair and known and known.models == models:
             commits.forget(other)
 
 
-def speaking(kind: str, scans: Sequence[Scan], layout: int) -> list[tuple[Scan, Mapping[str, Any]]]:
-    """What is of scans that speak for their models, as this version writes it, by their models' names; its facts."""
+def speaking(kind: str, begun: type[OfTwo], scans: Sequence[Scan], layout: int) -> list[tuple[Scan, OfTwo]]:
+    """What is of scans that speak for their models, as this version writes it, by their models' names."""
     ids = {scan.id for scan in scans}
     found = commits.of_two(scans[0].store, kind) if scans else []
-    known = [(facts, each) for each in found if (facts := commits.facts_of_two(each))]
+    known = [(facts, pair) for pair in found if (facts := commits.read_begun_of_two(pair, begun))]
     return [
-        (each, facts)
-        for facts, each in sorted(known, key=lambda one: list(one[0]["models"]))
-        if {facts["a"], facts["b"]} <= ids and facts["layout"] == layout
+        (pair, facts)
+        for facts, pair in sorted(known, key=lambda one: one[0].models)
+        if {facts.a, facts.b} <= ids and facts.layout == layout
     ]

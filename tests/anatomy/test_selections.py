@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oracles.exactness import packed, shard
+from oracles.exactness import Found, of_matrix, packed, shard
 from shardscan.anatomy import families
 from shardscan.anatomy import placement as anatomy
 from shardscan.anatomy.matrices import Matrix
 from shardscan.plan import scan as plan
-from shardscan.plan.tasks import FULL, HEADS, STATS
+from shardscan.plan.products import FULL, HEADS, STATS
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
 from shardscan.reduce.devices import Solver
-from shardscan.reduce.result import MatrixResult
-from shardscan.reduce.whole_matrices import reduce_matrix
+from shardscan.reduce.products import MatrixSteps, steps_of
 from shardscan.shards.checkpoint import open as open_checkpoint
 
 FAMILY = """
@@ -102,7 +101,7 @@ def made(kind: str, rng: np.random.Generator, sizes: dict[str, int], code: str) 
     }  # fmt: skip
 
 
-def results(folder: Path, family: str) -> dict[str, tuple[Matrix, MatrixResult, np.ndarray]]:
+def results(folder: Path, family: str) -> dict[str, tuple[Matrix, Found, np.ndarray]]:
     """Every matrix of a checkpoint with its results and all its singular values."""
     placed = anatomy.place(open_checkpoint(folder), {"any": families.parse(family, "any.toml")})
     planned = plan.plan(placed, frozenset({STATS, HEADS, FULL}))
@@ -110,10 +109,9 @@ def results(folder: Path, family: str) -> dict[str, tuple[Matrix, MatrixResult, 
     for unit in (unit for task in planned.tasks for unit in task.units):
         result = finish(unit, reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()]))
         assert result.failure is None
-        for matrix, one in zip(unit.matrices, result.matrices, strict=True):
-            full = reduce_matrix(unit.placed, matrix, Solver()).matrices[0].full
-            assert full
-            found[matrix.id] = matrix, one, full.sigma
+        for number, matrix in enumerate(unit.matrices):
+            full = steps_of(FULL, MatrixSteps).solve(unit.placed, matrix, Solver())["full"]
+            found[matrix.id] = matrix, of_matrix(result, unit, number), full[None]
     return found
 
 

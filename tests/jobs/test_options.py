@@ -13,8 +13,8 @@ from shardscan import machine
 from shardscan.cli import main
 from shardscan.errors import OptionError, ShardscanError
 from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
+from shardscan.plan.products import FULL, HEADS, STATS
 from shardscan.plan.scan_budget import LEAST
-from shardscan.plan.tasks import FULL, HEADS, STATS
 from shardscan.plan.workers import most_workers
 
 MB = 10**6

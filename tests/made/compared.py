@@ -26,6 +26,7 @@ from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import lock as writers
 from shardscan.store.commits import Scan
+from shardscan.store.creation import read_scan
 
 Kept = Mapping[str, tuple[np.ndarray | None, np.ndarray | None]]  # rows and columns of a, by the id in b
 
@@ -50,7 +51,7 @@ def pairs(a: Anatomy, b: Anatomy, kept: Kept | None = None) -> list[Pair]:
 
 
 def scan_of(folder: Path, model: str) -> Scan:
-    return next(scan for scan in store.current(folder) if store.attributes(scan)["model"] == model)
+    return next(scan for scan in store.current(folder) if read_scan(scan).model == model)
 
 
 def scans_of(folder: Path, a: str = "a", b: str = "b") -> tuple[Scan, Scan]:

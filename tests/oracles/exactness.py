@@ -22,9 +22,12 @@ from oracles.reference import channel_statistics, tensor_statistics
 from shardscan.anatomy import placement as anatomy
 from shardscan.plan import scan as plan
 from shardscan.plan import tasks
+from shardscan.plan.products import FULL, asked_by
 from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.reduce.devices import Solver
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result
+from shardscan.reduce.scan import join, solve_matrix
 from shardscan.reduce.spectra import Spectra
 from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
 from shardscan.shards.checkpoint import open as open_checkpoint
@@ -77,7 +80,7 @@ def tensors_of(folder: Path, tensors: Mapping[str, np.ndarray], code: str = "F32
 
 def units(folder: Path, spectra: str = "heads") -> dict[str, tasks.Unit]:
     """Every tensor of a checkpoint with its blocks."""
-    planned = plan.plan(anatomy.place(open_checkpoint(folder)), plan.SPECTRA[spectra])
+    planned = plan.plan(anatomy.place(open_checkpoint(folder)), asked_by(spectra))
     found = planned.matrices or planned.large_matrices or planned.tasks
     return {unit.placed.tensor.name: unit for task in found for unit in task.units}
 
@@ -101,12 +104,42 @@ class Found:
 
 def the_only(result: Result, unit: tasks.Unit) -> Found:
     """The results of a unit with at most one matrix, side by side."""
-    assert len(result.matrices) < 2
-    matrices = [{f: getattr(m, f) for f in m.__slots__} for m in result.matrices]
+    assert len(unit.matrices) < 2
+    return of_matrix(result, unit, 0)
+
+
+def of_matrix(result: Result, unit: tasks.Unit, number: int) -> Found:
+    """The results of a tensor, and of one of its matrices if it has any."""
+    arrays: dict[str, np.ndarray] = {}
+    for outcome in result.outcomes.values():
+        arrays |= outcome.of_tensor
+        arrays |= dict(*outcome.of_matrices[number : number + 1])
+    counts, moments = arrays.get("distribution"), arrays.get("moments")
     tensor = None
-    if result.tensor is not None and result.counts is not None:
-        tensor = statistics([result.tensor], unit.placed.tensor.dtype, result.counts)
-    return Found(tensor, result.counts, result.digest, result.failure, **(matrices[0] if matrices else {}))
+    if moments is not None and counts is not None:
+        tensor = statistics([moments], unit.placed.tensor.dtype, counts)
+    out, first = arrays.get("channels_out"), len(CHANNEL_STATISTICS)
+    spectra = {name: Spectra.of(arrays, name) for name in ("heads", "full") if name in arrays}
+    if full := spectra.get("full"):
+        spectra["full"] = Spectra(full.sigma[None], full.facts[None])
+    return Found(
+        tensor,
+        counts,
+        result.digest,
+        result.failure,
+        None if out is None else out[:first],
+        arrays.get("channels_in"),
+        arrays.get("fingerprints_out"),
+        arrays.get("fingerprints_in"),
+        None if out is None or len(out) == first else out[first:],
+        spectra.get("heads"),
+        spectra.get("full"),
+    )
+
+
+def solved(unit: tasks.Unit, solver: Solver) -> Result:
+    """The whole spectrum of the first matrix of a unit."""
+    return join(unit, [solve_matrix(unit, 0, FULL, solver)])
 
 
 def result_of(unit: tasks.Unit) -> Found:

@@ -23,11 +23,15 @@ from shardscan.catalog import build as catalog
 from shardscan.cli import main
 from shardscan.jobs.scan.options import Resources, ScanOptions
 from shardscan.jobs.scan.prepare import prepare, remaining
+from shardscan.plan import product_costs
 from shardscan.plan import scan as plan
 from shardscan.plan import scan_budget as budget
-from shardscan.reduce.composites import reduce_composite
+from shardscan.plan.products import CIRCUITS, asked_by
+from shardscan.plan.tasks import CompositeTask
 from shardscan.reduce.kernels import cpu
-from shardscan.reduce.spectra import METHODS
+from shardscan.reduce.result import Result
+from shardscan.reduce.scan import reduce_composite
+from shardscan.reduce.spectra import METHODS, Spectra
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.store import gate as keep
 
@@ -68,10 +72,14 @@ def found(folder: Path) -> dict[str, composites.Composite]:
 
 def solved(circuit: composites.Composite) -> tuple[np.ndarray, list[str], np.ndarray]:
     """σ (heads, rank), methods, and self-checks of one layer's circuits."""
-    result = reduce_composite(circuit)
+    result = reduced(circuit)
     assert result.failure is None
-    assert result.composites
-    return result.composites.sigma, [METHODS[m] for m in result.composites.methods], result.composites.self_check
+    spectra = Spectra.of(result.outcomes[CIRCUITS].of_tensor, "composites")
+    return spectra.sigma, [METHODS[m] for m in spectra.methods], spectra.self_check
+
+
+def reduced(circuit: composites.Composite) -> Result:
+    return reduce_composite(CompositeTask("", "", CIRCUITS, circuit, (0, 0)))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +265,8 @@ def test_a_factor_that_cannot_be_read_fails_its_circuits_alone_and_is_tried_agai
 ) -> None:
     model = tiny.llama(tmp_path / "tiny")
     wrong = found(model)["ov"].left.placed.tensor  # of the last layer
-    unseen = keep._is_as_seen
-    monkeypatch.setattr(keep, "_is_as_seen", lambda tensor, seen: tensor != wrong and unseen(tensor, seen))
+    unseen = keep.is_unchanged
+    monkeypatch.setattr(keep, "is_unchanged", lambda tensor, seen: tensor != wrong and unseen(tensor, seen))
     shardscan.ingest(model, tmp_path / "scans", spectra="heads")
     failed = shardscan.ingest(model, tmp_path / "scans", spectra="circuits").failures
     assert failed["circuit:text.1.ov"] == keep.CHANGED
@@ -276,13 +284,13 @@ def test_a_file_that_ends_early_fails_with_its_reason(tmp_path: Path) -> None:
     circuit = found(model)["ov"]
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(900)
-    assert "shorter than its header says" in str(reduce_composite(circuit).failure)
+    assert "shorter than its header says" in str(reduced(circuit).failure)
 
 
 def test_singular_values_that_miss_the_norm_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     svd = np.linalg.svd
     monkeypatch.setattr(np.linalg, "svd", lambda *a, **k: np.multiply(svd(*a, **k), 1 + 1e-5))
-    failure = reduce_composite(found(llama(tmp_path, weights(4, 2, 8, 16), 8))["ov"]).failure
+    failure = reduced(found(llama(tmp_path, weights(4, 2, 8, 16), 8))["ov"]).failure
     assert "of head" in str(failure) and "miss the norm of the weights by" in str(failure)
 
 
@@ -298,9 +306,9 @@ def test_a_model_without_circuits_is_told_so_in_a_sentence(tmp_path: Path) -> No
 
 def test_circuits_are_counted_in_the_plan(tmp_path: Path) -> None:
     placed = anatomy.place(open_checkpoint(tiny.llama(tmp_path / "tiny")))
-    without, all_of_it = (plan.plan(placed, plan.SPECTRA[spectra]) for spectra in ("none", "circuits"))
+    without, all_of_it = (plan.plan(placed, asked_by(spectra)) for spectra in ("none", "circuits"))
     assert all_of_it.bytes_to_read - without.bytes_to_read == CIRCUIT_BYTES
-    assert all_of_it.store_bytes - without.store_bytes == plan.STORED_SIGMA * 4 * tiny.HEADS * tiny.HEAD_DIM
+    assert all_of_it.store_bytes - without.store_bytes == product_costs.STORED_SIGMA * 4 * tiny.HEADS * tiny.HEAD_DIM
     assert [task.name for task in all_of_it.composites] == ["text.ov.0", "text.ov.1", "text.qk.0", "text.qk.1"]
 
 

@@ -23,12 +23,12 @@ from click.testing import CliRunner
 import shardscan
 from made import numpy_gpu, tiny
 from oracles.exactness import Found, tensors_of, the_only, units
+from oracles.exactness import solved as solved_whole
 from shardscan.cli import main
 from shardscan.errors import OptionError
 from shardscan.plan import blocks as grid
 from shardscan.plan.tasks import Unit
 from shardscan.reduce import devices, panels
-from shardscan.reduce import whole_matrices as matrices
 from shardscan.reduce.blocks import finish, merge, reduce_block
 from shardscan.reduce.devices import CPU, Cuda, Solver, chosen
 from shardscan.reduce.kernels import cpu, gpu
@@ -212,7 +212,7 @@ def test_a_scan_goes_on_on_another_device_and_commits_say_which(tmp_path: Path) 
         (True, "gram", True),
     ]
     (scan,) = commits.begun(tmp_path / "scans")
-    options = {(product, json.dumps(record["options"])) for (_, product), record in commits.committed(scan).items()}
+    options = {(product, json.dumps(record.options)) for (_, product), record in commits.committed(scan).items()}
     assert options == {
         ("stats/1", '{"device": "cuda:1"}'),
         ("heads/1", '{"device": "cuda:1"}'),
@@ -261,7 +261,7 @@ def heads_on(device: devices.Device, unit: Unit) -> tuple[Found, list[str]]:
 def solved_on(device: devices.Device, folder: Path, w: np.ndarray, code: str = "F32", exact: bool = False) -> Any:
     """σ and method of one matrix."""
     (unit,) = units(tensors_of(folder, {"w.weight": w}, code), "full").values()
-    full = the_only(matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver(exact, device)), unit).full
+    full = the_only(solved_whole(unit, Solver(exact, device)), unit).full
     assert full
     return full.sigma[0], METHODS[int(full.methods[0])]
 

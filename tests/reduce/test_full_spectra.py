@@ -11,14 +11,16 @@ from threadpoolctl import threadpool_info
 
 import shardscan
 from made import tiny
+from oracles.exactness import solved as solved_whole
 from oracles.exactness import tensors_of, the_only, units
+from shardscan.plan.products import FULL
 from shardscan.reduce import panels, selfcheck
-from shardscan.reduce import whole_matrices as matrices
 from shardscan.reduce.devices import Solver
 from shardscan.reduce.kernels import cpu
 from shardscan.reduce.kernels.cpu import lapack
 from shardscan.reduce.moments import CHANNEL_STATISTICS
-from shardscan.reduce.result import Result
+from shardscan.reduce.products import Steps, steps_of
+from shardscan.reduce.result import Inconsistent, Result
 from shardscan.reduce.spectra import METHODS
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (3, 3), (8, 5), (5, 8), (40, 40), (300, 33), (33, 300), (520, 530), (600, 513)]
@@ -27,7 +29,7 @@ SHAPES = [(1, 1), (1, 9), (9, 1), (3, 3), (8, 5), (5, 8), (40, 40), (300, 33), (
 def solved(folder: Path, w: np.ndarray, code: str = "F32", exact: bool = False) -> tuple[np.ndarray, str]:
     """σ and method of one matrix, through a checkpoint."""
     (unit,) = units(tensors_of(folder, {"w.weight": w}, code), "full").values()
-    full = the_only(matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver(exact)), unit).full
+    full = the_only(solved_whole(unit, Solver(exact)), unit).full
     assert full is not None
     return full.sigma[0], METHODS[int(full.methods[0])]
 
@@ -135,14 +137,13 @@ def test_singular_values_that_miss_the_norm_are_a_failure(tmp_path: Path, produc
     w = shardscan.open(model)[unit.placed.tensor.name].compute().astype(np.float64)
     channels = np.full((len(CHANNEL_STATISTICS), matrix.rows), np.nan)
     channels[selfcheck.RMS] = np.sqrt((w**2).mean(axis=1))
-    result = matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver())
-    assert selfcheck.checked(unit, result, lambda *_: channels).failure is None
-    full = result.matrices[0].full
-    assert full
-    full.sigma[0, 0] *= 1 + 1e-6
-    failure = selfcheck.checked(unit, result, lambda *_: channels).failure
-    assert failure is not None
-    assert "miss the norm of the weights by" in failure
+    result = solved_whole(unit, Solver())
+    (outcome,) = result.outcomes.values()
+    check = steps_of(FULL, Steps).check
+    assert len(check(unit, outcome, lambda *_: channels).of_matrices) == 1
+    outcome.of_matrices[0]["full"][0] *= 1 + 1e-6
+    with pytest.raises(Inconsistent, match="miss the norm of the weights by"):
+        check(unit, outcome, lambda *_: channels)
 
 
 def test_a_spectrum_that_fails_is_named_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +170,7 @@ def test_a_file_that_ends_early_fails_its_tensor_alone(tmp_path: Path) -> None:
     (unit,) = units(tensors_of(tmp_path, {"w.weight": w}), "full").values()
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(200)
-    result = matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver())
+    result = solved_whole(unit, Solver())
     assert result == Result(failure=result.failure)
     assert "shorter than its header says" in str(result.failure)
 
@@ -210,9 +211,9 @@ def test_a_large_matrix_has_the_blas_threads_that_were_asked_for_and_a_small_one
 def test_smollm2_agrees_with_the_svd(smollm2: Path) -> None:
     for name, unit in units(smollm2, "full").items():
         if ".7." in name or "embed" in name:
-            result = matrices.reduce_matrix(unit.placed, unit.matrices[0], Solver())
+            result = solved_whole(unit, Solver())
             w = shardscan.open(smollm2)[name].compute().astype(np.float64)
             expected = np.linalg.svd(w if len(w) < 10_000 else np.linalg.qr(w, mode="r"), compute_uv=False)
-            full = result.matrices[0].full
+            full = the_only(result, unit).full
             assert full is not None
             np.testing.assert_allclose(full.sigma[0], expected, atol=1e-9 * expected[0], rtol=0)

@@ -107,7 +107,7 @@ def test_a_shard_that_changes_during_the_scan_costs_its_own_tensors_and_nothing_
     change: Callable[[Path], None], when: str, spread: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, after, raw = when.startswith("before"), when.startswith("after"), Ahead.raw
-    write = keep.tensors
+    write = keep.keep_tensors
 
     def reading(self: Ahead, window: object) -> object:
         if before and (spread / "b.safetensors").exists() and "b.safetensors" in window.path:  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ def test_a_shard_that_changes_during_the_scan_costs_its_own_tensors_and_nothing_
         return write(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Ahead, "raw", reading)
-    monkeypatch.setattr(keep, "tensors", writing)
+    monkeypatch.setattr(keep, "keep_tensors", writing)
     done = shardscan.ingest(spread, tmp_path / "scans", workers=1, io="read")
     ((name, why),) = done.failures.items()
     assert name == "b.weight"

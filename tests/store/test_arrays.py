@@ -15,6 +15,7 @@ import shardscan
 from made import tiny
 from shardscan.store import arrays as store
 from shardscan.store import commits
+from shardscan.store.creation import NO_NUMBER, read_scan
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,13 @@ def test_plain_zarr_opens_the_arrays_stacked_over_layers_with_named_dimensions(s
 
 def test_xarray_opens_a_role_and_selects_by_layer_and_statistic(scan: commits.Scan, tmp_path: Path) -> None:
     with xr.open_zarr(scan.arrays / "text/up_proj", consolidated=False) as role:
-        std = role.channels_out.sel(layer=1, expert=store.NO_NUMBER, channel_statistic="std").values
-    weights = shardscan.open(store.attributes(scan)["source"])["model.layers.1.mlp.up_proj.weight"].compute()
+        std = role.channels_out.sel(layer=1, expert=NO_NUMBER, channel_statistic="std").values
+    weights = shardscan.open(read_scan(scan).source)["model.layers.1.mlp.up_proj.weight"].compute()
     np.testing.assert_allclose(std, weights.astype(np.float64).std(axis=1), rtol=1e-9)
 
 
 def test_arrays_of_a_role_without_layers_have_one_layer(scan: commits.Scan) -> None:
-    assert store.read(scan, "text/embed_tokens", "layer").tolist() == [store.NO_NUMBER]
+    assert store.read(scan, "text/embed_tokens", "layer").tolist() == [NO_NUMBER]
     assert store.read(scan, "text/embed_tokens", "sizes").tolist() == [[[tiny.VOCAB, tiny.HIDDEN]]]
 
 
@@ -90,20 +91,20 @@ def test_a_commit_holds_the_hash_of_each_file_and_of_each_tensors_content(scan: 
     done = commits.committed(scan)
     assert {product for _, product in done} == {"stats/1", "heads/1"}
     stats = done["text.q_proj.0", "stats/1"]
-    assert stats["tensors"]["model.layers.0.self_attn.q_proj.weight"]["status"] == "ok"
-    assert len(stats["tensors"]["model.layers.0.self_attn.q_proj.weight"]["digest"]) == 32
+    assert stats.tensors["model.layers.0.self_attn.q_proj.weight"].status == "ok"
+    assert len(stats.tensors["model.layers.0.self_attn.q_proj.weight"].digest) == 32
     arrays = {"channels", "fingerprints"}
-    assert {name.split("/")[2] for name in stats["files"]} == (
+    assert {name.split("/")[2] for name in stats.files} == (
         {f"{array}_{side}" for array in arrays for side in ("in", "out")} | {"distribution_weight", "moments_weight"}
     )
     for record in done.values():
-        for name, (size, digest) in record["files"].items():
+        for name, (size, digest) in record.files.items():
             written = (scan.arrays / name).read_bytes()
             assert (len(written), xxhash.xxh3_64_hexdigest(written)) == (size, digest)
 
 
 def test_every_file_of_the_arrays_is_vouched_for_by_one_commit(scan: commits.Scan) -> None:
-    vouched = [name for record in commits.committed(scan).values() for name in record["files"]]
+    vouched = [name for record in commits.committed(scan).values() for name in record.files]
     written = {
         str(f.relative_to(scan.arrays))
         for f in scan.arrays.rglob("c/**/*")

@@ -31,7 +31,7 @@ def query(scans: Path, sql: str) -> list[tuple[object, ...]]:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
     """Stop the next run as Ctrl-C does, once it has committed this many tasks."""
-    write, left = store.write, [tasks]
+    write, left = store.write_tensors, [tasks]
 
     def stopping(*given: Any) -> None:
         if not left[0]:
@@ -39,7 +39,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
         left[0] -= 1
         write(*given)
 
-    monkeypatch.setattr(store, "write", stopping)
+    monkeypatch.setattr(keep, "write_tensors", stopping)
 
 
 def test_a_copy_of_the_checkpoint_elsewhere_continues(tmp_path: Path) -> None:
@@ -196,13 +196,13 @@ def test_a_shard_rewritten_during_the_scan_is_said_to_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny.llama(tmp_path / "tiny")
-    write = keep.tensors
+    write = keep.keep_tensors
 
     def rewriting(*arguments: object) -> object:
         tiny.llama(model, seed=1)
         return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(keep, "tensors", rewriting)
+    monkeypatch.setattr(keep, "keep_tensors", rewriting)
     done = shardscan.ingest(model, tmp_path / "scans", workers=1)
     assert len(done.failures) == 16
     assert set(done.failures.values()) == {keep.CHANGED}

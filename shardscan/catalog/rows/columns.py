@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shardscan.reduce.result import VIOLATIONS
+from shardscan.reduce.sparsity import VIOLATIONS
 
 Rows = tuple[str, pa.Table]  # a table's name, and a piece of it
 COUNTS = frozenset({

@@ -14,15 +14,15 @@ from shardscan.catalog.rows.columns import Rows, numbers, repeat
 from shardscan.reduce.comparison import FIGURES
 from shardscan.store import comparison as store
 from shardscan.store.alignments import Alignment
-from shardscan.store.commits import FAILED
 from shardscan.store.comparison import CHANGES, CHANNEL_FIGURES
+from shardscan.store.records import FAILED, RankVerdict, WeightVerdict
 
 PLACE = {
     "component": pa.string(), "layer": pa.int32(), "role": pa.string(), "expert": pa.int32(), "part": pa.string(),
 }  # fmt: skip
 AT_ONCE = 1 << 18  # channels in one piece of rows; a weight is not cut
 
-Found = tuple[str, Mapping[str, Any]]
+Found = tuple[str, WeightVerdict]
 
 
 def of_comparison(held: Comparison) -> Iterator[Rows]:
@@ -51,10 +51,10 @@ def _diff(held: Comparison) -> Rows:
     return "diffs", pa.table({
         **_models(held, 1),
         "comparison": [held.scan.id],
-        "weights": [int(held.facts["weights"])],
-        "compared": [sum(verdict["status"] != FAILED for verdict in found)],
+        "weights": [held.facts.weights],
+        "compared": [sum(verdict.status != FAILED for verdict in found)],
         "failed": [held.failed],
-        "ranked": [sum(verdict["status"] != FAILED for verdict in held.changes.values())],
+        "ranked": [sum(verdict.status != FAILED for verdict in held.changes.values())],
         "channels": [held.kept],
         "state": [held.state],
     })  # fmt: skip
@@ -65,20 +65,20 @@ def _models(held: Comparison | Aligned, n: int) -> dict[str, pa.Array]:
     return {"model_a": repeat([a], [n]), "model_b": repeat([b], [n])}
 
 
-def _tensor_diffs(held: Comparison, some: Sequence[Found], changes: Mapping[str, Mapping[str, Any]]) -> Rows:
+def _tensor_diffs(held: Comparison, some: Sequence[Found], changes: Mapping[str, RankVerdict]) -> Rows:
     verdicts = [verdict for _, verdict in some]
-    of_changes = [changes.get(name, {}) for name, _ in some]
+    of_changes = [changes.get(name) for name, _ in some]
     told = [status(v, changes.get(name)) for name, v in some]
     columns: dict[str, Any] = {
         **_models(held, len(some)),
-        "weight_a": pa.array([v["weight_a"] for v in verdicts], pa.string()),
+        "weight_a": pa.array([v.weight_a for v in verdicts], pa.string()),
         "weight_b": pa.array([name for name, _ in some], pa.string()),
-        **{name: pa.array([v[name] for v in verdicts], kind) for name, kind in PLACE.items()},
+        **{name: pa.array([getattr(v, name) for v in verdicts], kind) for name, kind in PLACE.items()},
         "status": pa.array([word for word, _ in told], pa.string()),
         "reason": pa.array([reason for _, reason in told], pa.string()),
-        "values": pa.array([v["values"] for v in verdicts], pa.int64()),
-        **{name: numbers(_floats([v.get(name) for v in verdicts]), name) for name in FIGURES},
-        **{name: numbers(_floats([change.get(name) for change in of_changes]), name) for name in CHANGES},
+        "values": pa.array([v.values for v in verdicts], pa.int64()),
+        **{name: numbers(_floats([getattr(v, name) for v in verdicts]), name) for name in FIGURES},
+        **{name: numbers(_floats([getattr(change, name, None) for change in of_changes]), name) for name in CHANGES},
     }
     return "tensor_diffs", pa.table(columns)
 
@@ -91,7 +91,7 @@ def _pieces(found: Iterator[Found]) -> Iterator[list[Found]]:
     """Neighbours in the store, from the first to the last of which there are about so many channels."""
     piece: list[Found] = []
     for one in found:
-        if piece and sum(one[1]["channels"]) - piece[0][1]["channels"][0] > AT_ONCE:
+        if piece and sum(one[1].channels) - piece[0][1].channels[0] > AT_ONCE:
             yield piece
             piece = []
         piece.append(one)
@@ -100,8 +100,8 @@ def _pieces(found: Iterator[Found]) -> Iterator[list[Found]]:
 
 
 def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
-    first = piece[0][1]["channels"][0]
-    last = sum(piece[-1][1]["channels"])
+    first = piece[0][1].channels[0]
+    last = sum(piece[-1][1].channels)
     values = store.read(held.scan, (slice(None), slice(first, last)))
     sides = [(name, v, side, *_place(v, side)) for name, v in piece for side in ("out", "in") if _place(v, side)[1]]
     joined = np.concatenate([values[:, at - first : at - first + n] for *_, at, n in sides], axis=1)
@@ -112,21 +112,21 @@ def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
 
     return "channel_diffs", pa.table({
         **_models(held, sum(lengths)),
-        "weight_a": each([v["weight_a"] for _, v, *_ in sides]),
+        "weight_a": each([v.weight_a for _, v, *_ in sides]),
         "weight_b": each([name for name, *_ in sides]),
         "axis": each([side for _, _, side, *_ in sides]),
         "channel_a": joined[0].astype(np.int32),
         "channel_b": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
-        "layer": each([v["layer"] for _, v, *_ in sides], pa.int32()),
-        "role": each([v["role"] for _, v, *_ in sides]),
-        "values": each([v["shape"][1 if side == "out" else 0] for _, v, side, *_ in sides], pa.int64()),
+        "layer": each([v.layer for _, v, *_ in sides], pa.int32()),
+        "role": each([v.role for _, v, *_ in sides]),
+        "values": each([v.shape[1 if side == "out" else 0] for _, v, side, *_ in sides], pa.int64()),
         **{name: numbers(joined[i], name) for i, name in enumerate(CHANNEL_FIGURES) if i},
     })  # fmt: skip
 
 
-def _place(verdict: Mapping[str, Any], side: str) -> tuple[int, int]:
+def _place(verdict: WeightVerdict, side: str) -> tuple[int, int]:
     """Where the channels of one side are stored, and how many there are."""
-    first, rows, cols = verdict["channels"]
+    first, rows, cols = verdict.channels
     return (first, rows) if side == "out" else (first + rows, cols)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
-from shardscan.anatomy.axes import Heads
-from shardscan.anatomy.composites import CIRCUIT
 from shardscan.catalog.rows.columns import Rows, numbers, repeat
-from shardscan.catalog.scans import Composites, HeldMatrix
-from shardscan.plan.tasks import HEADS
+from shardscan.catalog.scans import Contents, HeldMatrix, regions
+from shardscan.plan.products import FULL, HEADS
 from shardscan.reduce.kernels import FITS
 from shardscan.reduce.spectra import FLOOR, METHOD, METHODS, SELF_CHECK
 
@@ -50,6 +48,28 @@ class Spectrum:
     @property
     def floor(self) -> float:
         return float(self.facts[FLOOR])
+
+
+def head_rows(scanned: Contents) -> Iterator[Rows]:
+    """Of the spectra of all heads."""
+    return _rows(scanned, HEADS, "heads")
+
+
+def full_rows(scanned: Contents) -> Iterator[Rows]:
+    """Of the spectra of whole matrices."""
+    return _rows(scanned, FULL, "full")
+
+
+def _rows(scanned: Contents, product: str, name: str) -> Iterator[Rows]:
+    """Of the matrices whose commits speak of a product, from the arrays of this name."""
+    for folder, matrices in scanned.stacks.items():
+        told = [m for m in matrices if m.has(product) or m.failure(product) is not None]
+        width = max((max(m.stored.rows, m.stored.cols) for m in told), default=0)
+        for region in regions(folder, told, width) if told else ():
+            sigma, facts = scanned.array(region, name), scanned.array(region, f"{name}_facts")
+            slots = [region.slot(m)[: sigma.ndim - (2 if product == HEADS else 1)] for m in region.members]
+            spectra = (of_matrix(m, product, sigma[at], facts[at]) for m, at in zip(region.members, slots, strict=True))
+            yield from tables(scanned.model, list(chain.from_iterable(spectra)))
 
 
 def tables(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
@@ -97,57 +117,30 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
 
 def of_matrix(m: HeldMatrix, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
     """The spectra of a matrix's heads, or of all of it: σ (…, rank) and their facts (…, 16)."""
-    matrix = m.facts
-    rows, cols = matrix["rows"], matrix["cols"]
+    matrix = m.stored
+    rows, cols = matrix.rows, matrix.cols
     heads: Sequence[int | None] = (None,)
-    if product == HEADS:
-        division = Heads(**matrix["heads"])
-        rows, cols = division.slice_shape(rows, cols)
-        heads = range(division.count)
-    failure = m.failures.get(product)
+    if product == HEADS and matrix.heads:
+        rows, cols = matrix.heads.slice_shape(rows, cols)
+        heads = range(matrix.heads.count)
+    failure = m.failure(product)
     sigma, facts, rank = np.atleast_2d(sigma), np.atleast_2d(facts), min(rows, cols)
     for i, head in enumerate(heads):
         yield Spectrum(
-            id=matrix["id"] if head is None else f"{matrix['id']}@{head}",
-            matrix=matrix["id"],
+            id=matrix.id if head is None else f"{matrix.id}@{head}",
+            matrix=matrix.id,
             layer=m.layer,
-            role=matrix["role"],
+            role=matrix.role,
             head=head,
             rows=rows,
             cols=cols,
             rank=rank,
-            sigma=_known(sigma[i, :rank], facts[i], failure),
+            sigma=known_sigma(sigma[i, :rank], facts[i], failure),
             facts=facts[i],
             failure=failure,
         )
 
 
-def of_composites(some: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
-    """The spectra of some layers' composites: σ (layers, head, rank) and their facts (layers, head, 16)."""
-    for index, composite in some.facts.items():
-        for head, id in enumerate(ids_of(composite)):
-            at, failure = (index - some.layers.start, head), some.failures.get(index)
-            yield Spectrum(
-                id=id,
-                matrix=id,
-                layer=composite["layer"],
-                role=composite["role"],
-                head=head if composite["kind"] == CIRCUIT else None,
-                rows=composite["rows"],
-                cols=composite["cols"],
-                rank=composite["rank"],
-                sigma=_known(sigma[at][: composite["rank"]], facts[at], failure),
-                facts=facts[at],
-                failure=failure,
-            )
-
-
-def ids_of(composite: Mapping[str, Any]) -> list[str]:
-    """The ids of the matrices that a composite is: one for each head of a circuit, one of a delta."""
-    if composite["kind"] != CIRCUIT:
-        return [str(composite["id"])]
-    return [f"{composite['id']}.{head}" for head in range(composite["heads"])]
-
-
-def _known(sigma: np.ndarray, facts: np.ndarray, failure: str | None) -> np.ndarray:
+def known_sigma(sigma: np.ndarray, facts: np.ndarray, failure: str | None) -> np.ndarray:
+    """σ, or none where there are no values."""
     return np.empty(0) if failure or METHODS[int(facts[METHOD])] == "none" else sigma

@@ -28,7 +28,7 @@ def note_missing_channels(prepared: Prepared, channels: str) -> tuple[str, ...]:
 
 def note_missing_circuits(prepared: Prepared) -> tuple[str, ...]:
     """A sentence where circuits were asked for and no layer has any."""
-    from shardscan.plan.tasks import CIRCUITS
+    from shardscan.plan.products import CIRCUITS
 
     if CIRCUITS not in prepared.products or any(_has_circuits(group) for group in prepared.plan.groups):
         return ()

@@ -18,8 +18,9 @@ from shardscan.jobs.scan.prepare import Prepared, remaining
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
 from shardscan.store import commits, resume
-from shardscan.store.arrays import attributes, current
+from shardscan.store.arrays import current
 from shardscan.store.commits import CATALOG, Scan
+from shardscan.store.creation import read_scan
 from shardscan.store.lock import read_from
 
 Prepare = Callable[..., Prepared]
@@ -104,7 +105,7 @@ def with_checkpoint(subject: Subject, folder: Path, prepare: Prepare) -> Subject
     if subject.prepared:
         return subject
     scan = find_scan(subject.model, folder)
-    source = attributes(scan)["source"]
+    source = read_scan(scan).source
     try:
         prepared = prepare(source, name=subject.model)
         if commits.witness(scan) == witness(prepared.checkpoint):
@@ -126,4 +127,4 @@ def with_checkpoint_if_there(subject: Subject, folder: Path, prepare: Prepare) -
 
 def find_scan(model: str, folder: Path) -> Scan:
     """The scan that speaks for a model."""
-    return next(scan for scan in current(folder) if attributes(scan)["model"] == model)
+    return next(scan for scan in current(folder) if read_scan(scan).model == model)

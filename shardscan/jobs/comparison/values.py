@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from shardscan import machine
 from shardscan.jobs.scan.options import Resources
@@ -30,13 +29,14 @@ from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
 from shardscan.reduce.comparison import Compared, compare
 from shardscan.reduce.kernels.cpu import comparison as differences
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.witness import is_as_seen, witness
+from shardscan.shards.witness import witness
 from shardscan.store import alignments as aligned
 from shardscan.store import commits
 from shardscan.store import comparison as store
 from shardscan.store.alignments import Alignment
-from shardscan.store.commits import FAILED, OK, Scan
-from shardscan.store.comparison import RANKS, VALUES
+from shardscan.store.commits import Scan
+from shardscan.store.gate import is_unchanged
+from shardscan.store.records import FAILED, OK, RANKS, VALUES, WeightVerdict
 
 __all__ = [
     "Alignment",
@@ -84,7 +84,7 @@ class Summary:
 def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = False) -> Left:
     """What of the tasks is left: all of them if there is no comparison yet. What a disk has lost is done again."""
     records = commits.intact(comparison) if comparison else {}
-    done = {key for key, record in records.items() if all(v["status"] != FAILED for v in record["tensors"].values())}
+    done = {key for key, record in records.items() if all(v.status != FAILED for v in record.tensors.values())}
     values = tuple(task for task in tasks if (task.name, VALUES) not in done)
     again = {task.name for task in values}
     ranked = [task for task in tasks if any(map(has_rank, task.pairs))] if rank else []
@@ -156,8 +156,8 @@ def _has_large_change(task: Task, changes: Mapping[int, Change | None]) -> bool:
 def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
     """Why which weights of b failed, or their ranks, if those are among the products."""
     records = (record for (_, product), record in commits.sealed(comparison)[0].items() if product in products)
-    verdicts = (item for record in records for item in record["tensors"].items())
-    return {name: str(verdict["reason"]) for name, verdict in verdicts if verdict["status"] == FAILED}
+    verdicts = (item for record in records for item in record.tensors.items())
+    return {name: str(verdict.reason) for name, verdict in verdicts if verdict.status == FAILED}
 
 
 def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
@@ -165,16 +165,17 @@ def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int
     records = commits.sealed(comparison)[0] if tasks else {}  # what is not intact was compared again by now
     found = []
     for task in tasks:
-        verdicts: Mapping[str, Any] = records.get((task.name, VALUES), {}).get("tensors", {})
+        commit = records.get((task.name, VALUES))
+        verdicts: Mapping[str, WeightVerdict] = commit.tensors if commit else {}
         ranked = [(number, verdicts.get(p.b.id)) for number, p in enumerate(task.pairs) if has_rank(p)]
         found.append((task, {number: _known(verdict) for number, verdict in ranked if verdict}))
     return found
 
 
-def _known(verdict: Mapping[str, Any]) -> Change | None:
-    if verdict["status"] != OK:
-        return Change(failure=str(verdict["reason"]))
-    return None if verdict["changed"] else UNCHANGED
+def _known(verdict: WeightVerdict) -> Change | None:
+    if verdict.status != OK:
+        return Change(failure=str(verdict.reason))
+    return None if verdict.changed else UNCHANGED
 
 
 def _keep(comparison: Scan, seen: Seen, task: Task, found: Sequence[Compared]) -> None:
@@ -199,4 +200,4 @@ def _keep_changes(
 
 def _is_as_seen(pair: Pair, seen: Seen) -> bool:
     tensors = (pair.a.placed.tensor, pair.b.placed.tensor)
-    return all(is_as_seen(tensor.path, before[tensor.file]) for tensor, before in zip(tensors, seen, strict=True))
+    return all(is_unchanged(tensor, before) for tensor, before in zip(tensors, seen, strict=True))

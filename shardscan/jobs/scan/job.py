@@ -15,12 +15,14 @@ from shardscan import machine
 from shardscan.errors import StoreNotFound
 from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
 from shardscan.jobs.scan.prepare import Prepared, prepare, remaining
+from shardscan.plan import products
+from shardscan.plan.products import MatrixProduct
 from shardscan.plan.scan import Plan
 from shardscan.plan.scan_budget import Budget
-from shardscan.plan.tasks import FULL
 from shardscan.store import commits
-from shardscan.store.commits import FAILED, Scan
+from shardscan.store.commits import Scan
 from shardscan.store.lock import writing
+from shardscan.store.records import FAILED, Run
 
 if TYPE_CHECKING:
     from shardscan.reduce.scan import Done
@@ -149,7 +151,7 @@ def _reduce(
 ) -> list[Done]:
     """Run the tasks that are left; an interrupted run is recorded with what it committed."""
     from shardscan.reduce import scan as reducing
-    from shardscan.store import gate as keep
+    from shardscan.store.gate import keep_composites, keep_tensors
 
     started, clock = datetime.now(UTC), time.monotonic()
     before, read = commits.stamps(scan), 0
@@ -167,19 +169,22 @@ def _reduce(
 
         def matrices(blas_threads: int) -> Callable[..., None]:
             options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
-            return partial(keep.tensors, scan, seen, options)
+            return partial(keep_tensors, scan, seen, options)
 
-        blocks, composites = partial(keep.tensors, scan, seen, device), partial(keep.composites, scan, seen)
+        blocks, composites = partial(keep_tensors, scan, seen, device), partial(keep_composites, scan, seen)
         done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
         done += reducing.run_composites(todo.composites, composites, workers=workers, progress=advance)
-        for tasks, at_once, each in ((todo.matrices, workers, 1), (todo.large_matrices, 1, threads)):
-            done += reducing.run_matrices(
-                tasks, solver, matrices(each), workers=at_once, blas_threads=each, progress=advance
-            )
+        done += reducing.run_matrices(
+            todo.matrices, solver, matrices(1), workers=workers, blas_threads=1, progress=advance
+        )
+        done += reducing.run_matrices(
+            todo.large_matrices, solver, matrices(threads), workers=1, blas_threads=threads, progress=advance
+        )
         return done
     finally:
         committed = [key for key, _ in commits.stamps(scan).items() - before.items()]
-        names = {(task, product == FULL) for task, product in committed}  # whole matrices have tasks of their own
+        # whole matrices have tasks of their own
+        names = {(task, isinstance(products.named(product), MatrixProduct)) for task, product in committed}
         if names:
             seconds = time.monotonic() - clock
             commits.record_run(scan, _run(prepared, planned, started, seconds, len(names), read, peak.bytes))
@@ -193,14 +198,14 @@ def _run(
     tasks: int,
     nbytes: int,
     peak: int | None,
-) -> dict[str, object]:
-    return {
-        "started": started.replace(tzinfo=None).isoformat(),
-        "seconds": seconds,
-        "tasks": tasks,
-        "bytes_read": nbytes,
-        "peak_memory": peak,
-        "options": {
+) -> Run:
+    return Run(
+        started=started.replace(tzinfo=None).isoformat(),
+        seconds=seconds,
+        tasks=tasks,
+        bytes_read=nbytes,
+        peak_memory=peak,
+        options={
             "products": sorted(prepared.products),
             "workers": planned.workers,
             "blas_threads": prepared.blas_threads,
@@ -208,6 +213,6 @@ def _run(
             "device": prepared.device.name,
             "planned_memory": planned.peak,
         },
-        "host": machine.host(),
-        "versions": machine.versions(),
-    }
+        host=machine.host(),
+        versions=machine.versions(),
+    )

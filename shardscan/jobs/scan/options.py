@@ -9,7 +9,8 @@ from typing import Self
 
 from shardscan import machine
 from shardscan.errors import OptionError, shown
-from shardscan.plan.scan import CHANNELS, SPECTRA
+from shardscan.plan.products import SPECTRA, asked_by
+from shardscan.plan.scan import CHANNELS
 from shardscan.plan.scan_budget import LEAST
 
 
@@ -39,7 +40,7 @@ class ScanOptions:
     @property
     def products(self) -> frozenset[str]:
         """The products that 'heads,full' asks for."""
-        return frozenset().union(*(SPECTRA[word] for word in self._words()))
+        return frozenset().union(*map(asked_by, self._words()))
 
     def _words(self) -> list[str]:
         return [word.strip() for word in self.spectra.split(",")]

@@ -18,14 +18,16 @@ from typing import Any
 from shardscan.catalog import build as catalog
 from shardscan.catalog import comparisons
 from shardscan.catalog.comparisons import Comparison
-from shardscan.catalog.scans import contents, members
+from shardscan.catalog.scans import contents
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 from shardscan.shards.folder import is_weights
 from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import lock as writers
-from shardscan.store.commits import CATALOG, FAILED, PARTIAL, Scan, Stamp
+from shardscan.store.commits import CATALOG, PARTIAL, Scan
+from shardscan.store.creation import LAYOUT, METADATA
+from shardscan.store.records import FAILED, Stamp
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
 RECORD = re.compile(r"(runs/)?[^/]+\.json")
@@ -79,11 +81,11 @@ def _strays(folder: Path, ids: set[str]) -> Iterator[Finding]:
     known = {COMMITS, ARRAYS, LOCK, CATALOG}
     yield from (_stray(folder, path) for path in sorted(folder.iterdir()) if path.name not in known)
     for inside in (folder / ARRAYS, folder / COMMITS):
-        own = {store.METADATA} if inside.name == ARRAYS else set()
+        own = {METADATA} if inside.name == ARRAYS else set()
         for path in sorted(inside.iterdir()) if inside.is_dir() else ():
             if path.name not in ids | own:
                 yield _stray(folder, path)
-    root = folder / ARRAYS / store.METADATA
+    root = folder / ARRAYS / METADATA
     if ids and not _is_root(root):
         detail = "It is not what Zarr keeps at the root of its arrays: remove it, and ingest a checkpoint again."
         yield Finding(PROBLEM, "file", detail, _in(folder, root))
@@ -193,14 +195,14 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
     where = f"{COMMITS}/{scan.id}"
     try:
         held = contents(scan)
-        if held.facts["layout"] != store.LAYOUT:
-            detail = f"Another version made this scan (layout {held.facts['layout']}): ingest its checkpoint again."
+        if held.facts.layout != LAYOUT:
+            detail = f"Another version made this scan (layout {held.facts.layout}): ingest its checkpoint again."
             yield Finding(NOTE, "scan", detail, where)
             return
         _ = commits.replaces(scan), commits.runs(scan)  # their form, for whoever reads them next
-        everyone = [member for group in members(held).values() for member in group]
-        verdicts = [item for record in held.done.values() for item in record["tensors"].items()]
-        failed = {name: verdict["reason"] for name, verdict in verdicts if verdict["status"] == FAILED}
+        everyone = [member for group in held.members.values() for member in group]
+        verdicts = [item for commit in held.done.values() for item in commit.tensors.items()]
+        failed = {name: verdict.reason for name, verdict in verdicts if verdict.status == FAILED}
     except OF_ANOTHER_FORM as error:
         detail = f"The scan is not of the form that this version writes ({type(error).__name__}): ingest it again."
         yield Finding(PROBLEM, "scan", detail, where)
@@ -226,8 +228,8 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
         if not isinstance(held, Comparison):
             return
         verdicts = held.verdicts
-        failed = {name: verdict["reason"] for name, verdict in verdicts.items() if verdict["status"] == FAILED}
-        left = held.facts["weights"] - len(verdicts)
+        failed = {name: verdict.reason for name, verdict in verdicts.items() if verdict.status == FAILED}
+        left = held.facts.weights - len(verdicts)
         models = " with ".join(map(shown, held.models))
     except OF_ANOTHER_FORM as error:
         kind = type(error).__name__
@@ -235,7 +237,7 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
         yield Finding(PROBLEM, "scan", detail, where)
         return
     if left:
-        detail = f"{left:,} of {held.facts['weights']:,} weights of {models} are not compared yet: {COMPARE_AGAIN}."
+        detail = f"{left:,} of {held.facts.weights:,} weights of {models} are not compared yet: {COMPARE_AGAIN}."
         yield Finding(NOTE, "scan", detail, where)
     for name, reason in failed.items():
         yield Finding(NOTE, "scan", f"It failed: {str(reason).rstrip('.')}.", where, name)

@@ -1,0 +1,77 @@
+"""CATALOG, its rows of composites: circuits and deltas, which are in no file, and their spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from shardscan.anatomy.composites import CIRCUIT, DELTA
+from shardscan.catalog.rows.columns import Rows, repeat
+from shardscan.catalog.rows.spectra import Spectrum, known_sigma, tables
+from shardscan.catalog.scans import Composites, Contents, composites
+from shardscan.store.arrays import read
+from shardscan.store.records import StoredComposite
+
+
+def circuit_rows(scanned: Contents) -> Iterator[Rows]:
+    """Of the OV and QK circuits of every query head."""
+    return _rows(scanned, CIRCUIT)
+
+
+def delta_rows(scanned: Contents) -> Iterator[Rows]:
+    """Of what each pair of LoRA factors adds to its weight."""
+    return _rows(scanned, DELTA)
+
+
+def _rows(scanned: Contents, kind: str) -> Iterator[Rows]:
+    for some in composites(scanned, kind):
+        region = some.layers, slice(None)
+        sigma, facts = (read(scanned.scan, some.folder, name, region) for name in ("composites", "composites_facts"))
+        yield _matrices(scanned.model, some)
+        yield from tables(scanned.model, list(_spectra(some, sigma, facts)))
+
+
+def _matrices(model: str, some: Composites) -> Rows:
+    """Circuits and deltas, which are in no file and have no channels."""
+    every = [(facts, id) for facts in some.stored.values() for id in _ids_of(facts)]
+    n = len(every)
+    return "matrices", pa.table({
+        "model": repeat([model], [n]),
+        "matrix": pa.array([id for _, id in every], pa.string()),
+        "kind": pa.array([facts.kind for facts, _ in every], pa.string()),
+        "component": repeat([some.component], [n]),
+        "layer": pa.array([facts.layer for facts, _ in every], pa.int32()),
+        "role": pa.array([facts.role for facts, _ in every], pa.string()),
+        "expert": pa.array([facts.expert for facts, _ in every], pa.int32()),
+        "rows": pa.array([facts.rows for facts, _ in every], pa.int64()),
+        "cols": pa.array([facts.cols for facts, _ in every], pa.int64()),
+    })  # fmt: skip
+
+
+def _spectra(some: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+    """The spectra of some layers' composites: σ (layers, head, rank) and their facts (layers, head, 16)."""
+    for index, composite in some.stored.items():
+        for head, id in enumerate(_ids_of(composite)):
+            at, failure = (index - some.layers.start, head), some.failures.get(index)
+            yield Spectrum(
+                id=id,
+                matrix=id,
+                layer=composite.layer,
+                role=composite.role,
+                head=head if composite.kind == CIRCUIT else None,
+                rows=composite.rows,
+                cols=composite.cols,
+                rank=composite.rank,
+                sigma=known_sigma(sigma[at][: composite.rank], facts[at], failure),
+                facts=facts[at],
+                failure=failure,
+            )
+
+
+def _ids_of(composite: StoredComposite) -> list[str]:
+    """The ids of the matrices that a composite is: one for each head of a circuit, one of a delta."""
+    if composite.kind != CIRCUIT:
+        return [str(composite.id)]
+    return [f"{composite.id}.{head}" for head in range(composite.heads)]
