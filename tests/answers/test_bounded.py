@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from made.catalogs import Catalog, build
+from made.catalogs import Catalog
 from made.commands import ROOT, command, environment, shardscan
 from shardscan import machine
 from shardscan.answers import bounded as confined
@@ -27,11 +27,6 @@ from shardscan.errors import QueryStopped
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 MEMORY, TIME = "allow more with --memory.\n", "give it longer with --timeout.\n"
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return build(tmp_path_factory.mktemp("store"))
 
 
 # ---- what ends it

@@ -12,15 +12,10 @@ import pytest
 
 import shardscan
 from made import tiny
-from made.catalogs import Catalog, build
+from made.catalogs import Catalog
 from shardscan.answers.connection import ask, connect, run
 from shardscan.answers.questions import guess
 from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return build(tmp_path_factory.mktemp("store"))
 
 
 def test_a_query_may_not_create_anything_in_memory_either(catalog: Catalog) -> None:

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 import shardscan
-from conftest import Tally
 from made import tiny
 from oracles.keys import repeated
+from oracles.tally import Tally
 from shardscan.anatomy.names import canonical
 from shardscan.cli import main
 from shardscan.output import progress

@@ -47,6 +47,11 @@ def pairs(a: Anatomy, b: Anatomy, kept: Kept | None = None) -> list[Pair]:
     return [Pair(of_a[id], side, *(kept or {}).get(id, (None, None))) for id, side in sides(b).items() if id in of_a]
 
 
+def models_of(store: Path) -> tuple[Path, Path]:
+    """The checkpoints a and b, which lie beside their store."""
+    return store.with_name("a"), store.with_name("b")
+
+
 def scan_of(folder: Path, model: str) -> Scan:
     return next(scan for scan in store.current(folder) if store.attributes(scan)["model"] == model)
 
