@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pytest
 
 import shardscan
 from shardscan.anatomy import families
@@ -17,11 +18,13 @@ from shardscan.catalog import build as catalog
 from shardscan.errors import ShardscanError
 from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment, Summary
+from shardscan.plan import comparison as planned
 from shardscan.plan.comparison import Pair, Side, Task, tasks
 from shardscan.shards import checkpoint as opening
 from shardscan.shards.address import Checkpoint
 from shardscan.store import arrays as store
 from shardscan.store import commits
+from shardscan.store import comparison as stored
 from shardscan.store import lock as writers
 from shardscan.store.commits import Scan
 
@@ -105,6 +108,13 @@ def only(folder: Path) -> Scan:
     """The one comparison of a store."""
     (found,) = commits.of_two(folder, commits.COMPARISON)
     return found
+
+
+def small_tasks(patch: pytest.MonkeyPatch) -> None:
+    """Have comparisons take a few weights in each task, and chunks of 64 channels."""
+    patch.setattr(planned, "TASK_BYTES", 4000)
+    patch.setattr(planned, "CHUNK", 64)
+    patch.setattr(stored, "CHUNK", 64)
 
 
 def survivors(folder: Path) -> dict[str, bytes]:

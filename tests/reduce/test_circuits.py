@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 import shardscan
 from made import tiny
+from made.commands import ingest as in_a_process
 from oracles.exactness import tensors_of
 from oracles.keys import repeated
-from plan.test_memory import ingest as in_a_process
 from shardscan.anatomy import composites, families
 from shardscan.anatomy import placement as anatomy
 from shardscan.catalog import build as catalog

@@ -13,8 +13,8 @@ import pytest
 
 import shardscan
 from made import tiny
+from oracles.devices import same_tables
 from oracles.exactness import NUMPY, SUB_BYTE, channel_errors
-from reduce.test_device import same_tables
 from reduce.test_kernels import ANY_BITS, INF, NAN, SHAPES, given, widened
 from shardscan.reduce.kernels import Sums, cpu, gpu
 from shardscan.reduce.kernels.gpu.device import library

@@ -17,11 +17,9 @@ from shardscan.store import arrays as store
 from shardscan.store import commits
 
 
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> commits.Scan:
-    folder = tmp_path_factory.mktemp("store")
-    shardscan.ingest(tiny.llama(folder / "tiny"), folder / "scans")
-    (found,) = store.current(folder / "scans")
+@pytest.fixture
+def scan(scan_of_tiny: Path) -> commits.Scan:
+    (found,) = store.current(scan_of_tiny)
     return found
 
 
