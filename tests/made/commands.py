@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
 def shardscan(store: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """What a command that needs a store says and how it ends."""
     words = (*words, "--store", str(store))
-    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=60, **more)
+    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=600, **more)
 
 
 def ingest(*words: str | Path) -> Any:
