@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from shardscan.anatomy.axes import Heads
 from shardscan.anatomy.places import Placed
-from shardscan.jobs.scan.job import prepare
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan.scan import SPECTRA, plan
 from shardscan.plan.tasks import Block
 from shardscan.reduce.blocks import finish, merge, reduce_block

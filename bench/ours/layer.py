@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from shardscan.jobs.scan.job import prepare
+from shardscan.jobs.scan.options import ScanOptions
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.machine import processors
 from shardscan.plan.tasks import Task
 from shardscan.reduce import scan
@@ -22,7 +23,7 @@ from shardscan.reduce.spectra import METHODS
 
 
 def main(device: str, path: str) -> None:
-    prepared = prepare(path, spectra="full", device=device)
+    prepared = prepare(path, ScanOptions(spectra="full", device=device))
     tasks = prepared.plan.matrices + prepared.plan.large_matrices
     kept: list[Result] = []
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shardscan.jobs.scan.job import prepare
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.machine import processors
 from shardscan.plan.scan import SPECTRA, plan
 from shardscan.plan.tasks import HEADS, STATS, Task

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.measure import Run, in_turn, run
 from bench.row import MB, Context, Goal, Row, agree, needs, versus
-from shardscan.jobs.scan.job import prepare
+from shardscan.jobs.scan.prepare import prepare
 
 PEERS = Path(__file__).parents[1] / "peers"
 HEADS_MEASURED = 8

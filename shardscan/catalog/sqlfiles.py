@@ -1,4 +1,4 @@
-"""Where the `.sql` files are: read by CATALOG, which runs schema and views, and by ASK, which runs questions.
+"""Where the `.sql` files are: CATALOG runs schema and views, ASK runs questions, and jobs run queries of their own.
 
 A wheel carries them as `shardscan/sql`; in a checkout they are the top-level `sql`. Where both are there the checkout
 wins: its files are the ones somebody edits and git tracks, and a `shardscan/sql` inside a checkout can only be a copy
@@ -9,6 +9,7 @@ unpacked into somebody else's project never reads that project's `sql`.
 from __future__ import annotations
 
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -20,7 +21,7 @@ _SILENT = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
 
 
 def folder(package: Traversable | None = None) -> Traversable:
-    """The folder with `schema`, `views` and `questions`; `package` is the installed `shardscan` unless given."""
+    """The folder of all `.sql` files; `package` is the installed `shardscan` unless given."""
     package = files("shardscan") if package is None else package
     if isinstance(package, Path) and _is_checkout(package.parent):
         return package.parent / "sql"
@@ -59,6 +60,12 @@ def views(root: Traversable | None = None) -> dict[str, str]:
 def question_files(root: Traversable | None = None) -> dict[str, str]:
     """The text of every question by its name, in the order of the names."""
     return _texts("questions", root)
+
+
+@cache
+def job_sql(job: str, name: str) -> str:
+    """A query of a job, such as 'modules' of 'comparison'; its header says what it gives."""
+    return (folder() / "jobs" / job / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _texts(kind: str, root: Traversable | None) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from shardscan.cli import ask as asking
-from shardscan.cli import compare as comparing
-from shardscan.cli import scan as scanning
-from shardscan.cli import verify as checking
+from shardscan.cli.ask import ask_question, list_questions, run_sql, show_machine
+from shardscan.cli.compare import show_difference
 from shardscan.cli.frame import EXIT_CODES, Commands
+from shardscan.cli.scan import build_catalog, ingest_checkpoint, list_tensors, show_anatomy, show_demo
+from shardscan.cli.verify import verify_path
 from shardscan.version import __version__
 
 
@@ -32,8 +32,8 @@ def main() -> None:
 
 # in the order of a first session
 for command in (
-    *(scanning.demo, scanning.ls, scanning.anatomy, scanning.ingest, comparing.diff),
-    *(asking.sql, asking.ask, asking.questions),
-    *(scanning.catalog, checking.verify, asking.info),
+    *(show_demo, list_tensors, show_anatomy, ingest_checkpoint, show_difference),
+    *(run_sql, ask_question, list_questions),
+    *(build_catalog, verify_path, show_machine),
 ):
     main.add_command(command)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shardscan.cli.options import has_bounds, has_parameters, has_store, parsed, prints_rows, write_rows
+from shardscan.cli.options import Printing, has_bounds, has_parameters, has_store, prints_rows
 from shardscan.errors import QueryError, shown
 
 if TYPE_CHECKING:
+    from shardscan.answers.bounded import Bounds
     from shardscan.answers.questions import Query
 
 
-@click.command()
+@click.command("sql")
 @click.argument("query")
 @has_store
 @has_parameters
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
 )
 @has_bounds
 @prints_rows
-def sql(
-    query: str, store: str, parameters: tuple[str, ...], unlocked: bool, timeout: int, memory: int | None,
-    format_: str | None, output: str | None,
-) -> None:  # fmt: skip
+def run_sql(
+    query: str, store: str, parameters: dict[str, str], unlocked: bool, bounds: Bounds, printing: Printing
+) -> None:
     """Ask the catalog in SQL.
 
     QUERY is one SELECT of DuckDB's SQL, @FILE that holds one, or - for stdin; $name in it is a parameter. A file in the
@@ -43,34 +43,32 @@ def sql(
     shardscan sql "show tables"
     shardscan sql "select * from ranks join 'scores.parquet' using (layer)" --unlocked
     """
-    from shardscan.answers import questions as asked
+    from shardscan.answers import questions
 
-    text, given = _text(query), parsed(parameters)
+    text = _read_sql(query)
     if text.startswith("-- title:"):
-        wanted = asked.asked(asked.parse(Path(query[1:]).stem or "stdin", text), given)
+        question = questions.parse(Path(query[1:]).stem or "stdin", text)
+        asked = questions.asked(question, parameters)
     else:
-        wanted = asked.query(text, given)
+        asked = questions.query(text, parameters)
     if unlocked:
         click.echo("Unlocked: this query can read and write files, use the network and load extensions.", err=True)
-    _answer(store, wanted, timeout, memory, format_, output, unlocked=unlocked)
+    _print_answer(store, asked, bounds, printing, unlocked=unlocked)
 
 
-def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from shardscan.answers import questions as asked
+def _complete_question(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from shardscan.answers import questions
 
-    return [name for name in asked.questions() if name.startswith(incomplete)]
+    return [name for name in questions.questions() if name.startswith(incomplete)]
 
 
-@click.command()
-@click.argument("question", shell_complete=_complete)
+@click.command("ask")
+@click.argument("question", shell_complete=_complete_question)
 @has_store
 @has_parameters
 @has_bounds
 @prints_rows
-def ask(
-    question: str, store: str, parameters: tuple[str, ...], timeout: int, memory: int | None,
-    format_: str | None, output: str | None,
-) -> None:  # fmt: skip
+def ask_question(question: str, store: str, parameters: dict[str, str], bounds: Bounds, printing: Printing) -> None:
     """Ask a question that ships with shardscan.
 
     `shardscan questions` lists them with their parameters.
@@ -79,59 +77,46 @@ def ask(
     shardscan ask outliers --store scans
     shardscan ask outliers -p sigma=3 -o outliers.parquet
     """
-    from shardscan.answers import questions as asked
+    from shardscan.answers import questions
 
-    wanted = asked.asked(asked.find(question), parsed(parameters))
-    _answer(store, wanted, timeout, memory, format_, output)
-
-
-def _answer(
-    store: str, wanted: Query, timeout: int, memory: int | None, format_: str | None, output: str | None,
-    *, unlocked: bool = False,
-) -> None:  # fmt: skip
-    from shardscan.answers import bounded as confined
-
-    bounds = confined.Bounds(timeout, confined.free_memory() if memory is None else memory)
-    rows = confined.rows(store, wanted, bounds, unlocked=unlocked)
-    with confined.within(bounds):
-        write_rows(rows, format_, output)
+    _print_answer(store, questions.asked(questions.find(question), parameters), bounds, printing)
 
 
-@click.command()
+def _print_answer(store: str, query: Query, bounds: Bounds, printing: Printing, *, unlocked: bool = False) -> None:
+    from shardscan.answers import bounded
+
+    rows = bounded.rows(store, query, bounds, unlocked=unlocked)
+    with bounded.within(bounds):
+        printing.write(rows)
+
+
+@click.command("questions")
 @prints_rows
-def questions(format_: str | None, output: str | None) -> None:
+def list_questions(printing: Printing) -> None:
     """List the questions that ship with shardscan.
 
     \b
     shardscan questions
     """
-    import pyarrow as pa
+    from shardscan.cli.prints.questions import tabulate_questions
 
-    from shardscan.answers import questions as asked
-
-    known = asked.questions().values()
-    rows = {
-        "question": [q.name for q in known],
-        "title": [q.title for q in known],
-        "parameters": [", ".join(f"{p.name}={p.default}" for p in q.parameters) for q in known],
-    }
-    write_rows(pa.table(rows), format_, output)
+    printing.write(tabulate_questions())
 
 
-@click.command()
+@click.command("info")
 @prints_rows
-def info(format_: str | None, output: str | None) -> None:
+def show_machine(printing: Printing) -> None:
     """Print versions and machine, for bug reports.
 
     \b
     shardscan info --format markdown
     """
-    from shardscan.cli.prints import machine
+    from shardscan.cli.prints.machine import tabulate_machine
 
-    write_rows(machine.facts(), format_, output)
+    printing.write(tabulate_machine())
 
 
-def _text(query: str) -> str:
+def _read_sql(query: str) -> str:
     """The SQL that an argument means."""
     if query != "-" and not query.startswith("@"):
         return query

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from shardscan.cli.frame import INCOMPLETE, say_if_compiling, tell, tell_notes, tell_some
-from shardscan.cli.options import has_families, has_store, prints_rows, reads_checkpoint, reads_weights, write_rows
+from shardscan.cli.frame import INCOMPLETE, say_if_compiling, tell, tell_first, tell_notes
+from shardscan.cli.options import Printing, has_families, has_store, prints_rows, reads_checkpoint, reads_weights
 from shardscan.errors import shown
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-@click.command()
+    from shardscan.jobs.scan.options import Reading, Resources
+
+
+@click.command("diff")
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
 @has_store
@@ -28,10 +35,9 @@ from shardscan.errors import shown
 @reads_weights
 @reads_checkpoint
 @prints_rows
-def diff(
-    a: str, b: str, store: str, names: tuple[str, str] | None, values: bool, rank: bool, family_files: tuple[str, ...],
-    workers: int | None, memory: int | None, io: str, max_bytes: int | None, pickled_module: bool,
-    format_: str | None, output: str | None,
+def show_difference(
+    a: str, b: str, store: str, names: tuple[str, str] | None, values: bool, rank: bool, reading: Reading,
+    resources: Resources, printing: Printing,
 ) -> None:  # fmt: skip
     """Say what became of model A in model B.
 
@@ -45,36 +51,26 @@ def diff(
     shardscan diff ./base ./tuned --rank --names base tuned
     shardscan sql "from surviving_channels('Llama-3-8B', 'pruned') where layer = 3" --store scans
     """
-    from shardscan.cli.prints import listing
-    from shardscan.jobs.comparison.job import diff as compared
-    from shardscan.output.progress import shown as progress_shown
+    from shardscan.cli.prints.comparison import describe_difference
+    from shardscan.jobs.comparison.job import compare_models
+    from shardscan.output.progress import showing_progress
 
     say_if_compiling()
-    found = compared(
-        a,
-        b,
-        store,
-        names=names or (None, None),
-        family_files=family_files,
-        workers=workers,
-        memory_limit=memory,
-        io=io,
-        max_bytes=max_bytes,
-        pickled_module=pickled_module,
-        values=values,
-        rank=rank,
-        phase=progress_shown,
-    )
-    write_rows(found.modules, format_, output)
-    for sentence in listing.difference(found):
+    difference = compare_models(
+        a, b, Path(store), reading, resources,
+        names=names or (None, None), values=values, rank=rank, phase=showing_progress,
+    )  # fmt: skip
+    printing.write(difference.modules)
+    for sentence in describe_difference(difference):
         tell(sentence)
-    tell_notes(found.notes)
-    kinds = (
-        ("Not compared", found.left, "`shardscan.diff(…).left` in Python has all"),
-        ("Failed", found.failures, "`tensors.reason` and `tensor_diffs.reason` say why"),
-    )
-    for word, reasons, others in kinds:
-        tell_some(word, [f"{shown(name)}: {reason}" for name, reason in reasons.items()], others)
-    tell_some("Impossible", found.faults, "`from shape_faults(a, b)` has all")
-    if found.failures:
+    tell_notes(difference.notes)
+    _tell_reasons("Not compared", difference.left, "`shardscan.diff(…).left` in Python has all")
+    _tell_reasons("Failed", difference.failures, "`tensors.reason` and `tensor_diffs.reason` say why")
+    tell_first("Impossible", difference.faults, "`from shape_faults(a, b)` has all")
+    if difference.failures:
         sys.exit(INCOMPLETE)
+
+
+def _tell_reasons(word: str, reasons: Mapping[str, str], others: str) -> None:
+    """Say of the first weights why, and where the others are."""
+    tell_first(word, [f"{shown(name)}: {reason}" for name, reason in reasons.items()], others)

@@ -13,7 +13,7 @@ from shardscan.errors import ShardscanError
 from shardscan.output.cells import visible
 
 INCOMPLETE, UNCLEAN = 8, 10
-TOLD = 20  # sentences of one kind
+MOST_SENTENCES = 20  # of one kind
 
 EXIT_CODES = """\b
 Exit codes:
@@ -49,8 +49,9 @@ class Commands(click.Group):
         """Run the command; our errors become Click's."""
 
         def farewell() -> str:
-            kept = " What was committed stays: the same command continues."
-            return "Interrupted." + kept * (ctx.invoked_subcommand in ("ingest", "diff", "demo"))
+            if ctx.invoked_subcommand in ("ingest", "diff", "demo"):
+                return "Interrupted. What was committed stays: the same command continues."
+            return "Interrupted."
 
         with signals.heard(farewell) as ears:
             try:
@@ -80,18 +81,18 @@ def say_if_compiling() -> None:
 def tell_notes(notes: Iterable[str]) -> None:
     """Say what is legal and odd."""
     for note in notes:
-        tell(f"Note: {sentence(note)}")
+        tell(f"Note: {_with_full_stop(note)}")
 
 
-def tell_some(word: str, items: Collection[str], others: str) -> None:
-    """Say the first of some sentences, each after a word, and where the others are."""
-    for item in islice(items, TOLD):
-        tell(f"{word}: {sentence(item)}")
-    if (more := len(items) - TOLD) > 0:
+def tell_first(word: str, items: Collection[str], others: str) -> None:
+    """Say the first sentences, each after the word, and where the others are."""
+    for item in islice(items, MOST_SENTENCES):
+        tell(f"{word}: {_with_full_stop(item)}")
+    if (more := len(items) - MOST_SENTENCES) > 0:
         tell(f"And {more:,} more: {others}.")
 
 
-def sentence(text: str) -> str:
+def _with_full_stop(text: str) -> str:
     """The text with a full stop, unless it ends in one."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from shardscan.cli.frame import INCOMPLETE, say_if_compiling, tell, tell_notes, tell_some
-from shardscan.cli.options import has_families, has_store, prints_rows, reads_checkpoint, reads_weights, write_rows
+from shardscan.cli.frame import INCOMPLETE, say_if_compiling, tell, tell_first, tell_notes
+from shardscan.cli.options import (
+    Printing,
+    chooses_products,
+    has_families,
+    has_store,
+    prints_rows,
+    reads_checkpoint,
+    reads_weights,
+)
 from shardscan.errors import shown
 
+if TYPE_CHECKING:
+    from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
 
-@click.command()
+
+@click.command("demo")
 @click.argument("folder", type=click.Path(), default="shardscan-demo")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Where the facts are planted.")
 @prints_rows
-def demo(folder: str, seed: int, format_: str | None, output: str | None) -> None:
+def show_demo(folder: str, seed: int, printing: Printing) -> None:
     """Plant facts in a small checkpoint, and find them.
 
     Makes the checkpoint (51 MB) and a store in FOLDER, scans it, and shows each planted fact with the SQL that finds
@@ -27,30 +38,29 @@ def demo(folder: str, seed: int, format_: str | None, output: str | None) -> Non
     shardscan demo
     shardscan demo /tmp/other --seed 1 --format json
     """
-    from shardscan.jobs import demo as planting
-    from shardscan.output.progress import shown as progress_shown
+    from shardscan.cli.prints.demo import print_facts, tabulate_facts
+    from shardscan.jobs.demo import run_demo
+    from shardscan.output.progress import showing_progress
 
     say_if_compiling()
-    with progress_shown("demo") as advance:
-        facts, store = planting.run(Path(folder), seed, progress=advance)
-    if format_ is None and output is None and sys.stdout.isatty():
-        _tell(facts)
+    with showing_progress("demo") as advance:
+        facts, store = run_demo(Path(folder), seed, progress=advance)
+    if printing.is_for_a_person:
+        print_facts(facts)
     else:
-        write_rows(planting.table(facts), format_, output)
+        printing.write(tabulate_facts(facts))
     click.echo(f"The store is {store}. Your turn:\n  shardscan ask outliers --store {store}", err=True)
     if not all(fact.found for fact in facts):
         sys.exit(INCOMPLETE)
 
 
-@click.command()
+@click.command("ls")
 @click.argument("path", type=click.Path())
 @click.option("-l", "--long", is_flag=True, help="Also component, parameters, file, and why a tensor is odd.")
 @reads_checkpoint
 @has_families
 @prints_rows
-def ls(
-    path: str, long: bool, pickled_module: bool, family_files: tuple[str, ...], format_: str | None, output: str | None
-) -> None:
+def list_tensors(path: str, long: bool, reading: Reading, printing: Printing) -> None:
     """List the tensors of a checkpoint; reads headers only.
 
     PATH is a .safetensors or PyTorch file, a model's folder, or a model's folder in a Hugging Face cache.
@@ -59,25 +69,22 @@ def ls(
     shardscan ls ./SmolLM2-135M
     shardscan ls ./SmolLM2-135M --long -o tensors.csv
     """
-    from shardscan.cli.prints import listing
-    from shardscan.jobs.scan.job import prepare
+    from shardscan.cli.prints.checkpoint import describe_checkpoint, tabulate_tensors
+    from shardscan.jobs.scan.prepare import prepare
 
-    prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
-    write_rows(listing.tensors(prepared, long=long), format_, output)
-    tell(listing.headline(prepared))
+    prepared = prepare(path, reading=reading)
+    printing.write(tabulate_tensors(prepared, long=long))
+    tell(describe_checkpoint(prepared))
     tell_notes(prepared.checkpoint.notes)
 
 
-@click.command()
+@click.command("anatomy")
 @click.argument("path", type=click.Path())
 @click.option("--explain", metavar="NAME", help="Say of this tensor which rule named it and what follows.")
 @reads_checkpoint
 @has_families
 @prints_rows
-def anatomy(
-    path: str, explain: str | None, pickled_module: bool, family_files: tuple[str, ...], format_: str | None,
-    output: str | None,
-) -> None:  # fmt: skip
+def show_anatomy(path: str, explain: str | None, reading: Reading, printing: Printing) -> None:
     """Show where every tensor belongs, those without a place first.
 
     PATH is as for `ls`; only headers are read. A naming family is a TOML file;
@@ -88,59 +95,28 @@ def anatomy(
     shardscan anatomy ./Phi-3-mini --explain model.layers.0.self_attn.qkv_proj.weight
     shardscan anatomy ./ours --family ours.toml
     """
-    from shardscan.cli.prints import anatomy as explaining
-    from shardscan.cli.prints import listing
-    from shardscan.jobs.scan.job import prepare
+    from shardscan.cli.prints.anatomy import describe_placed_share, explain_tensor, tabulate_places
+    from shardscan.cli.prints.checkpoint import describe_checkpoint
+    from shardscan.jobs.scan.prepare import prepare
 
-    prepared = prepare(path, family_files=family_files, pickled_module=pickled_module)
+    prepared = prepare(path, reading=reading)
     if explain is not None:
-        write_rows(explaining.tensor(prepared, explain), format_, output)
+        printing.write(explain_tensor(prepared, explain))
         return
-    write_rows(explaining.every(prepared), format_, output)
-    tell(listing.headline(prepared))
-    tell(explaining.share(prepared))
+    printing.write(tabulate_places(prepared))
+    tell(describe_checkpoint(prepared))
+    tell(describe_placed_share(prepared))
     tell_notes(prepared.checkpoint.notes)
 
 
-@click.command()
+@click.command("ingest")
 @click.argument("path", type=click.Path())
 @has_store
 @click.option(
     "--name", help="Name of the model in the store; default: org/model of a hub cache, else the folder's name."
 )
 @has_families
-@click.option(
-    "--spectra",
-    metavar="none|heads,full,circuits",
-    default="heads",
-    show_default=True,
-    help="Singular values to compute, with commas: of attention heads, of whole matrices, of the OV and QK circuits of "
-    "every query head.",
-)
-@click.option(
-    "--exact", is_flag=True, help="Redo whole matrices whose smallest values a Gram matrix loses, by QR and SVD."
-)
-@click.option(
-    "--device",
-    metavar="auto|cpu|cuda[:N]",
-    default="cpu",
-    show_default=True,
-    envvar="SHARDSCAN_DEVICE",
-    show_envvar=True,
-    help="What computes; auto: the first CUDA GPU if there is one, with CuPy, else the CPU. No GPU has run this yet.",
-)
-@click.option(
-    "--blas-threads",
-    type=click.IntRange(1),
-    help="Threads that solve a matrix of more than 2048 rows and columns; default: one for each processor. Changes the "
-    "last bits.",
-)
-@click.option(
-    "--channels",
-    metavar="all|dense|none",
-    help="Which channels become rows of the catalog, dense being those of no expert; Zarr keeps all. Default: as an "
-    "earlier run said, else all up to 20 million, else dense.",
-)
+@chooses_products
 @reads_checkpoint
 @reads_weights
 @click.option(
@@ -148,10 +124,9 @@ def anatomy(
 )
 @click.option("--dry-run", is_flag=True, help="Print what the scan would read, need and leave, and do nothing.")
 @prints_rows
-def ingest(
-    path: str, store: str, name: str | None, family_files: tuple[str, ...], spectra: str, exact: bool,
-    workers: int | None, memory: int | None, device: str, blas_threads: int | None, channels: str | None, io: str,
-    pickled_module: bool, max_bytes: int | None, replace: bool, dry_run: bool, format_: str | None, output: str | None,
+def ingest_checkpoint(
+    path: str, store: str, name: str | None, options: ScanOptions, reading: Reading, resources: Resources,
+    replace: bool, dry_run: bool, printing: Printing,
 ) -> None:  # fmt: skip
     """Scan a checkpoint into a store, or continue to.
 
@@ -164,49 +139,42 @@ def ingest(
     shardscan ingest ./SmolLM2-135M --spectra heads,circuits
     shardscan ingest ./SmolLM2-135M --dry-run
     """
-    from shardscan.cli.prints import listing
-    from shardscan.jobs.scan import job as flow
-    from shardscan.output.progress import shown as progress_shown
-
-    prepared = flow.prepare(
-        path,
-        name=name,
-        family_files=family_files,
-        spectra=spectra,
-        workers=workers,
-        exact=exact,
-        blas_threads=blas_threads,
-        memory_limit=memory,
-        device=device,
-        channels=channels,
-        io=io,
-        max_bytes=max_bytes,
-        pickled_module=pickled_module,
+    from shardscan.cli.prints.checkpoint import describe_checkpoint
+    from shardscan.cli.prints.scan import (
+        describe_reading,
+        note_missing_channels,
+        note_missing_circuits,
+        tabulate_costs,
+        tabulate_summary,
     )
-    tell(listing.headline(prepared))
-    kept = flow.channels(prepared, Path(store))
-    notes = listing.without_circuits(prepared) + listing.without_channels(prepared, kept)
-    tell_notes(prepared.checkpoint.notes + notes)
+    from shardscan.jobs.scan.job import execute
+    from shardscan.jobs.scan.prepare import choose_channels, prepare, remaining
+    from shardscan.output.progress import showing_progress
+
+    prepared, folder = prepare(path, options, reading, resources, name=name), Path(store)
+    tell(describe_checkpoint(prepared))
+    channels = choose_channels(prepared, folder)
+    tell_notes(prepared.checkpoint.notes + note_missing_circuits(prepared) + note_missing_channels(prepared, channels))
     if dry_run:
-        write_rows(listing.costs(prepared, flow.remaining(prepared, Path(store)), kept), format_, output)
+        printing.write(tabulate_costs(prepared, remaining(prepared, folder), channels))
         return
     if prepared.device.name == "cpu":
         say_if_compiling()
-    with progress_shown(prepared.checkpoint.name) as advance:
-        summary = flow.execute(prepared, Path(store), replace=replace, progress=advance)
-    tell(listing.read(summary))
-    write_rows(listing.summary(summary), format_, output)
+    with showing_progress(prepared.checkpoint.name) as advance:
+        summary = execute(prepared, folder, replace=replace, progress=advance)
+    tell(describe_reading(summary))
+    printing.write(tabulate_summary(summary))
     failures = [f"{shown(tensor)}: {reason}" for tensor, reason in summary.failures.items()]
-    tell_some("Failed", failures, "`tensors.reason` and `spectra.reason` say why")
+    tell_first("Failed", failures, "`tensors.reason` and `spectra.reason` say why")
     if summary.failures:
         sys.exit(INCOMPLETE)
 
 
-@click.command()
+@click.command("catalog")
 @has_store
 @click.option("--rebuild", is_flag=True, help="Read every scan again from Zarr, whatever the old catalog holds.")
 @prints_rows
-def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) -> None:
+def build_catalog(store: str, rebuild: bool, printing: Printing) -> None:
     """Build the catalog of a store again; list its models.
 
     The checkpoints are not needed. Without --rebuild, models that did not change are taken from the old catalog.
@@ -214,21 +182,10 @@ def catalog(store: str, rebuild: bool, format_: str | None, output: str | None) 
     \b
     shardscan catalog --rebuild --store scans
     """
-    from shardscan.answers import connection as asking
-    from shardscan.jobs.scan import job as flow
+    from shardscan.answers.connection import run
+    from shardscan.catalog.sqlfiles import job_sql
+    from shardscan.jobs.scan.job import rebuild_catalog
 
-    file = flow.rebuild(Path(store), everything=rebuild)
-    write_rows(asking.run(store, "select model, architecture, parameters, bytes, source from models"), format_, output)
+    file = rebuild_catalog(Path(store), everything=rebuild)
+    printing.write(run(store, job_sql("scan", "models")))
     tell(f"The catalog is {file}.")
-
-
-def _tell(facts: list[Any]) -> None:
-    """Each planted fact with its SQL and the rows that it gave, as a person reads them."""
-    from shardscan.output.writer import write
-
-    for fact in facts:
-        verdict = click.style("found", fg="green") if fact.found else click.style("NOT FOUND", fg="red")
-        click.echo(f"{click.style('Planted', bold=True)}: {fact.planted}: {verdict} by", err=True)
-        click.echo("".join(f"    {line}\n" for line in fact.sql.splitlines()), err=True)
-        write(fact.rows, format="table")
-        click.echo(err=True)

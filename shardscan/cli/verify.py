@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from shardscan.cli.frame import UNCLEAN, tell
-from shardscan.cli.options import prints_rows, reads_checkpoint, write_rows
+from shardscan.cli.options import Printing, prints_rows, reads_checkpoint
+
+if TYPE_CHECKING:
+    from shardscan.jobs.scan.options import Reading
 
 
-@click.command()
+@click.command("verify")
 @click.argument("path", type=click.Path())
 @reads_checkpoint
 @prints_rows
-def verify(path: str, pickled_module: bool, format_: str | None, output: str | None) -> None:
+def verify_path(path: str, reading: Reading, printing: Printing) -> None:
     """Check that a checkpoint or a store is whole; reads all of it.
 
     Of a checkpoint (PATH as for `ls`): headers against file sizes and the index, NaN, infinities, zeros, copies,
@@ -26,13 +30,13 @@ def verify(path: str, pickled_module: bool, format_: str | None, output: str | N
     shardscan verify ./SmolLM2-135M --format json -o findings.json
     shardscan verify scans
     """
-    from shardscan.cli.prints import listing
-    from shardscan.jobs.verification.job import verify as verified
-    from shardscan.output.progress import shown as progress_shown
+    from shardscan.cli.prints.verification import describe_verdict, tabulate_findings
+    from shardscan.jobs.verification.job import verify
+    from shardscan.output.progress import showing_progress
 
-    with progress_shown("verify", "comparing") as advance:
-        verdict = verified(path, advance, pickled_module=pickled_module)
-    write_rows(listing.findings(verdict), format_, output)
-    tell(listing.verdict(verdict))
+    with showing_progress("verify", "comparing") as advance:
+        verdict = verify(path, advance, pickled_module=reading.pickled_module)
+    printing.write(tabulate_findings(verdict))
+    tell(describe_verdict(verdict))
     if verdict.problems:
         sys.exit(UNCLEAN)

@@ -67,22 +67,22 @@ class Plants:
     dead: tuple[int, tuple[int, ...]]
 
 
-def run(folder: Path, seed: int, progress: Callable[[int, int], None] | None = None) -> tuple[list[Fact], Path]:
+def run_demo(folder: Path, seed: int, progress: Callable[[int, int], None] | None = None) -> tuple[list[Fact], Path]:
     """Make the checkpoint under `folder`, scan it, look for every fact; the facts and the store.
 
     StoreError where `folder` holds something else.
     """
-    from shardscan.answers import connection as ask
+    from shardscan.answers.connection import run
     from shardscan.jobs.scan.job import ingest
 
     checkpoint, store = folder / f"demo-{seed}", folder / STORE
     with told_of(folder):
         _refuse_foreign(folder)
         if not (checkpoint / "config.json").exists():
-            write(checkpoint, seed)
+            write_checkpoint(checkpoint, seed)
     ingest(checkpoint, store, progress=progress)
-    looked_for = facts(plants(seed), checkpoint.name)
-    return [dataclasses.replace(fact, rows=ask.run(store, fact.sql)) for fact in looked_for], store
+    facts = list_facts(choose_plants(seed), checkpoint.name)
+    return [dataclasses.replace(fact, rows=run(store, fact.sql)) for fact in facts], store
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -97,7 +97,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def plants(seed: int) -> Plants:
+def choose_plants(seed: int) -> Plants:
     """The places that a seed chooses."""
     rng = np.random.default_rng(seed)
     layers = rng.choice(LAYERS, 3, replace=False)
@@ -107,7 +107,7 @@ def plants(seed: int) -> Plants:
     return Plants(tuple(outliers), low_rank, dead)
 
 
-def facts(planted: Plants, model: str) -> list[Fact]:
+def list_facts(planted: Plants, model: str) -> list[Fact]:
     """What to look for, and how."""
     where = f"where model = '{model}'"
     layer, head = planted.low_rank
@@ -144,24 +144,12 @@ def facts(planted: Plants, model: str) -> list[Fact]:
     ]
 
 
-def table(looked: list[Fact]) -> pa.Table:
-    """The facts as rows to print."""
-    import pyarrow as pa
-
-    return pa.table({
-        "planted": [f.planted for f in looked],
-        "sql": [" ".join(f.sql.split()) for f in looked],
-        "found": [", ".join(" ".join(str(v) for v in row) for row in f.values) for f in looked],
-        "as_planted": [f.found for f in looked],
-    })  # fmt: skip
-
-
-def write(folder: Path, seed: int) -> None:
+def write_checkpoint(folder: Path, seed: int) -> None:
     """Write the checkpoint: two shards with an index, config.json last."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = _tensors(seed, plants(seed))
+    tensors = _make_tensors(seed, choose_plants(seed))
     names = list(tensors)
     half = len(names) // 2
     weight_map: dict[str, str] = {}
@@ -175,7 +163,7 @@ def write(folder: Path, seed: int) -> None:
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=1), "utf-8")
 
 
-def _tensors(seed: int, planted: Plants) -> dict[str, np.ndarray]:
+def _make_tensors(seed: int, planted: Plants) -> dict[str, np.ndarray]:
     from ml_dtypes import bfloat16
 
     rng = np.random.default_rng([seed, 1])

@@ -18,8 +18,8 @@ FINISHING = "building the catalog"
 
 
 @contextmanager
-def shown(label: str, finishing: str = FINISHING) -> Iterator[Advance]:
-    """A function to call with the bytes done and the bytes in all; `finishing` is what comes after the last."""
+def showing_progress(label: str, finishing: str = FINISHING) -> Iterator[Advance]:
+    """Show on stderr what the function that this gives is told: the bytes done and in all; `finishing` comes last."""
     if sys.stderr.isatty():
         with _moving(label, finishing) as advance:
             yield advance

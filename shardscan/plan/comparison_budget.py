@@ -59,15 +59,6 @@ def least(compiles: bool) -> int:
     return max(LEAST, BASELINE + COMPILING * compiles + WRITING + SCRATCH)
 
 
-def within(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles: bool, memory: int | None) -> Budget:
-    """The most workers, of at most so many, that `memory` has room for; where there is none, one that does not fit."""
-    for fewer in range(workers, 1, -1):
-        found = budget(tasks, ranks, fewer, compiles)
-        if memory is None or found.peak <= memory:
-            return found
-    return budget(tasks, ranks, 1, compiles)
-
-
 def is_large(pair: Pair) -> bool:
     """Whether the Gram matrix of its change is too large to have one in every worker."""
     return min(pair.b.shape) > LARGE_ORDER

@@ -67,15 +67,6 @@ def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bo
     )
 
 
-def within(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bool, memory: int | None) -> Budget:
-    """The most workers, of at most so many, that `memory` has room for; where there is none, one that does not fit."""
-    for fewer in range(workers, 1, -1):
-        found = budget(plan, anatomy, fewer, exact, compiles)
-        if memory is None or found.peak <= memory:
-            return found
-    return budget(plan, anatomy, 1, exact, compiles)
-
-
 def _redone(unit: Unit) -> int:
     """Of what is read once more where the Gram matrix of a head does not do: all, where heads are stored as columns."""
     p = unit.placed

@@ -16,7 +16,8 @@ import shardscan
 from made import golden, tiny
 from shardscan import errors
 from shardscan.cli import main
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import rebuild_catalog
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan import scan as plan
 from shardscan.plan.tasks import EXPERTS_PER_TASK
 
@@ -82,7 +83,7 @@ def test_a_stack_of_which_a_run_is_not_scanned_is_pending(tmp_path: Path) -> Non
     folder = tiny.write(tmp_path / "moe", {"model.layers.0.mlp.experts.down_proj": w}, config)
     shardscan.ingest(folder, tmp_path / "scans")
     next((tmp_path / "scans" / "commits").glob("*/*.1.stats-1.json")).unlink()
-    flow.rebuild(tmp_path / "scans")
+    rebuild_catalog(tmp_path / "scans")
     assert query(tmp_path / "scans", "select status, mean from tensors") == [("pending", None)]
     found = query(tmp_path / "scans", "select distinct expert from channels join matrices using (model, matrix)")
     assert sorted(e for (e,) in found) == [e for e in range(20) if e // EXPERTS_PER_TASK != 1]
@@ -122,7 +123,7 @@ def test_channels_in_the_catalog_are_chosen_and_the_choice_stays(tmp_path: Path)
         assert counted(store) == (wanted, *expected)
     shardscan.ingest(folder, store, spectra="full")
     assert counted(store) == ("dense", dense, 0)
-    flow.rebuild(store)
+    rebuild_catalog(store)
     assert counted(store) == ("dense", dense, 0)
 
 
@@ -144,7 +145,7 @@ def test_too_many_channels_unasked_are_those_of_dense_matrices(tmp_path: Path, m
     assert done.exit_code == 0, done.stderr
     choice, dense, experts = counted(store)
     assert (choice, experts) == ("dense", 0)
-    total = flow.prepare(folder).plan.channels
+    total = prepare(folder).plan.channels
     sentence = f"the catalog has {dense:,} of {total:,} rows of channels (dense): --channels all brings the others."
     assert sentence in done.stderr
     asked = CliRunner().invoke(main, ["ingest", str(folder), "--store", str(store), "--channels", "all"])
@@ -215,7 +216,7 @@ def deepseek(layers: int, experts: int) -> tuple[dict[str, tuple[int, ...]], dic
 def test_a_header_of_256_experts_a_layer_is_named_and_planned(tmp_path: Path) -> None:
     layers, experts = 6, 256
     folder = sparse(tmp_path / "deepseek", *deepseek(layers, experts))
-    prepared = flow.prepare(folder)
+    prepared = prepare(folder)
     assert prepared.anatomy.family == "deepseek"
     assert [p.tensor.name for p in prepared.anatomy.placed if p.place.role == "other" or p.reason] == []
     kv_b = next(p for p in prepared.anatomy.placed if p.place.role == "kv_b_proj")
@@ -242,7 +243,7 @@ def test_mixtral_8x22b_is_named_and_planned(tmp_path: Path) -> None:
         for name, shape in (("w1", (inner, hidden)), ("w2", (hidden, inner)), ("w3", (inner, hidden)))
     }
     config = {"architectures": ["MixtralForCausalLM"], "num_attention_heads": 48, "num_key_value_heads": 8}
-    prepared = flow.prepare(sparse(tmp_path / "mixtral", experts, {**config, "hidden_size": hidden}))
+    prepared = prepare(sparse(tmp_path / "mixtral", experts, {**config, "hidden_size": hidden}))
     assert prepared.anatomy.family == "mixtral"
     assert {(p.place.role, p.place.layer, p.place.expert) for p in prepared.anatomy.placed} == {
         (role, layer, expert)

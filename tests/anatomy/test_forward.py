@@ -20,7 +20,7 @@ from made import golden
 from oracles.reference import channel_statistics
 from shardscan.anatomy.matrices import Matrix
 from shardscan.anatomy.places import Placed
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.prepare import prepare
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra `oracle`")
 transformers = pytest.importorskip("transformers", reason="transformers comes with the extra `oracle`")
@@ -59,7 +59,7 @@ def scanned(name: str, model: Any, folder: Path) -> Path:
 
 def placed(folder: Path) -> Iterator[tuple[Placed, Matrix, np.ndarray]]:
     """Every matrix of the layer with its values, cut from its tensor as our anatomy says, as it is after turning."""
-    prepared = flow.prepare(folder)
+    prepared = prepare(folder)
     for p in prepared.anatomy.placed:
         if p.place.layer == LAYER and p.matrices:
             stored = p.tensor.window().read().reshape(p.stored_shape)

@@ -23,7 +23,7 @@ from made.commands import ROOT, command, environment
 from shardscan import errors
 from shardscan.cli import main
 from shardscan.cli.frame import EXIT_CODES, INCOMPLETE, UNCLEAN
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan import prepare as preparing
 from shardscan.output import progress
 from shardscan.output.writer import ENDINGS, FORMATS
 
@@ -169,14 +169,14 @@ def test_a_tensor_that_fails_is_named_and_the_exit_code_says_so(
     home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tiny.llama(home / "shrinking") / "model.safetensors"
-    prepare = flow.prepare
+    prepare = preparing.prepare
 
-    def prepare_then_shrink(*given: Any, **named: Any) -> flow.Prepared:
+    def prepare_then_shrink(*given: Any, **named: Any) -> preparing.Prepared:
         prepared = prepare(*given, **named)
         file.write_bytes(file.read_bytes()[:-8])
         return prepared
 
-    monkeypatch.setattr(flow, "prepare", prepare_then_shrink)
+    monkeypatch.setattr(preparing, "prepare", prepare_then_shrink)
     done = run("ingest", "shrinking", "--store", "failing")
     assert (done.exit_code, json.loads(done.stdout)["failed"]) == (INCOMPLETE, 16)  # all of the file
     assert re.search(r"^Failed: 'model\..*': .* is shorter than its header says: .*\.$", done.stderr, re.MULTILINE)
@@ -279,7 +279,7 @@ def test_a_log_hears_of_long_work_now_and_then(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("shardscan.output.progress.time.monotonic", lambda: now)
-    with progress.shown("model") as advance:
+    with progress.showing_progress("model") as advance:
         for now in range(1, 26):
             advance(now * 1_000_000_000, 25_000_000_000)
     out, err = capsys.readouterr()

@@ -89,7 +89,7 @@ def test_a_log_has_one_line_whatever_the_model_is_called(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
-    with progress.shown("x\x1b]0;t\x07\n::error::y") as advance:
+    with progress.showing_progress("x\x1b]0;t\x07\n::error::y") as advance:
         advance(1, 10)
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from shardscan.jobs.comparison.alignment import aligned, matched
+from shardscan.jobs.comparison.alignment import align_features, match_fingerprints
 from shardscan.reduce.kernels.cpu.alignment import monotone_alignment
 
 RNG = np.random.default_rng(5)
@@ -32,7 +32,7 @@ def test_channels_that_were_tuned_after_pruning_are_found(share: float) -> None:
     weight = RNG.standard_normal((400, 120)) * RNG.uniform(0.5, 2, (400, 1))
     kept = np.sort(RNG.choice(400, round(400 * share), replace=False))
     tuned = weight[kept] + 0.02 * RNG.standard_normal((len(kept), 120))
-    found = aligned(statistics(weight), statistics(tuned))
+    found = align_features(statistics(weight), statistics(tuned))
     assert found is not None
     np.testing.assert_array_equal(found, kept)
 
@@ -41,17 +41,17 @@ def test_heads_are_kept_whole_where_they_were_cut_whole() -> None:
     weight = RNG.standard_normal((8 * 16, 64)) * RNG.uniform(0.9, 1.1, (128, 1))
     kept = (np.array([0, 3, 4, 7])[:, None] * 16 + np.arange(16)).ravel()
     tuned = weight[kept] + 0.3 * RNG.standard_normal((64, 64))
-    found = aligned(statistics(weight), statistics(tuned), 16)
+    found = align_features(statistics(weight), statistics(tuned), 16)
     assert found is not None
     np.testing.assert_array_equal(found, kept)
 
 
 def test_weights_that_have_nothing_in_common_are_not_aligned() -> None:
     a, b = RNG.standard_normal((300, 100)), RNG.standard_normal((200, 100))
-    assert aligned(statistics(a), statistics(b)) is None
+    assert align_features(statistics(a), statistics(b)) is None
 
 
 def test_equal_fingerprints_match_copy_by_copy() -> None:
     theirs = np.array([7, 5, 7, 9, 7], np.uint64)
     ours = np.array([7, 7, 9, 4, 5, 5], np.uint64)
-    np.testing.assert_array_equal(matched(theirs, ours), [0, 2, 3, -1, 1, -1])
+    np.testing.assert_array_equal(match_fingerprints(theirs, ours), [0, 2, 3, -1, 1, -1])

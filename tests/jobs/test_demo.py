@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import shardscan
 from shardscan.cli import main
 from shardscan.cli.frame import INCOMPLETE
+from shardscan.cli.prints.demo import tabulate_facts
 from shardscan.errors import StoreError
 from shardscan.jobs import demo
 
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path) -> Found:
     """The facts of every seed; the checkpoints share a store."""
-    return {seed: demo.run(folder, seed)[0] for seed in SEEDS}
+    return {seed: demo.run_demo(folder, seed)[0] for seed in SEEDS}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -46,7 +47,7 @@ def test_every_planted_fact_is_found(seed: int, found: Found) -> None:
 def test_the_seed_says_where_the_facts_are(found: Found) -> None:
     for planted in range(3):
         assert len({str(found[seed][planted].expected) for seed in SEEDS}) == len(SEEDS)
-    assert demo.plants(1) == demo.plants(1)
+    assert demo.choose_plants(1) == demo.choose_plants(1)
 
 
 def test_a_fact_that_is_elsewhere_or_nowhere_is_not_found() -> None:
@@ -59,7 +60,7 @@ def test_a_fact_that_is_elsewhere_or_nowhere_is_not_found() -> None:
 
 def test_a_second_run_continues_and_the_seeds_share_a_store(folder: Path, found: Found) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    looked, store = demo.run(folder, 0)
+    looked, store = demo.run_demo(folder, 0)
     assert all(fact.found for fact in looked)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
     with shardscan.connect(store) as connection:
@@ -70,7 +71,7 @@ def test_a_second_run_continues_and_the_seeds_share_a_store(folder: Path, found:
 def test_a_checkpoint_half_written_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "demo-7").mkdir()
     (tmp_path / "demo-7" / "model-00001-of-00002.safetensors").write_bytes(b"half")
-    assert all(fact.found for fact in demo.run(tmp_path, 7)[0])
+    assert all(fact.found for fact in demo.run_demo(tmp_path, 7)[0])
 
 
 @pytest.mark.parametrize("own", [(), ("demo-0",), ("scans", "demo-0")])
@@ -78,14 +79,14 @@ def test_a_folder_with_anything_else_is_refused_and_left_alone(own: tuple[str, .
     for name in (*own, "thesis"):
         (tmp_path / name).mkdir()
     with pytest.raises(StoreError, match="holds something else, such as 'thesis': name a folder that is new"):
-        demo.run(tmp_path, 0)
+        demo.run_demo(tmp_path, 0)
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted((*own, "thesis"))
 
 
 def test_a_store_of_somebodys_own_is_not_a_demos(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     with pytest.raises(StoreError, match="holds something else, such as 'scans'"):
-        demo.run(tmp_path, 0)
+        demo.run_demo(tmp_path, 0)
 
 
 def test_the_command_prints_a_row_for_every_fact(folder: Path, found: Found) -> None:
@@ -98,7 +99,7 @@ def test_the_command_prints_a_row_for_every_fact(folder: Path, found: Found) -> 
 
 
 def test_the_sql_of_a_row_gives_what_the_row_says(folder: Path, found: Found) -> None:
-    row = demo.table(found[2]).to_pylist()[2]
+    row = tabulate_facts(found[2]).to_pylist()[2]
     done = CliRunner().invoke(main, ["sql", row["sql"], "--store", str(folder / "scans")])
     dead = [json.loads(line) for line in done.stdout.splitlines()]
     assert ", ".join("{layer} {role} {channel}".format(**channel) for channel in dead) == row["found"]
@@ -107,7 +108,7 @@ def test_the_sql_of_a_row_gives_what_the_row_says(folder: Path, found: Found) ->
 def test_a_fact_that_is_not_found_ends_in_its_own_exit_code(
     folder: Path, found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "facts", lambda planted, model: [demo.Fact("a lie", "select 1 as one", [(2,)])])
+    monkeypatch.setattr(demo, "list_facts", lambda planted, model: [demo.Fact("a lie", "select 1 as one", [(2,)])])
     done = CliRunner().invoke(main, ["demo", str(folder)])
     assert (done.exit_code, json.loads(done.stdout)["as_planted"]) == (INCOMPLETE, False)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 import shardscan
 from made import tiny
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import execute
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan import scan_budget as budget
 from shardscan.store import commits
 
@@ -66,9 +67,9 @@ def test_a_shard_that_cannot_be_read_costs_only_its_tensors_and_is_tried_again(t
     (tmp_path / "other" / "model.safetensors").rename(model / "other.safetensors")
     (model / "model.safetensors").rename(model / "first.safetensors")
     whole = (model / "other.safetensors").read_bytes()
-    prepared = flow.prepare(model)
+    prepared = prepare(model)
     (model / "other.safetensors").write_bytes(whole[:-8])
-    done = flow.execute(prepared, tmp_path / "scans")
+    done = execute(prepared, tmp_path / "scans")
     failed = query(tmp_path / "scans", "select tensor, reason, mean from tensors where status = 'failed'")
     assert failed == [(name, reason, None) for name, reason in done.failures.items()]
     assert len(failed) == 1
@@ -106,7 +107,7 @@ def test_progress_counts_up_to_all_bytes(tmp_path: Path) -> None:
 
 
 def test_a_plan_without_a_run_writes_nothing(tmp_path: Path) -> None:
-    prepared = flow.prepare(tiny.llama(tmp_path / "tiny"))
+    prepared = prepare(tiny.llama(tmp_path / "tiny"))
     assert (len(prepared.plan.tasks), prepared.plan.bytes_to_read) == (16, prepared.checkpoint.nbytes)
     assert prepared.budget(prepared.plan).peak > budget.BASELINE
     assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
@@ -116,8 +117,8 @@ def test_a_header_that_claims_billions_of_channels_and_no_values_costs_nothing(t
     header = b'{"wide.weight":{"dtype":"F32","shape":[0,17179869184],"data_offsets":[0,0]},'
     header += b'"tall.weight":{"dtype":"BF16","shape":[18446744073709551615,0],"data_offsets":[0,0]}}'
     (tmp_path / "bomb.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    prepared = flow.prepare(tmp_path / "bomb.safetensors")
-    flow.execute(prepared, tmp_path / "scans")
+    prepared = prepare(tmp_path / "bomb.safetensors")
+    execute(prepared, tmp_path / "scans")
     rows = query(tmp_path / "scans", "select tensor, shape, status, nans, mean from tensors order by tensor")
     assert rows == [
         ("tall.weight", [2**64 - 1, 0], "ok", 0, None),

@@ -17,7 +17,8 @@ from made import tiny
 from shardscan.catalog import build as catalog
 from shardscan.cli import main
 from shardscan.errors import CheckpointNotFound, StoreError
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import execute as execute_scan
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.jobs.verification.job import Finding, verify
 from shardscan.store import arrays as store
 from shardscan.store import commits
@@ -257,9 +258,9 @@ def test_what_is_not_scanned_yet_is_a_note(scans: Path) -> None:
 
 def test_tensors_that_failed_are_a_note_with_their_reason(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
-    prepared = flow.prepare(model)
+    prepared = prepare(model)
     (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-64])
-    flow.execute(prepared, tmp_path / "scans")
+    execute_scan(prepared, tmp_path / "scans")
     verdict = verify(tmp_path / "scans")
     assert {(f.severity, f.check) for f in verdict.findings} == {("note", "scan")}
     assert verdict.findings

@@ -18,6 +18,8 @@ from shardscan.catalog import build as catalog
 from shardscan.errors import ShardscanError
 from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment, Summary
+from shardscan.jobs.scan.options import Resources
+from shardscan.machine import processors
 from shardscan.plan import comparison as planned
 from shardscan.plan.comparison import Pair, Side, Task, tasks
 from shardscan.shards import checkpoint as opening
@@ -70,7 +72,7 @@ def begun(
     (of_a, anatomy_a), (of_b, anatomy_b) = placed(a, io=io), placed(b, io=io)
     found = tasks(pairs(anatomy_a, anatomy_b, kept))
     models = of_a.name, of_b.name
-    return comparing.begin(*scans_of(folder, *models), models, found), found, (of_a, of_b)
+    return comparing.begin_comparison(*scans_of(folder, *models), models, found), found, (of_a, of_b)
 
 
 def compare(
@@ -81,6 +83,9 @@ def compare(
     kept: Kept | None = None,
     alignments: list[Alignment] | None = None,
     io: str = "auto",
+    workers: int | None = None,
+    room: int | None = None,
+    max_bytes: int | None = None,
     **options: Any,
 ) -> Summary:
     """Compare and rebuild the catalog."""
@@ -88,7 +93,9 @@ def compare(
         comparison, found, checkpoints = begun(a, b, folder, kept, io)
         if alignments:
             keep(folder, alignments, a.name, b.name)
-        done = comparing.run(comparison, found, checkpoints, **options)
+        done = comparing.compare_weights(
+            comparison, found, checkpoints, Resources(workers or processors(), room, max_bytes), **options
+        )
         catalog.build(folder)
     return done
 
@@ -100,7 +107,7 @@ def keep(folder: Path, alignments: list[Alignment], a: str = "a", b: str = "b") 
 
 def kept(folder: Path, a: str = "a", b: str = "b") -> list[tuple[Any, ...]]:
     """What is kept of them."""
-    found = comparing.alignments(*scans_of(folder, a, b))
+    found = comparing.read_alignments(*scans_of(folder, a, b))
     return [(x.weight_a, x.weight_b, x.axis, x.channels_a.tolist(), x.method, x.reason) for x in found]
 
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 MODULES = (
-    *("answers.connection", "catalog.build", "cli.prints.listing", "jobs.comparison.values", "jobs.scan.job"),
+    *("answers.connection", "catalog.build", "cli.prints.scan", "jobs.comparison.values", "jobs.scan.job"),
     *("output.writer", "reduce.scan", "store.gate", "store.resume"),
 )
 KILL, FULL, BROKEN, TORN = "kill", "full", "broken", "torn"

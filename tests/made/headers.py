@@ -19,7 +19,8 @@ from made.pruning import Sizes
 from shardscan.anatomy.matrices import Matrix
 from shardscan.anatomy.places import Anatomy, Placed
 from shardscan.catalog import build as catalog
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.options import ScanOptions
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.store import resume
 
 LLAMA3_8B = Sizes(hidden=4096, heads=32, kv_heads=8, head_dim=128, intermediate=14336, vocab=128256)
@@ -59,7 +60,7 @@ def llama3_8b(folder: Path, *, pruned: bool = False) -> Path:
 def scanned(store: Path, folders: Iterable[Path]) -> Path:
     """A store with scans of these checkpoints that were begun and not carried out, and their catalog."""
     for folder in folders:
-        prepared = flow.prepare(folder, spectra="none")
+        prepared = prepare(folder, ScanOptions(spectra="none"))
         resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, store, replace=False, max_bytes=None)
     catalog.build(store)
     return store

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 import shardscan
 from made import tiny
 from shardscan.catalog import build as catalog
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import rebuild_catalog
 
 Array = np.ndarray[Any, Any]
 Weights = dict[str, Array]
@@ -379,7 +379,7 @@ def scan_all(folders: Iterable[Path], store: Path) -> Path:
         patch.setattr(catalog, "build", lambda folder: folder)
         for folder in folders:
             shardscan.ingest(folder, store, spectra="none")
-    flow.rebuild(store)
+    rebuild_catalog(store)
     return store
 
 

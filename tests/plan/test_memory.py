@@ -6,7 +6,6 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -19,7 +18,8 @@ from made.page_cache import evict
 from shardscan import machine
 from shardscan.cli.options import Size
 from shardscan.errors import OptionError
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.options import Resources, ScanOptions
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan import scan_budget as budget
 from shardscan.reduce.kernels import cpu
 
@@ -66,9 +66,11 @@ def test_a_process_that_compiles_is_planned_with_more(tmp_path: Path, monkeypatc
     assert planned(model).peak - before.peak == budget.COMPILING
 
 
-def planned(model: Path, **options: Any) -> budget.Budget:
+def planned(
+    model: Path, options: ScanOptions | None = None, workers: int | None = None, memory_limit: int | None = None
+) -> budget.Budget:
     """What a whole scan takes."""
-    prepared = flow.prepare(model, **options)
+    prepared = prepare(model, options, resources=Resources.within(workers, memory_limit))
     return prepared.budget(prepared.plan)
 
 
@@ -98,7 +100,8 @@ def test_what_does_not_fit_says_what_it_needs_before_it_starts(tmp_path: Path) -
 
 
 def test_listing_a_checkpoint_needs_no_room(tmp_path: Path) -> None:
-    flow.prepare(sparse(tmp_path / "huge", 40_000, 40_000), spectra="full", memory_limit=budget.LEAST)
+    resources = Resources.within(memory_limit=budget.LEAST)
+    prepare(sparse(tmp_path / "huge", 40_000, 40_000), ScanOptions(spectra="full"), resources=resources)
 
 
 def test_less_than_the_least_is_refused(tmp_path: Path) -> None:
@@ -112,13 +115,13 @@ def test_memory_decides_how_many_workers_run(tmp_path: Path) -> None:
     assert many.workers == 64
     assert 1 <= few.workers < 64
     assert few.peak <= 350 * MB
-    one_more = budget.budget(flow.prepare(model).plan, flow.prepare(model).anatomy, few.workers + 1, False, False)
+    one_more = budget.budget(prepare(model).plan, prepare(model).anatomy, few.workers + 1, False, False)
     assert one_more.peak > 350 * MB
 
 
 def test_exact_spectra_are_planned_with_what_qr_needs(tmp_path: Path) -> None:
     model = sparse(tmp_path / "wide", 4096, 4096)
-    gram, exact = (planned(model, spectra="full", exact=exact).matrices for exact in (False, True))
+    gram, exact = (planned(model, ScanOptions("full", exact)).matrices for exact in (False, True))
     assert exact - gram == 7 * 8 * 4096**2
 
 

@@ -23,7 +23,8 @@ from shardscan.anatomy import composites, families
 from shardscan.anatomy import placement as anatomy
 from shardscan.catalog import build as catalog
 from shardscan.cli import main
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.options import Resources, ScanOptions
+from shardscan.jobs.scan.prepare import prepare, remaining
 from shardscan.plan import scan as plan
 from shardscan.plan import scan_budget as budget
 from shardscan.reduce.composites import reduce_composite
@@ -246,7 +247,7 @@ def test_ids_keys_and_shapes(with_circuits: Path, tmp_path: Path, role: str) -> 
 def test_circuits_asked_for_later_add_only_themselves_and_any_workers_give_the_same_bits(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "later", workers=2)
-    before = flow.remaining(flow.prepare(model, spectra="circuits"), tmp_path / "later")
+    before = remaining(prepare(model, ScanOptions(spectra="circuits")), tmp_path / "later")
     assert (before.bytes_to_read, len(before.composites)) == (CIRCUIT_BYTES, 4)
     seen: list[tuple[int, int]] = []
     added = shardscan.ingest(
@@ -318,7 +319,7 @@ def test_circuits_are_counted_in_the_plan(tmp_path: Path) -> None:
 def test_planned_memory_is_enough(tmp_path: Path) -> None:
     w = {role: x.astype(np.float32) for role, x in weights(2, 1, 128, 20_000).items()}
     model = llama(tmp_path / "m", w, 128, "BF16")
-    prepared = flow.prepare(model, spectra="circuits", workers=2)
+    prepared = prepare(model, ScanOptions(spectra="circuits"), resources=Resources.within(workers=2))
     planned = prepared.budget(prepared.plan)
     found = in_a_process(model, "--store", tmp_path / "scans", "--spectra", "circuits", "--workers", "2")
     assert planned.composites == planned.peak

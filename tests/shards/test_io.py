@@ -188,11 +188,12 @@ def test_heads_stored_as_columns_are_read_once_where_they_are_redone(
 
 
 def test_a_shard_replaced_between_its_header_and_its_values_is_seen(spread: Path, tmp_path: Path) -> None:
-    from shardscan.jobs.scan import job as flow
+    from shardscan.jobs.scan.job import execute
+    from shardscan.jobs.scan.prepare import prepare
 
-    prepared = flow.prepare(spread)
+    prepared = prepare(spread)
     rewrite(spread / "b.safetensors")
-    assert flow.execute(prepared, tmp_path / "scans").failures == {"b.weight": keep.CHANGED}
+    assert execute(prepared, tmp_path / "scans").failures == {"b.weight": keep.CHANGED}
 
 
 def test_a_mapped_shard_that_is_cut_may_cost_the_run_but_nothing_that_is_committed(tmp_path: Path) -> None:

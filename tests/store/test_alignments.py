@@ -99,7 +99,7 @@ def test_no_comparison_touches_them_nor_they_a_comparison(scans: Path, models: t
     compared.compare(*models, scans)
     compared.compare(*models, scans, kept={NORM: (None, np.arange(16)[::-1])})
     with writers.writing(scans):
-        comparing.begin(*compared.scans_of(scans), ("a", "b"), ())
+        comparing.begin_comparison(*compared.scans_of(scans), ("a", "b"), ())
     assert written(scans).items() >= aligned.items()
     assert rows(scans, TABLE) == before
     compared.compare(*models, scans)
@@ -154,7 +154,7 @@ def test_scans_that_were_replaced_meanwhile_are_refused(side: int, scans: Path, 
     with writers.writing(scans):
         for late in (
             lambda: comparing.keep_alignments(of_a, of_b, ("a", "b"), AFTER),
-            lambda: comparing.begin(of_a, of_b, ("a", "b"), ()),
+            lambda: comparing.begin_comparison(of_a, of_b, ("a", "b"), ()),
         ):
             with pytest.raises(StoreError, match="was written meanwhile: compare again"):
                 late()

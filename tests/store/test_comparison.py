@@ -21,6 +21,7 @@ from shardscan.catalog import build as catalog
 from shardscan.errors import CheckpointError, OptionError
 from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment
+from shardscan.jobs.scan.options import Resources
 from shardscan.jobs.verification.job import verify
 from shardscan.plan import comparison as pairs
 from shardscan.reduce import change_ranks as changes
@@ -303,7 +304,7 @@ def test_of_a_shard_that_changes_meanwhile_nothing_is_kept(
     comparison, found, opened = compared.begun(models[0], b, fresh, io="read")
     shard = b / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[: -300 if cut else None])
-    done = comparing.run(comparison, found, opened, rank=True)
+    done = comparing.compare_weights(comparison, found, opened, Resources.within(), rank=True)
     assert len(done.failures) == 16
     catalog.build(fresh)
     assert rows(fresh, "select distinct status, changed, norm_a, change_rank from tensor_diffs") == [
@@ -342,9 +343,9 @@ def test_too_little_memory_is_refused_before_anything_is_read(fresh: Path, model
 
 def test_memory_that_does_for_no_comparison_is_told_before_there_is_one() -> None:
     with pytest.raises(OptionError, match=r"at least .* MB of memory .* --memory"):
-        comparing.check_room(50 << 20)
-    comparing.check_room(1 << 30)
-    comparing.check_room(None)
+        comparing.check_memory(Resources(1, 50 << 20, None))
+    comparing.check_memory(Resources(1, 1 << 30, None))
+    comparing.check_memory(Resources(1, None, None))
 
 
 def test_more_than_may_be_read_is_refused_before_anything_is(fresh: Path, models: tuple[Path, Path]) -> None:
@@ -371,12 +372,12 @@ def test_what_is_committed_is_hashed_once(
 
 def test_memory_decides_how_many_workers_run(models: tuple[Path, Path], scans: Path) -> None:
     left = comparing.remaining(None, compared.begun(*models, scans)[1], rank=True)
-    most = comparing.budget(left, workers=16)
+    most = comparing.budget(left, Resources(16, None, None))
     assert most.workers == 16
-    one = comparing.budget(left, workers=1)
+    one = comparing.budget(left, Resources(1, None, None))
     assert one.peak < most.peak
-    assert comparing.budget(left, workers=16, room=(one.peak + most.peak) // 2).workers in range(2, 16)
-    assert comparing.budget(left, workers=16, room=one.peak).workers == 1
+    assert comparing.budget(left, Resources(16, (one.peak + most.peak) // 2, None)).workers in range(2, 16)
+    assert comparing.budget(left, Resources(16, one.peak, None)).workers == 1
 
 
 def test_processes_find_what_threads_do(

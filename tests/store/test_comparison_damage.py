@@ -14,7 +14,7 @@ from made.campaigns import sampled
 from made.compared import AFTER, flip, rows, small_tasks, survivors
 from made.once import Once
 from shardscan.catalog import build as catalog
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.verification.job import verify
 from shardscan.store import arrays as store
 from shardscan.store.commits import CATALOG
@@ -62,7 +62,7 @@ def test_damage_blocks_nothing_and_is_made_good_by_comparing_again(
     flip(scans / next(name for name in right if "diff-" in name and name.endswith(kind)))
     assert verify(scans).problems
     (scans / CATALOG).unlink()
-    flow.rebuild(scans)
+    rebuild_catalog(scans)
     assert not any(tables(scans).values())
     assert tables(scans, ("alignments",)) == aligned
     is_known = kind != "begun"  # of which scans it was
@@ -93,7 +93,7 @@ def test_half_of_the_rows_of_a_damaged_comparison_are_no_rows(
     monkeypatch.setattr("shardscan.catalog.rows.comparison.AT_ONCE", 64)
     last = max(name for name in survivors(scans) if "figures/c/0/" in name)
     flip(scans / last)
-    flow.rebuild(scans)
+    rebuild_catalog(scans)
     left = tables(scans)
     assert len(left["diffs"]) == 1
     assert 0 < len(left["channel_diffs"]) < len(other["channel_diffs"])

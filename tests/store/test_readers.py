@@ -12,7 +12,8 @@ import pytest
 from made import tiny
 from oracles.tally import Tally
 from shardscan.errors import StoreError
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import execute
+from shardscan.jobs.scan.prepare import prepare
 
 pytestmark = pytest.mark.faults
 
@@ -88,11 +89,11 @@ def test_eight_readers_never_fail_nor_see_half_of_what_a_writer_writes(
 
 
 def test_a_second_writer_is_refused_at_once_and_told_of_the_first(tmp_path: Path) -> None:
-    prepared = flow.prepare(tiny.llama(tmp_path / "tiny"))
+    prepared = prepare(tiny.llama(tmp_path / "tiny"))
     with begin(HOLDER, tmp_path / "scans") as holder:
         assert line(holder) == "ready"
         with pytest.raises(StoreError, match=rf"is being written by process {holder.pid} on .*: wait for it, or name"):
-            flow.execute(prepared, tmp_path / "scans")
+            execute(prepared, tmp_path / "scans")
         assert holder.poll() is None  # nobody waited for it
         holder.kill()
-    assert flow.execute(prepared, tmp_path / "scans").tasks == 16
+    assert execute(prepared, tmp_path / "scans").tasks == 16

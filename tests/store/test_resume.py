@@ -16,7 +16,8 @@ from made import tiny
 from oracles import survival
 from shardscan.catalog import build as catalog
 from shardscan.errors import OptionError, StoreError
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.scan.job import execute, rebuild_catalog
+from shardscan.jobs.scan.prepare import prepare, remaining
 from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import gate as keep
@@ -88,9 +89,9 @@ def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path)
 def test_until_a_replacement_is_complete_the_old_scan_answers(model: Path, tmp_path: Path) -> None:
     before = query(tmp_path / "scans", "select * from tensors order by all")
     new = tiny.llama(tmp_path / "b" / "tiny", seed=1)
-    prepared = flow.prepare(new)
+    prepared = prepare(new)
     (new / "model.safetensors").write_bytes((new / "model.safetensors").read_bytes()[:-64])
-    done = flow.execute(prepared, tmp_path / "scans", replace=True)
+    done = execute(prepared, tmp_path / "scans", replace=True)
     assert done.failures
     assert query(tmp_path / "scans", "select * from tensors order by all") == before
 
@@ -211,7 +212,7 @@ def test_one_process_writes_a_store_at_a_time(model: Path, tmp_path: Path) -> No
         with pytest.raises(StoreError, match=r"is being written by process [0-9]+ on"):
             shardscan.ingest(model, tmp_path / "scans")
         with pytest.raises(StoreError, match="wait for it"):
-            flow.rebuild(tmp_path / "scans")
+            rebuild_catalog(tmp_path / "scans")
         assert query(tmp_path / "scans", "select count(*) from models") == [(1,)]
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
 
@@ -333,12 +334,12 @@ def test_a_flipped_bit_is_named_when_the_catalog_is_rebuilt(tmp_path: Path) -> N
 
 
 def test_a_dry_run_counts_what_is_left(tmp_path: Path) -> None:
-    prepared = flow.prepare(tiny.llama(tmp_path / "tiny"))
-    assert flow.remaining(prepared, tmp_path / "scans").tasks == prepared.plan.tasks
-    flow.execute(prepared, tmp_path / "scans")
-    assert flow.remaining(prepared, tmp_path / "scans").tasks == ()
+    prepared = prepare(tiny.llama(tmp_path / "tiny"))
+    assert remaining(prepared, tmp_path / "scans").tasks == prepared.plan.tasks
+    execute(prepared, tmp_path / "scans")
+    assert remaining(prepared, tmp_path / "scans").tasks == ()
     shutil.rmtree(tmp_path / "scans")
-    assert len(flow.remaining(prepared, tmp_path / "scans").tasks) == 16
+    assert len(remaining(prepared, tmp_path / "scans").tasks) == 16
 
 
 def test_what_a_config_says_beside_sizes_is_taken_up_without_another_scan(model: Path, tmp_path: Path) -> None:
@@ -348,5 +349,5 @@ def test_what_a_config_says_beside_sizes_is_taken_up_without_another_scan(model:
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
     said = "select architecture, family, tied_embeddings, config ->> 'tie_word_embeddings' from models"
     assert query(tmp_path / "scans", said) == [("MistralForCausalLM", "llama", True, "true")]
-    flow.rebuild(tmp_path / "scans")
+    rebuild_catalog(tmp_path / "scans")
     assert query(tmp_path / "scans", said) == [("MistralForCausalLM", "llama", True, "true")]

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from shardscan.anatomy.axes import Run
     from shardscan.anatomy.matrices import Matrix
     from shardscan.anatomy.places import Placed
-    from shardscan.jobs.scan.job import Prepared
+    from shardscan.jobs.scan.prepare import Prepared
 
 SHOWN = 8  # matrices of one tensor that an explanation lists
 
 
-def every(prepared: Prepared) -> pa.Table:
+def tabulate_places(prepared: Prepared) -> pa.Table:
     """One row a tensor, those without a role first: name, place, matrices, rule, reason."""
     import pyarrow as pa
 
@@ -36,13 +36,13 @@ def every(prepared: Prepared) -> pa.Table:
         "expert": pa.array([p.place.expert for p in placed], pa.int32()),
         "part": pa.array([p.place.part for p in placed], pa.string()),
         "shape": pa.array([list(p.tensor.shape) for p in placed], pa.list_(pa.uint64())),
-        "matrices": pa.array([_matrices(p) for p in placed], pa.string()),
+        "matrices": pa.array([_describe_matrices(p) for p in placed], pa.string()),
         "rule": pa.array([p.rule.source if p.rule else None for p in placed], pa.string()),
         "reason": pa.array([p.codes or p.reason for p in placed], pa.string()),
     })  # fmt: skip
 
 
-def share(prepared: Prepared) -> str:
+def describe_placed_share(prepared: Prepared) -> str:
     """How many of the parameters have a role, in a sentence."""
     from shardscan.anatomy.places import OTHER
 
@@ -51,7 +51,7 @@ def share(prepared: Prepared) -> str:
     return f"{known / max(1, prepared.checkpoint.parameters):.2%} of the parameters have a role."
 
 
-def tensor(prepared: Prepared, name: str) -> pa.Table:
+def explain_tensor(prepared: Prepared, name: str) -> pa.Table:
     """What is known of one tensor, fact by fact. CheckpointError where the checkpoint has none of this name."""
     import pyarrow as pa
 
@@ -60,34 +60,36 @@ def tensor(prepared: Prepared, name: str) -> pa.Table:
         near = get_close_matches(name, by_name, 1)
         hint = f"did you mean {shown(near[0])}?" if near else "`shardscan ls` lists them."
         raise CheckpointError(f"The checkpoint has no tensor {shown(name)}: {hint}")
-    facts = list(_facts(prepared, by_name[name]))
+    facts = list(_list_facts(prepared, by_name[name]))
     return pa.table({"fact": [fact for fact, _ in facts], "value": [value for _, value in facts]})
 
 
-def _facts(prepared: Prepared, p: Placed) -> Sequence[tuple[str, str]]:
+def _list_facts(prepared: Prepared, p: Placed) -> Sequence[tuple[str, str]]:
     where, rule = p.place, p.rule
     place = [where.component, *([f"layer {where.layer}"] if where.layer is not None else []), where.role]
     place += [f"expert {where.expert}"] if where.expert is not None else []
     facts = [
         ("tensor", p.tensor.name),
-        ("stored", f"{p.tensor.dtype} {list(p.tensor.shape)}" + " inputs × outputs" * bool(rule and rule.transposed)),
+        ("stored", f"{p.tensor.dtype} {list(p.tensor.shape)}{' inputs × outputs' if rule and rule.transposed else ''}"),
         ("family", p.family or f"none; the checkpoint's is {prepared.anatomy.family or 'unknown'}"),
-        ("rule", rule.source if rule else _no_rule(prepared, p)),
+        ("rule", rule.source if rule else _describe_nearest_rule(prepared, p)),
         ("place", f"{', '.join(place)}: {where.part}"),
     ]
     if rule and rule.axes:
         facts.append(("axes", rule.axes.text))
-        facts += [("parts", ", ".join(f"{role} {words}".strip() for role, words in rule.parts))] * bool(rule.parts)
+        if rule.parts:
+            facts.append(("parts", ", ".join(f"{role} {words}".strip() for role, words in rule.parts)))
     if p.family and p.family == (prepared.anatomy.family or "").partition("+")[0]:
         known = (f"{word} {size}" for word, size in prepared.anatomy.sizes.items() if size is not None)
         facts.append(("config", ", ".join(known) or "says nothing of sizes"))
-    facts += [("matrix", _matrix(matrix)) for matrix in p.matrices[:SHOWN]]
-    facts += [("matrix", f"and {len(p.matrices) - SHOWN:,} more")] * (len(p.matrices) > SHOWN)
+    facts += [("matrix", _describe_matrix(matrix)) for matrix in p.matrices[:SHOWN]]
+    if len(p.matrices) > SHOWN:
+        facts.append(("matrix", f"and {len(p.matrices) - SHOWN:,} more"))
     facts += [("reason", reason) for reason in (p.codes, p.reason) if reason]
     return facts
 
 
-def _no_rule(prepared: Prepared, p: Placed) -> str:
+def _describe_nearest_rule(prepared: Prepared, p: Placed) -> str:
     """The rule whose name is nearest, which is often what a new family lacks."""
     from shardscan.anatomy.families import NUMBER
 
@@ -96,7 +98,7 @@ def _no_rule(prepared: Prepared, p: Placed) -> str:
     return "none" + (f"; the nearest that matched another tensor is {near[0]}" if near else "")
 
 
-def _matrix(matrix: Matrix) -> str:
+def _describe_matrix(matrix: Matrix) -> str:
     """A matrix with its shape, its heads, and where in the tensor it lies."""
     heads = matrix.heads
     words = [matrix.id, f"{matrix.rows} × {matrix.cols}"]
@@ -104,20 +106,20 @@ def _matrix(matrix: Matrix) -> str:
         side = "rows" if heads.axis == "out" else "columns"
         served = f" for {heads.queries} query heads each" if heads.queries and heads.queries > 1 else ""
         words.append(f"{heads.count} heads of {heads.dim} {side}{served}")
-    words.append(f"stored rows {_run(matrix.stored_rows)}, columns {_run(matrix.stored_cols)}")
+    words.append(f"stored rows {_describe_run(matrix.stored_rows)}, columns {_describe_run(matrix.stored_cols)}")
     return "; ".join(words)
 
 
-def _run(run: Run) -> str:
+def _describe_run(run: Run) -> str:
     first = f"{run.start} to {run.start + run.length - 1}" if run.length > 1 else str(run.start)
     return first + (f" and so on every {run.stride}, {run.groups} times" if run.groups > 1 else "")
 
 
-def _matrices(p: Placed) -> str | None:
+def _describe_matrices(p: Placed) -> str | None:
     """The matrices of a tensor in one line: "q_proj 48×48 (6×8), k_proj 16×48 (2×8)", "4 × up_proj 96×48"."""
     alike = Counter((m.role, m.rows, m.cols, m.heads) for m in p.matrices)
-    told = [
+    descriptions = [
         f"{f'{number} × ' if number > 1 else ''}{role} {rows}×{cols}" + (f" ({h.count}×{h.dim})" if h else "")
         for (role, rows, cols, h), number in alike.items()
     ]
-    return ", ".join(told) or None
+    return ", ".join(descriptions) or None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def facts() -> pa.Table:
+def tabulate_machine() -> pa.Table:
     """Rows of (what, value): versions, each BLAS with its threads, processors, memory, devices, layout of the store."""
     import numpy as np  # noqa: F401  # threadpoolctl sees only what is loaded
     import pyarrow as pa
@@ -22,16 +22,16 @@ def facts() -> pa.Table:
     from shardscan.reduce import devices
     from shardscan.store.arrays import LAYOUT
 
-    found = {**versions(), "platform": platform.platform(), "executable": sys.executable}
+    facts = {**versions(), "platform": platform.platform(), "executable": sys.executable}
     for library in threadpool_info():
         if library["user_api"] == "blas":
             loaded = f"{library['internal_api']} {library['version']} ({library.get('architecture', '?')})"
-            found[f"blas of {_package(library['filepath'])}"] = f"{loaded}, {library['num_threads']} threads"
-    found["processors"] = f"{processors()} usable of {os.cpu_count()}"
-    found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
-    found["devices"] = ", ".join(["cpu", *devices.of_cuda()])
-    found["store layout"] = str(LAYOUT)
-    return pa.table({"what": list(found), "value": list(found.values())})
+            facts[f"blas of {_package(library['filepath'])}"] = f"{loaded}, {library['num_threads']} threads"
+    facts["processors"] = f"{processors()} usable of {os.cpu_count()}"
+    facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
+    facts["devices"] = ", ".join(["cpu", *devices.of_cuda()])
+    facts["store layout"] = str(LAYOUT)
+    return pa.table({"what": list(facts), "value": list(facts.values())})
 
 
 def _package(path: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from shardscan.answers.connection import Connection, read
+from shardscan.catalog.sqlfiles import job_sql
 from shardscan.jobs.comparison.axes import Axis, Key
 from shardscan.store.alignments import Alignment
 
@@ -25,13 +26,6 @@ CUT_TOGETHER = (
     (("q_proj", "out"), ("o_proj", "in")),
     (("k_proj", "out"), ("v_proj", "out")),
 )
-STATISTICS_OF = """
-    SELECT mean, std, min, max, mean_abs, kurtosis FROM channels
-    WHERE model = $model AND matrix = $matrix AND axis = $axis ORDER BY channel
-"""
-FINGERPRINTS = """
-    SELECT fingerprint FROM channels WHERE model = $model AND matrix = $matrix AND axis = $axis ORDER BY channel
-"""
 MOST_CELLS = 1 << 28  # of one alignment: seconds, and as many bits
 # Of the squared distance of the same channels turned round, in their best order, or of one in so many, the lesser: 1 of
 # weights that have nothing in common; 0.2 to 0.4 where weights were altered by 0.3 of their standard deviation, and
@@ -39,16 +33,16 @@ MOST_CELLS = 1 << 28  # of one alignment: seconds, and as many bits
 CLEAR = 0.5
 
 
-def _of(axis: Axis, channels: np.ndarray, method: str, reason: str | None = None) -> Alignment:
+def _alignment(axis: Axis, channels: np.ndarray, method: str, reason: str | None = None) -> Alignment:
     return Alignment(axis.weight_a, axis.weight_b, axis.axis, channels, method, reason)
 
 
-def is_settled(one: Alignment) -> bool:
+def is_settled(alignment: Alignment) -> bool:
     """Whether the original's checkpoint can tell no more of it."""
-    return one.method != STATISTICS or one.reason is not None
+    return alignment.method != STATISTICS or alignment.reason is not None
 
 
-def found_again(
+def align_by_fingerprints(
     connection: Connection,
     model: str,
     axes: Sequence[Axis],
@@ -56,52 +50,54 @@ def found_again(
 ) -> Iterator[Alignment]:
     """The axes of which all channels of b are among a's `restricted` fingerprints; equal ones k-th copy to k-th."""
     for axis in axes:
-        theirs = restricted.get(axis.key)
-        if theirs is None:
+        of_a = restricted.get(axis.key)
+        if of_a is None:
             continue
-        ours = _column(connection, FINGERPRINTS, model, axis.weight_b, axis.axis)[0].astype(np.uint64)
-        channels = matched(theirs, ours)
-        if len(ours) == axis.n_b and (channels >= 0).all():
-            yield _of(axis, channels, RESTRICTED)
+        (column,) = _read_channels(connection, "channel_fingerprints", model, axis.weight_b, axis.axis)
+        channels = match_fingerprints(of_a, column.astype(np.uint64))
+        if len(channels) == axis.n_b and (channels >= 0).all():
+            yield _alignment(axis, channels, RESTRICTED)
 
 
-def matched(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """For each of `ours` the index of an equal one of `theirs`, k-th copy to k-th; −1 where there is none."""
+def match_fingerprints(of_a: np.ndarray, of_b: np.ndarray) -> np.ndarray:
+    """For every fingerprint of b the index of an equal one of a, k-th copy to k-th; −1 where there is none."""
     places: dict[int, list[int]] = {}
-    for index, value in enumerate(theirs.tolist()):
-        places.setdefault(value, []).append(index)
-    copies = {value: iter(indices) for value, indices in places.items()}
-    return np.array([next(copies.get(value, iter(())), -1) for value in ours.tolist()], np.int64)
+    for index, fingerprint in enumerate(of_a.tolist()):
+        places.setdefault(fingerprint, []).append(index)
+    copies = {fingerprint: iter(indices) for fingerprint, indices in places.items()}
+    return np.array([next(copies.get(fingerprint, iter(())), -1) for fingerprint in of_b.tolist()], np.int64)
 
 
-def by_module(axes: Sequence[Axis], every: Sequence[Axis], told: Mapping[Key, np.ndarray]) -> Iterator[Alignment]:
-    """Those of `axes` whose channels are another matrix's in their module, of which `told` has them, by key."""
-    wanted = {axis.key for axis in axes}
-    for some in _modules(every):
-        known = next((axis for axis in some if axis.key in told), None)
-        for axis in some:
-            if known and axis.key in wanted and axis.key not in told:
-                yield _of(axis, told[known.key], f"as {known.role}")
+def align_by_module(
+    wanted: Sequence[Axis], every: Sequence[Axis], known: Mapping[Key, np.ndarray]
+) -> Iterator[Alignment]:
+    """The wanted axes whose channels are those of another matrix of their module, which are `known` by its key."""
+    keys = {axis.key for axis in wanted}
+    for module in _group_by_cut(every):
+        guide = next((axis for axis in module if axis.key in known), None)
+        for axis in module:
+            if guide and axis.key in keys and axis.key not in known:
+                yield _alignment(axis, known[guide.key], f"as {guide.role}")
 
 
-def by_statistics(connection: Connection, a: str, b: str, axes: Sequence[Axis]) -> Iterator[Alignment]:
+def align_by_statistics(connection: Connection, a: str, b: str, axes: Sequence[Axis]) -> Iterator[Alignment]:
     """All of these axes, those of one module together."""
-    for some in _modules(axes):
-        first = some[0]
-        unit = _unit(first)
-        cells = (first.n_b // unit) * ((first.n_a - first.n_b) // unit + 1)
-        features = _features_of(connection, a, b, some)
+    for module in _group_by_cut(axes):
+        features = _read_features_of_both(connection, a, b, module)
         if features is None:
             continue  # the catalog has no channels of them, and may have some day
-        found, reason = None, TOO_LONG
-        if cells <= MOST_CELLS:
-            found, reason = aligned(*features, unit), UNCLEAR
-        for axis in some:
-            channels, why = (np.full(axis.n_b, -1), reason) if found is None else (found, None)
-            yield _of(axis, channels, STATISTICS, why)
+        first = module[0]
+        unit = _cut_together(first)
+        is_short = (first.n_b // unit) * ((first.n_a - first.n_b) // unit + 1) <= MOST_CELLS
+        channels = align_features(*features, unit) if is_short else None
+        for axis in module:
+            if channels is not None:
+                yield _alignment(axis, channels, STATISTICS)
+            else:
+                yield _alignment(axis, np.full(axis.n_b, -1), STATISTICS, UNCLEAR if is_short else TOO_LONG)
 
 
-def _modules(axes: Sequence[Axis]) -> list[list[Axis]]:
+def _group_by_cut(axes: Sequence[Axis]) -> list[list[Axis]]:
     """The axes in groups that one cut goes through; most are alone."""
     groups: dict[tuple[object, ...], list[Axis]] = {}
     for axis in axes:
@@ -111,22 +107,24 @@ def _modules(axes: Sequence[Axis]) -> list[list[Axis]]:
     return list(groups.values())
 
 
-def _unit(axis: Axis) -> int:
+def _cut_together(axis: Axis) -> int:
     """How many channels were kept or dropped together: a head's, where both lengths are whole heads."""
     dim = axis.head_dim
     return dim if dim and axis.n_a % dim == 0 and axis.n_b % dim == 0 else 1
 
 
-def _features_of(connection: Connection, a: str, b: str, axes: Sequence[Axis]) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_features_of_both(
+    connection: Connection, a: str, b: str, axes: Sequence[Axis]
+) -> tuple[np.ndarray, np.ndarray] | None:
     """The statistics of all of these axes in a and in b, side by side; None where the catalog has none."""
-    theirs = [_features(connection, a, axis.weight_a, axis.axis) for axis in axes]
-    ours = [_features(connection, b, axis.weight_b, axis.axis) for axis in axes]
-    if any(len(f) != axis.n_a or len(g) != axis.n_b for f, g, axis in zip(theirs, ours, axes, strict=True)):
+    of_a = [_read_features(connection, a, axis.weight_a, axis.axis) for axis in axes]
+    of_b = [_read_features(connection, b, axis.weight_b, axis.axis) for axis in axes]
+    if any(len(x) != axis.n_a or len(y) != axis.n_b for x, y, axis in zip(of_a, of_b, axes, strict=True)):
         return None
-    return np.hstack(theirs), np.hstack(ours)
+    return np.hstack(of_a), np.hstack(of_b)
 
 
-def aligned(a: np.ndarray, b: np.ndarray, unit: int = 1) -> np.ndarray | None:
+def align_features(a: np.ndarray, b: np.ndarray, unit: int = 1) -> np.ndarray | None:
     """Which of the rows of features a (n, k) those of b (m, k) are, ascending, `unit` of them together.
 
     Features are measured by their standard deviation in a. None where no order is clearly better than others.
@@ -135,21 +133,22 @@ def aligned(a: np.ndarray, b: np.ndarray, unit: int = 1) -> np.ndarray | None:
 
     spread = a.std(axis=0)
     scale = np.where(spread > 0, spread, 1)
-    theirs, ours, turned = ((side / scale).reshape(len(side) // unit, -1) for side in (a, b, b[::-1]))
-    found, distances = monotone_alignment(theirs, ours)
-    spread_out = theirs[np.round(np.linspace(0, len(theirs) - 1, len(ours))).astype(np.int64)]
-    chance = min(monotone_alignment(theirs, turned)[1].sum(), np.sum((spread_out - ours) ** 2))
+    units_a, units_b, turned = ((side / scale).reshape(len(side) // unit, -1) for side in (a, b, b[::-1]))
+    order, distances = monotone_alignment(units_a, units_b)
+    spread_out = units_a[np.round(np.linspace(0, len(units_a) - 1, len(units_b))).astype(np.int64)]
+    chance = min(monotone_alignment(units_a, turned)[1].sum(), np.sum((spread_out - units_b) ** 2))
     if not distances.sum() < CLEAR * chance:
         return None  # equal channels tell nothing either
-    return np.asarray((found[:, None] * unit + np.arange(unit)).ravel())
+    return np.asarray((order[:, None] * unit + np.arange(unit)).ravel())
 
 
-def _features(connection: Connection, model: str, matrix: str, axis: str) -> np.ndarray:
+def _read_features(connection: Connection, model: str, matrix: str, axis: str) -> np.ndarray:
     """Statistics of channels (n, 6) float64; 0 for what a constant channel has not."""
-    features = np.stack(_column(connection, STATISTICS_OF, model, matrix, axis), axis=1)
+    features = np.stack(_read_channels(connection, "channel_statistics", model, matrix, axis), axis=1)
     return np.asarray(np.nan_to_num(features))
 
 
-def _column(connection: Connection, sql: str, model: str, matrix: str, axis: str) -> list[np.ndarray]:
-    found = read(connection, sql, {"model": model, "matrix": matrix, "axis": axis})
-    return [column.to_numpy() for column in found.columns]
+def _read_channels(connection: Connection, name: str, model: str, matrix: str, axis: str) -> list[np.ndarray]:
+    """The columns (n,) of a query of the channels of one axis."""
+    values = {"model": model, "matrix": matrix, "axis": axis}
+    return [column.to_numpy() for column in read(connection, job_sql("comparison", name), values).columns]

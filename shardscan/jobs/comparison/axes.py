@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 
 from shardscan.answers.connection import Connection, read
-
-AXES = """
-    SELECT component, layer, role, expert, weight_a, weight_b, axis, n_a, n_b, head_dim, method, channels,
-           NOT is_open AS is_known
-    FROM surviving_axes($a, $b)
-    ORDER BY component, layer, expert, weight_b, axis
-"""
+from shardscan.catalog.sqlfiles import job_sql
 
 APPROXIMATE = "(approximate)"  # how the names of methods end that go by statistics
 
@@ -58,20 +52,19 @@ class Axis:
         return self.weight_b, self.axis
 
     @property
-    def other(self) -> Key:
-        """The key of the other axis."""
+    def key_across(self) -> Key:
+        """The key of the other axis of the same pair."""
         return self.weight_b, "in" if self.axis == "out" else "out"
 
 
-def axes(connection: Connection, a: str, b: str) -> list[Axis]:
-    """Both axes of every matrix that a and b have, with what `surviving_channels` tells of them."""
-    found = read(connection, AXES, {"a": a, "b": b})
-    channels = found["channels"]
-    rows = found.drop_columns("channels").to_pylist()
-    return [Axis(**row, channels=_known(row["is_known"], channels[i])) for i, row in enumerate(rows)]
+def read_axes(connection: Connection, a: str, b: str) -> list[Axis]:
+    """Both axes of every matrix that a and b have, with what `surviving_axes` tells of them."""
+    table = read(connection, job_sql("comparison", "axes"), {"a": a, "b": b})
+    channels = table["channels"]
+    rows = table.drop_columns("channels").to_pylist()
+    return [Axis(**row, channels=_as_numbers(channels[i]) if row["is_known"] else None) for i, row in enumerate(rows)]
 
 
-def _known(is_known: bool, channels: Any) -> np.ndarray | None:
-    if not is_known or not channels.is_valid:
-        return None
-    return np.asarray(channels.values.fill_null(-1).to_numpy(), np.int64)
+def _as_numbers(channels: Any) -> np.ndarray | None:
+    """A cell of the column `channels` as `Axis` has it."""
+    return np.asarray(channels.values.fill_null(-1).to_numpy(), np.int64) if channels.is_valid else None

@@ -16,49 +16,36 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardscan import machine
-from shardscan.answers import connection as ask
-from shardscan.catalog import build as catalog
-from shardscan.jobs.comparison import values as comparing
+from shardscan.answers.connection import connect, read
+from shardscan.catalog.build import build
+from shardscan.catalog.sqlfiles import job_sql
 from shardscan.jobs.comparison.axes import Axis
-from shardscan.jobs.comparison.pairing import pairs_of
+from shardscan.jobs.comparison.pairing import pair_weights
 from shardscan.jobs.comparison.subjects import (
     Subject,
     Subjects,
     check_names,
+    find_scan,
+    find_subject,
     is_scanned,
-    renew,
-    scan_of,
-    subject,
+    renew_catalog,
     with_checkpoint,
     with_checkpoint_if_there,
 )
-from shardscan.jobs.comparison.survivors import Phase, Scans, settle
-from shardscan.jobs.comparison.values import Summary
-from shardscan.jobs.scan import job as flow
+from shardscan.jobs.comparison.survivors import Phase, Scans, settle_axes
+from shardscan.jobs.comparison.values import begin_comparison, check_memory, compare_weights
+from shardscan.jobs.scan.job import execute
+from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
+from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan.comparison import tasks
-from shardscan.store import lock as writers
+from shardscan.store.lock import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Difference", "diff"]
 
-MODULES = "SELECT * EXCLUDE (model_a, model_b) FROM model_diff($a, $b) ORDER BY component, retention, role"
-OF_VALUES = ("changed", "newly_zero", "relative_change", "cosine", "max_change", "change_rank")
-SUMMARY = "FROM pruning_summary($a, $b)"
-FAULTS = """
-    SELECT DISTINCT coalesce('layer ' || layer || ': ', '') || detail AS fault, layer
-    FROM shape_faults($a, $b) ORDER BY layer, fault
-"""
-COMPARED = """
-    SELECT count(*) AS compared FROM tensor_diffs WHERE model_a = $a AND model_b = $b AND changed IS NOT NULL
-"""
-ALIGNED = """
-    SELECT CASE WHEN is_open THEN '' ELSE method END AS method, count(*) AS axes
-    FROM surviving_axes($a, $b)
-    WHERE n_b < n_a AND (is_open OR method NOT IN ('fingerprint', 'position', 'residual')) GROUP BY ALL ORDER BY ALL
-"""
+OF_VALUES = ("changed", "newly_zero", "relative_change", "cosine", "max_change", "change_rank")  # columns of modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,74 +98,96 @@ def diff(
     the rank of each change is found too. `phase` is called with what comes next and gives a context with a function
     that is told how much of how much is done. The other arguments, and what is raised, are those of `ingest`.
     """
-    folder, room = Path(store), flow.room_within(memory_limit)
-    workers = workers or machine.processors()
-    prepare = partial(
-        flow.prepare,
-        family_files=family_files,
-        spectra="none",
-        workers=workers,
-        memory_limit=memory_limit,
-        io=io,
-        max_bytes=max_bytes,
-        pickled_module=pickled_module,
+    return compare_models(
+        a,
+        b,
+        Path(store),
+        Reading(io, pickled_module, family_files),
+        Resources.within(workers, memory_limit, max_bytes),
+        names=names,
+        values=values,
+        rank=rank,
+        phase=phase,
     )
-    if values or rank:
-        comparing.check_room(room)
-    both = subject(a, names[0], folder, prepare), subject(b, names[1], folder, prepare)
+
+
+def compare_models(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    folder: Path,
+    reading: Reading,
+    resources: Resources,
+    *,
+    names: tuple[str | None, str | None] = (None, None),
+    values: bool = False,
+    rank: bool = False,
+    phase: Phase = _quietly,
+) -> Difference:
+    """Compare two models; see `diff`."""
+    values = values or rank
+    if values:
+        check_memory(resources)
+    open_and_place = partial(prepare, options=ScanOptions(spectra="none"), reading=reading, resources=resources)
+    both = find_subject(a, names[0], folder, open_and_place), find_subject(b, names[1], folder, open_and_place)
     check_names(*both)
-    renew(folder)
-    failures = {name: reason for one in both for name, reason in _scanned(one, folder, phase).items()}
-    scans = scan_of(both[0].model, folder), scan_of(both[1].model, folder)
-    if values or rank:
-        both = with_checkpoint(both[0], folder, prepare), with_checkpoint(both[1], folder, prepare)
+    renew_catalog(folder)
+    failures = {**_scan_if_missing(both[0], folder, phase), **_scan_if_missing(both[1], folder, phase)}
+    scans = find_scan(both[0].model, folder), find_scan(both[1].model, folder)
+    if values:
+        both = with_checkpoint(both[0], folder, open_and_place), with_checkpoint(both[1], folder, open_and_place)
     else:
-        both = with_checkpoint_if_there(both[0], folder, prepare), both[1]
-    axes = settle(folder, scans, both, workers, phase)
-    if not (values or rank):
-        return _told(folder, both, failures, {}, values=False)
-    run = partial(comparing.run, rank=rank, workers=workers, room=room, max_bytes=max_bytes)
-    failed, left = _compared(folder, scans, both, axes, phase, run)
-    return _told(folder, both, {**failures, **failed}, left, values=True)
+        both = with_checkpoint_if_there(both[0], folder, open_and_place), both[1]
+    axes = settle_axes(folder, scans, both, resources.workers, phase)
+    if not values:
+        return _read_difference(folder, both, failures, {}, values=False)
+    failed, left = _compare_values(folder, scans, both, axes, phase, resources, rank=rank)
+    return _read_difference(folder, both, {**failures, **failed}, left, values=True)
 
 
-def _compared(
-    folder: Path, scans: Scans, both: Subjects, axes: Sequence[Axis], phase: Phase, run: Callable[..., Summary]
+def _compare_values(
+    folder: Path, scans: Scans, both: Subjects, axes: Sequence[Axis], phase: Phase, resources: Resources, *, rank: bool
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Compare values; why which weights of b failed, and why which could not be compared."""
-    pairs, left = pairs_of(folder, both, axes)
-    found, checkpoints = tasks(pairs), (both[0].checkpoint, both[1].checkpoint)
-    with writers.writing(folder), phase("comparing") as advance:
-        comparison = comparing.begin(*scans, (both[0].model, both[1].model), found)
-        failures = run(comparison, found, checkpoints, progress=advance).failures
-        catalog.build(folder)
-    return failures, left
+    pairs, left = pair_weights(folder, both, axes)
+    todo, checkpoints = tasks(pairs), (both[0].checkpoint, both[1].checkpoint)
+    with writing(folder), phase("comparing") as advance:
+        comparison = begin_comparison(*scans, (both[0].model, both[1].model), todo)
+        summary = compare_weights(comparison, todo, checkpoints, resources, rank=rank, progress=advance)
+        build(folder)
+    return summary.failures, left
 
 
-def _scanned(one: Subject, folder: Path, phase: Phase) -> Mapping[str, str]:
+def _scan_if_missing(subject: Subject, folder: Path, phase: Phase) -> Mapping[str, str]:
     """Scan what a store lacks of a model; why which tensors failed."""
-    if one.prepared is None or is_scanned(one.prepared, folder):
+    if subject.prepared is None or is_scanned(subject.prepared, folder):
         return {}
-    with phase(one.model) as advance:
-        return flow.execute(one.prepared, folder, progress=advance).failures
+    with phase(subject.model) as advance:
+        return execute(subject.prepared, folder, progress=advance).failures
 
 
-def _told(
+def _read_difference(
     folder: Path, both: Subjects, failures: Mapping[str, str], left: Mapping[str, str], *, values: bool
 ) -> Difference:
-    """What the tables say of two models."""
+    """What the tables say of two models; the columns of values where any were compared."""
     names = {"a": both[0].model, "b": both[1].model}
-    with ask.connect(folder) as connection:
-        (summary,) = ask.read(connection, SUMMARY, names).to_pylist()
-        faults = ask.read(connection, FAULTS, names)["fault"].to_pylist()
-        aligned = ask.read(connection, ALIGNED, names).to_pylist()
-        modules = ask.read(connection, MODULES, names)
-        (compared,) = ask.read(connection, COMPARED, names)["compared"].to_pylist()
-    if not compared:
-        modules = modules.drop_columns(list(OF_VALUES))
-    methods = {row["method"]: row["axes"] for row in aligned}
-    unknown = methods.pop("", 0)
-    notes = tuple(f"{one.model}: {note}" for one in both if one.prepared for note in one.prepared.checkpoint.notes)
+    with connect(folder) as connection:
+
+        def query(name: str) -> pa.Table:
+            return read(connection, job_sql("comparison", name), names)
+
+        modules = query("modules")
+        (summary,) = query("summary").to_pylist()
+        faults = query("faults")["fault"].to_pylist()
+        aligned = {row["method"]: row["axes"] for row in query("alignment_methods").to_pylist()}
+        (compared,) = query("compared_weights")["compared"].to_pylist()
     return Difference(
-        modules, notes, summary, tuple(faults), methods, unknown, failures, left, compared if values else None
+        modules=modules if compared else modules.drop_columns(list(OF_VALUES)),
+        notes=tuple(f"{s.model}: {note}" for s in both if s.prepared for note in s.prepared.checkpoint.notes),
+        summary=summary,
+        faults=tuple(faults),
+        unknown=aligned.pop("", 0),
+        aligned=aligned,
+        failures=failures,
+        left=left,
+        compared=compared if values else None,
     )

@@ -8,18 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardscan.answers import connection as ask
+from shardscan.answers.connection import rows
 from shardscan.answers.questions import Query
-from shardscan.catalog import build as catalog
+from shardscan.catalog.build import is_outdated, stale
+from shardscan.catalog.sqlfiles import job_sql
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, StoreNotFound, shown
-from shardscan.jobs.scan import job as flow
-from shardscan.jobs.scan.job import Prepared
+from shardscan.jobs.scan.job import rebuild_catalog
+from shardscan.jobs.scan.prepare import Prepared, remaining
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
-from shardscan.store import arrays as store
 from shardscan.store import commits, resume
-from shardscan.store import lock as writers
+from shardscan.store.arrays import attributes, current
 from shardscan.store.commits import CATALOG, Scan
+from shardscan.store.lock import read_from
 
 Prepare = Callable[..., Prepared]
 
@@ -41,7 +42,7 @@ class Subject:
 Subjects = tuple[Subject, Subject]
 
 
-def subject(text: str | os.PathLike[str], name: str | None, folder: Path, prepare: Prepare) -> Subject:
+def find_subject(text: str | os.PathLike[str], name: str | None, folder: Path, prepare: Prepare) -> Subject:
     """The model that a path, or a name in the store, means; `name` is what the store is to call a path's.
 
     CheckpointNotFound where it is neither, CheckpointError where the checkpoint cannot be read.
@@ -52,21 +53,22 @@ def subject(text: str | os.PathLike[str], name: str | None, folder: Path, prepar
             prepared = prepare(text, name=name)
             return Subject(prepared.checkpoint.name, prepared)
         except CheckpointNotFound:  # a folder without a checkpoint may have the name of a model
-            if not isinstance(text, str) or text not in _models(folder):
+            if not isinstance(text, str) or text not in _list_models(folder):
                 raise
-    held = _models(folder)
-    if text not in held:
-        there = f", which has {', '.join(map(shown, held))}" if held else ""
+    models = _list_models(folder)
+    if text not in models:
+        contents = f", which has {', '.join(map(shown, models))}" if models else ""
         raise CheckpointNotFound(
             f"{shown(str(text), 400)} is neither a checkpoint nor a model of the store {shown(str(folder), 400)}"
-            f"{there}: give a path, or the name of a model."
+            f"{contents}: give a path, or the name of a model."
         )
     return Subject(str(text), None)
 
 
-def _models(folder: Path) -> list[str]:
+def _list_models(folder: Path) -> list[str]:
+    """The names of a store's models; none where there is no store."""
     try:
-        return list(ask.rows(folder, Query("SELECT model FROM models ORDER BY model", {}))["model"].to_pylist())
+        return list(rows(folder, Query(job_sql("comparison", "models"), {}))["model"].to_pylist())
     except StoreNotFound:
         return []
 
@@ -80,48 +82,48 @@ def check_names(a: Subject, b: Subject) -> None:
         )
 
 
-def renew(folder: Path) -> None:
+def renew_catalog(folder: Path) -> None:
     """Build the catalog again where it is not of what is committed, or an older version made it."""
     file = folder / CATALOG
-    if file.is_file() and (catalog.is_outdated(file) or catalog.stale(file, store.current(folder))):
-        flow.rebuild(folder, everything=False)
+    if file.is_file() and (is_outdated(file) or stale(file, current(folder))):
+        rebuild_catalog(folder, everything=False)
 
 
 def is_scanned(prepared: Prepared, folder: Path) -> bool:
     """Whether a store has all of a scan of files that nobody touched since."""
-    with writers.read_from(folder):
+    with read_from(folder):
         scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
         if scan is None or commits.witness(scan) != witness(prepared.checkpoint):
             return False
-    left = flow.remaining(prepared, folder)
+    left = remaining(prepared, folder)
     return (folder / CATALOG).is_file() and not (left.tasks or left.composites or left.matrices or left.large_matrices)
 
 
-def with_checkpoint(one: Subject, folder: Path, prepare: Prepare) -> Subject:
+def with_checkpoint(subject: Subject, folder: Path, prepare: Prepare) -> Subject:
     """The same with its checkpoint, from where it was scanned; CheckpointError where that is not the one any more."""
-    if one.prepared:
-        return one
-    scan = scan_of(one.model, folder)
-    source = store.attributes(scan)["source"]
+    if subject.prepared:
+        return subject
+    scan = find_scan(subject.model, folder)
+    source = attributes(scan)["source"]
     try:
-        prepared = prepare(source, name=one.model)
+        prepared = prepare(source, name=subject.model)
         if commits.witness(scan) == witness(prepared.checkpoint):
-            return Subject(one.model, prepared)
+            return Subject(subject.model, prepared)
         reason = f"{shown(source, 400)} was written to since it was scanned"
     except CheckpointError as error:
         reason = str(error).rstrip(".")
     raise CheckpointError(
-        f"The values of {shown(one.model)} cannot be read ({reason}): give its path instead of its name."
+        f"The values of {shown(subject.model)} cannot be read ({reason}): give its path instead of its name."
     )
 
 
-def with_checkpoint_if_there(one: Subject, folder: Path, prepare: Prepare) -> Subject:
+def with_checkpoint_if_there(subject: Subject, folder: Path, prepare: Prepare) -> Subject:
     """The same with its checkpoint, if that is still where it was scanned."""
     with suppress(CheckpointError):
-        return with_checkpoint(one, folder, prepare)
-    return one
+        return with_checkpoint(subject, folder, prepare)
+    return subject
 
 
-def scan_of(model: str, folder: Path) -> Scan:
+def find_scan(model: str, folder: Path) -> Scan:
     """The scan that speaks for a model."""
-    return next(scan for scan in store.current(folder) if store.attributes(scan)["model"] == model)
+    return next(scan for scan in current(folder) if attributes(scan)["model"] == model)

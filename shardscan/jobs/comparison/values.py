@@ -1,16 +1,16 @@
 """The whole line of a comparison, from pairs on: plan → compare → store. What is committed is not read again.
 
-    tasks = pairs.tasks(the pairs)                          # pure; the same pairs give the same tasks
-    with writers.writing(store):
-        comparison = comparing.begin(scan_a, scan_b, models, tasks)   # goes on, or begins
-        comparing.run(comparison, tasks, (checkpoint_a, checkpoint_b), …)
-        catalog.build(store)
+    tasks = plan.comparison.tasks(pairs)                               # pure; the same pairs give the same tasks
+    with writing(store):
+        comparison = begin_comparison(scan_a, scan_b, models, tasks)   # goes on, or begins
+        compare_weights(comparison, tasks, (checkpoint_a, checkpoint_b), resources, …)
+        build(store)
 
 Who calls it has made sure that the checkpoints are those that the scans are of; that the scans still speak for their
 models is made sure here. A comparison of the same scans whose pairs are others is begun anew. Alignments are beside it:
 
-    comparing.alignments(scan_a, scan_b)                               # what was kept of the two, compared or not
-    comparing.keep_alignments(scan_a, scan_b, models, alignments)      # within `writers.writing`, then catalog.build
+    read_alignments(scan_a, scan_b)                                    # what was kept of the two, compared or not
+    keep_alignments(scan_a, scan_b, models, alignments)                # within `writing`, then `build`
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from functools import partial
 from typing import Any
 
 from shardscan import machine
-from shardscan.errors import OptionError
+from shardscan.jobs.scan.options import Resources
 from shardscan.plan.comparison import Pair, Task
-from shardscan.plan.comparison_budget import Budget, is_large, least, within
+from shardscan.plan.comparison_budget import Budget, is_large, least
+from shardscan.plan.comparison_budget import budget as budget_of_comparison
+from shardscan.plan.workers import most_workers
 from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
 from shardscan.reduce.comparison import Compared, compare
 from shardscan.reduce.kernels.cpu import comparison as differences
@@ -40,19 +42,19 @@ __all__ = [
     "Alignment",
     "Left",
     "Summary",
-    "alignments",
-    "begin",
+    "begin_comparison",
     "budget",
-    "check_room",
+    "check_memory",
+    "compare_weights",
     "keep_alignments",
+    "read_alignments",
     "remaining",
-    "run",
 ]
 
 CHANGED = "the file changed while it was compared: do it again once nobody writes to it"
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
 
-begin, alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
+begin_comparison, read_alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
 
 Seen = tuple[Mapping[str, list[int]], Mapping[str, list[int]]]
 
@@ -89,58 +91,42 @@ def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = Fa
     return Left(values, tuple(t for t in ranked if t.name in again or (t.name, RANKS) not in done))
 
 
-def check_room(room: int | None) -> None:
-    """OptionError where so many bytes of memory do for no comparison, whatever it is of; None is for any number."""
-    needed = least(not differences.compiled())
-    if room is not None and room < needed:
-        raise OptionError(
-            f"a comparison needs at least {_mb(needed)} of memory and may take {_mb(room)}: allow more with --memory."
-        )
+def check_memory(resources: Resources) -> None:
+    """OptionError where the memory does for no comparison, whatever it is of."""
+    resources.check_memory("a comparison needs at least", least(not differences.compiled()))
 
 
-def budget(left: Left, *, workers: int | None = None, room: int | None = None, max_bytes: int | None = None) -> Budget:
-    """What is left takes, with as many workers as `room`, in bytes, allows.
+def budget(left: Left, resources: Resources) -> Budget:
+    """What is left takes, with as many workers as there is memory for.
 
-    OptionError where not even one fits, and where what is left would read more than `max_bytes`.
+    OptionError where not even one fits, and where what is left would read more than it may.
     """
-    if max_bytes is not None and left.nbytes > max_bytes:
-        raise OptionError(
-            f"this comparison would read {left.nbytes:,} bytes and may read {max_bytes:,}: allow more with --max-bytes."
-        )
-    most = workers or machine.processors()
+    resources.check_bytes("this comparison", left.nbytes)
     ranks = [pair for task in left.ranks for pair in task.pairs if has_rank(pair)]
-    found = within(left.values, ranks, most, not differences.compiled(), room)
-    if room is not None and found.peak > room:
-        raise OptionError(
-            f"this comparison needs {_mb(found.peak)} of memory and may take {_mb(room)}: allow more with --memory."
-        )
-    return found
+    budget_with = partial(budget_of_comparison, left.values, ranks, compiles=not differences.compiled())
+    planned = most_workers(budget_with, resources.workers, resources.memory)
+    resources.check_memory("this comparison needs", planned.peak)
+    return planned
 
 
-def _mb(nbytes: int) -> str:
-    return f"{-(-nbytes // 1_000_000):,} MB"
-
-
-def run(
+def compare_weights(
     comparison: Scan,
     tasks: Sequence[Task],
     checkpoints: tuple[Checkpoint, Checkpoint],
+    resources: Resources,
     *,
     rank: bool = False,
-    workers: int | None = None,
-    room: int | None = None,
-    max_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
     `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
-    read, where `room` or `max_bytes` is too little; StoreWriteError (within `writers.writing`) where the disk is full
-    or fails. A pair that fails costs only itself.
+    read, where the resources are too few; StoreWriteError (within `writing`) where the disk is full or fails. A
+    pair that fails costs only itself.
     """
     read = 0
     left = remaining(comparison, tasks, rank=rank)
-    planned = budget(left, workers=workers, room=room, max_bytes=max_bytes)
+    planned = budget(left, resources)
     seen = witness(checkpoints[0]), witness(checkpoints[1])
 
     def advance(nbytes: int) -> None:
@@ -150,14 +136,21 @@ def run(
             progress(read, left.nbytes)
 
     machine.give_back()
-    done = compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance)
-    asked = _asked(comparison, left.ranks)
-    large = {t.name for t, known in asked if any(is_large(t.pairs[n]) for n, change in known.items() if not change)}
-    for some, at_once, each in ((False, planned.workers, 1), (True, 1, machine.processors())):
-        chosen = [(task, known) for task, known in asked if (task.name in large) is some]
-        keep = partial(_keep_changes, comparison, seen, {"blas_threads": each})
-        done += rank_changes(chosen, keep, workers=at_once, blas_threads=each, progress=advance)
-    return Summary(len(done), read, _failures(comparison, {VALUES, RANKS} if rank else {VALUES}))
+    done = len(compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance))
+
+    def find_ranks(tasks: Sequence[tuple[Task, Mapping[int, Change | None]]], workers: int, blas_threads: int) -> int:
+        keep = partial(_keep_changes, comparison, seen, {"blas_threads": blas_threads})
+        return len(rank_changes(tasks, keep, workers=workers, blas_threads=blas_threads, progress=advance))
+
+    ranked = _asked(comparison, left.ranks)
+    done += find_ranks([task for task in ranked if not _has_large_change(*task)], planned.workers, 1)
+    done += find_ranks([task for task in ranked if _has_large_change(*task)], 1, machine.processors())
+    return Summary(done, read, _failures(comparison, {VALUES, RANKS} if rank else {VALUES}))
+
+
+def _has_large_change(task: Task, changes: Mapping[int, Change | None]) -> bool:
+    """Whether a change that is not known yet is too large to have one in every worker."""
+    return any(is_large(task.pairs[number]) for number, change in changes.items() if change is None)
 
 
 def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:

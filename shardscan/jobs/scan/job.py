@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardscan import machine
-from shardscan.anatomy import families
-from shardscan.anatomy import placement as anatomy
-from shardscan.errors import OptionError, StoreNotFound, shown
-from shardscan.plan import scan as plan
-from shardscan.plan import scan_budget as budget
-from shardscan.plan.scan import CHANNELS, Plan, kept_channels
+from shardscan.errors import StoreNotFound
+from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
+from shardscan.jobs.scan.prepare import Prepared, prepare, remaining
+from shardscan.plan.scan import Plan
 from shardscan.plan.scan_budget import Budget
 from shardscan.plan.tasks import FULL
-from shardscan.reduce import devices
-from shardscan.reduce.devices import Solver
-from shardscan.shards import checkpoint as shards
-from shardscan.shards.address import Checkpoint
 from shardscan.store import commits
-from shardscan.store import lock as writers
 from shardscan.store.commits import FAILED, Scan
+from shardscan.store.lock import writing
 
 if TYPE_CHECKING:
-    from shardscan.anatomy.places import Anatomy
     from shardscan.reduce.scan import Done
 
 
@@ -49,115 +42,6 @@ class Summary:
     seconds: float
     peak_memory: int | None
     failures: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A checkpoint with every tensor placed, what a scan of it is to produce, and what that may take.
-
-    `workers` is at most how many run, `room` the bytes of memory there are, None where the system does not tell;
-    `channels` is what the catalog is to have of them, None for what `plan.kept_channels` decides; `max_bytes` is the
-    most that a run may read, None for any number.
-    """
-
-    checkpoint: Checkpoint
-    anatomy: Anatomy
-    products: frozenset[str]
-    workers: int
-    room: int | None
-    solver: Solver
-    blas_threads: int
-    channels: str | None
-    max_bytes: int | None
-
-    @cached_property
-    def plan(self) -> Plan:
-        """The plan of the full scan."""
-        return plan.plan(self.anatomy, self.products)
-
-    def still(self, done: Set[tuple[str, str]]) -> Plan:
-        """The plan of what is left of the tasks and products."""
-        return plan.plan(self.anatomy, self.products, done) if done else self.plan
-
-    @property
-    def device(self) -> devices.Device:
-        return self.solver.device
-
-    def budget(self, todo: Plan) -> Budget:
-        """What a plan takes, with as many workers as there is room for.
-
-        OptionError where not even one fits, and where the plan would read more than it may.
-        """
-        from shardscan.reduce.kernels import cpu
-
-        if self.max_bytes is not None and todo.bytes_to_read > self.max_bytes:
-            raise OptionError(
-                f"this scan would read {todo.bytes_to_read:,} bytes and may read {self.max_bytes:,}: allow more with "
-                "--max-bytes."
-            )
-        compiles = not cpu.compiled()
-        planned = budget.within(todo, self.anatomy, self.workers, self.solver.exact, compiles, self.room)
-        if self.room is not None and planned.peak > self.room:
-            raise OptionError(
-                f"this scan needs {_mb(planned.peak)} of memory and may take {_mb(self.room)}: allow more with "
-                "--memory, or ask for other --spectra."
-            )
-        return planned
-
-
-def prepare(
-    path: str | os.PathLike[str],
-    *,
-    name: str | None = None,
-    family_files: Sequence[str | os.PathLike[str]] = (),
-    spectra: str = "heads",
-    workers: int | None = None,
-    exact: bool = False,
-    blas_threads: int | None = None,
-    memory_limit: int | None = None,
-    device: str = "cpu",
-    channels: str | None = None,
-    io: str = "auto",
-    max_bytes: int | None = None,
-    pickled_module: bool = False,
-) -> Prepared:
-    """Open and place: headers are read, tensors are not. OptionError where an argument is out of its range."""
-    if channels is not None and channels not in CHANNELS:
-        raise OptionError(f"{shown(channels)} is no choice of channels: take {', '.join(CHANNELS)}.")
-    if workers is not None and workers < 1:
-        raise OptionError(f"{workers} workers do no work: take at least 1.")
-    room = room_within(memory_limit)
-    solver = Solver(exact, devices.chosen(device))
-    checkpoint = shards.open(path, name=name, io=io, pickled_module=pickled_module)
-    placed = anatomy.place(checkpoint, families.families(family_files))
-    products, processors = _products(spectra), machine.processors()
-    threads = blas_threads or processors
-    return Prepared(checkpoint, placed, products, workers or processors, room, solver, threads, channels, max_bytes)
-
-
-def room_within(limit: int | None) -> int | None:
-    """What is allowed, by default half of what is free; None where the system does not tell."""
-    if limit is None:
-        there_is = machine.available()
-        return there_is // 2 if there_is is not None else None
-    if limit < budget.LEAST:
-        raise OptionError(f"{_mb(limit)} of memory are too few for any scan: take at least {_mb(budget.LEAST)}.")
-    return limit
-
-
-def _mb(nbytes: int) -> str:
-    return f"{-(-nbytes // 1_000_000):,} MB"
-
-
-def _products(spectra: str) -> frozenset[str]:
-    """What 'heads,full' asks for."""
-    words = [word.strip() for word in spectra.split(",")]
-    unknown = [word for word in words if word not in plan.SPECTRA]
-    if unknown or ("none" in words and len(words) > 1):
-        raise OptionError(
-            f"{shown(spectra)} is no choice of spectra: take none, or some of {', '.join(plan.SPECTRA)} with commas."
-        )
-    return frozenset().union(*(plan.SPECTRA[word] for word in words))
 
 
 def ingest(
@@ -201,18 +85,10 @@ def ingest(
     """
     prepared = prepare(
         path,
+        ScanOptions(spectra, exact, device, blas_threads, channels),
+        Reading(io, pickled_module, family_files),
+        Resources.within(workers, memory_limit, max_bytes),
         name=name,
-        family_files=family_files,
-        spectra=spectra,
-        workers=workers,
-        exact=exact,
-        blas_threads=blas_threads,
-        memory_limit=memory_limit,
-        device=device,
-        channels=channels,
-        io=io,
-        max_bytes=max_bytes,
-        pickled_module=pickled_module,
     )
     return execute(prepared, Path(store), replace=replace, progress=progress)
 
@@ -221,25 +97,30 @@ def execute(
     prepared: Prepared, folder: Path, *, replace: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Summary:
     """Carry out a prepared scan; see `ingest`."""
-    from shardscan.catalog import build as catalog
+    from shardscan.catalog.build import build
     from shardscan.store import resume
 
     clock = time.monotonic()
     prepared.budget(remaining(prepared, folder))  # before anything is written
     machine.give_back()
-    with machine.watched() as peak, writers.writing(folder):
+    with machine.watched() as peak, writing(folder):
         scan = resume.scan_for(
-            prepared.checkpoint, prepared.anatomy, prepared.plan, folder, replace=replace, max_bytes=prepared.max_bytes
+            prepared.checkpoint,
+            prepared.anatomy,
+            prepared.plan,
+            folder,
+            replace=replace,
+            max_bytes=prepared.resources.max_bytes,
         )
-        done = resume.done(scan, exact=prepared.solver.exact)
+        done = resume.done(scan, exact=prepared.options.exact)
         if prepared.channels is not None:
             commits.record_channels(scan, prepared.channels)
-        finished = _reduce(scan, prepared.still(done), prepared, peak, progress)
+        finished = _reduce(scan, prepared.plan_without(done), prepared, peak, progress)
         troubles = resume.troubles(scan, prepared.products)
         if not any(status == FAILED for status, _ in troubles.values()):
             commits.supersede(scan)
         machine.give_back()
-        file = catalog.build(folder)
+        file = build(folder)
     return Summary(
         model=prepared.checkpoint.name,
         store=str(folder),
@@ -253,32 +134,14 @@ def execute(
     )
 
 
-def remaining(prepared: Prepared, folder: Path) -> Plan:
-    """What a scan into this store would still do; of the checkpoint only headers and a few pages are read."""
-    from shardscan.store import resume
-
-    with writers.read_from(folder):
-        scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
-        return prepared.still(resume.done(scan, exact=prepared.solver.exact) if scan else set())
-
-
-def channels(prepared: Prepared, folder: Path) -> str:
-    """Which channels this store's catalog would have: as is asked, as an earlier run said, or by their number."""
-    from shardscan.store import resume
-
-    with writers.read_from(folder):
-        chosen = prepared.channels or resume.channels(prepared.checkpoint, prepared.anatomy, folder)
-    return kept_channels(chosen, prepared.plan.channels)
-
-
-def rebuild(folder: Path, *, everything: bool = True) -> Path:
+def rebuild_catalog(folder: Path, *, everything: bool = True) -> Path:
     """Build a store's catalog again, from Zarr alone if `everything`; the path of the file."""
-    from shardscan.catalog import build as catalog
+    from shardscan.catalog.build import build
 
     if not (folder / "commits").is_dir():
         raise StoreNotFound(f"{folder} is not a store: make one with `shardscan ingest CHECKPOINT --store {folder}`.")
-    with writers.writing(folder):
-        return catalog.build(folder, rebuild=everything)
+    with writing(folder):
+        return build(folder, rebuild=everything)
 
 
 def _reduce(

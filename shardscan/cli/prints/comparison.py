@@ -1,0 +1,67 @@
+"""What `diff` tells beside its rows: what became of a model, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shardscan.cli.prints.sizes import format_count, format_size
+from shardscan.output.cells import visible
+
+if TYPE_CHECKING:
+    from shardscan.jobs.comparison.job import Difference
+
+BECOME = ("equal", "changed", "pruned", "grown", "reshaped", "added", "removed", "unread")
+
+
+def describe_difference(difference: Difference) -> Iterator[str]:
+    """What became of a model, in sentences."""
+    summary = difference.summary
+    yield from _describe_sizes(summary)
+    yield from _describe_layers(summary)
+    zeros_a, zeros_b = summary["sparsity_a"], summary["sparsity_b"]
+    if zeros_a is not None and zeros_b is not None and zeros_b - zeros_a > 0.001:
+        yield f"{100 * zeros_b:.2f} % of the values are zero where {100 * zeros_a:.2f} % were."
+    for method, axes in difference.aligned.items():
+        yield f"Which channels are left of {format_count(axes, 'axis')} was found by {method}."
+    if difference.unknown:
+        yield f"Of {format_count(difference.unknown, 'axis')} nobody can tell: `ask survivors` says why."
+    if difference.compared is not None:
+        weights = format_count(difference.compared, "weight")
+        yield f"{weights} compared by value: `shardscan ask changes` tells more."
+
+
+def _describe_sizes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """How many parameters, bytes and weights there are of what there were; `summary` is pruning_summary's row."""
+    a, b = visible(summary["model_a"]), visible(summary["model_b"])
+    n, m = summary["parameters_a"], summary["parameters_b"]
+    share = f" ({100 * summary['retention']:.2f} %)" if n and n != m else ""
+    file_a, file_b = format_size(summary["file_bytes_a"]), format_size(summary["file_bytes_b"])
+    yield f"{b} has {m:,} of the {n:,} parameters of {a}{share}, in {file_b} of files where they were {file_a}."
+    yield f"Weights: {', '.join(f'{summary[word]:,} {word}' for word in BECOME if summary[word])}."
+
+
+def _describe_layers(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Which layers were altered, removed and added."""
+    a, b = visible(summary["model_a"]), visible(summary["model_b"])
+    if touched := summary["touched_layers"]:
+        others = f"; {_format_runs(summary['untouched'])} do not" if summary["untouched"] else ""
+        yield f"{touched} of {format_count(summary['layers'], 'layer')} have other shapes{others}."
+        if summary["consistent"]:
+            yield "Each module has one retention in all of these."
+        else:
+            yield f"Not consistent: the retention of {', '.join(summary['inconsistent'])} differs by layer."
+    removed, added = summary["removed_layers"], summary["added_layers"]
+    if removed or added:
+        yield f"{format_count(removed, 'layer')} of {a} are not in {b}, {added:,} of {b} not in {a}."
+
+
+def _format_runs(numbers: Sequence[int]) -> str:
+    """`0-2, 30, 31`: runs of three and more from end to end."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

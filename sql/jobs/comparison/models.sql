@@ -1,0 +1,4 @@
+-- models: the names of the models of a store.
+SELECT model
+FROM models
+ORDER BY model;
