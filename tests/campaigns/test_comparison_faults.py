@@ -54,6 +54,18 @@ def places(trial: Trial, kinds: tuple[str, ...], every: int) -> Iterator[tuple[i
     return zip(events, cycle(kinds), strict=False)
 
 
+def be_survived(ended: Ended, kind: str, store: Path, tally: Tally) -> None:
+    """After a run with a fault the last catalog answers, and nobody has seen a traceback."""
+    tally(
+        kills=int(ended.code == -9),
+        write_faults=int(kind in (FULL, BROKEN)),
+        tracebacks=int("Traceback" in ended.output),
+    )
+    assert "Traceback" not in ended.output, ended.output
+    assert ended.code in ((-9, 0) if kind in (KILL, TORN) else (9, 0)), ended.output
+    assert survival.answer(store, "select count(*) from models") == 2
+
+
 def compare(server: Server, models: tuple[Path, Path], store: Path, log: Path, fault: Fault | None = None) -> Ended:
     return server.run([*map(str, models), str(store)], log, fault, command="made.compared:main")
 
@@ -104,14 +116,7 @@ def test_a_disturbed_comparison_is_continued_to_the_bit(
     for at, kind in places(trial, kinds, every):
         store = shutil.copytree(trial.before, tmp_path / f"scans-{at}")
         ended = compare(server, trial.models, store, log, Fault(kind, at))
-        tally(
-            kills=int(ended.code == -9),
-            write_faults=int(kind in (FULL, BROKEN)),
-            tracebacks="Traceback" in ended.output,
-        )
-        assert "Traceback" not in ended.output, ended.output
-        assert ended.code in ((-9, 0) if kind in (KILL, TORN) else (9, 0)), ended.output
-        assert survival.answer(store, "select count(*) from models") == 2  # the last catalog answers
+        be_survived(ended, kind, store, tally)
         committed = survival.commits(store)
         again = compare(server, trial.models, store, log)
         assert again.code == 0, again.output
@@ -132,14 +137,7 @@ def test_alignments_are_those_before_or_those_after(
     for at, kind in places(keeping, kinds, every):
         store = shutil.copytree(keeping.before, tmp_path / f"scans-{at}")
         ended = keep(server, store, log, Fault(kind, at))
-        tally(
-            kills=int(ended.code == -9),
-            write_faults=int(kind in (FULL, BROKEN)),
-            tracebacks="Traceback" in ended.output,
-        )
-        assert "Traceback" not in ended.output, ended.output
-        assert ended.code in ((-9, 0) if kind in (KILL, TORN) else (9, 0)), ended.output
-        assert survival.answer(store, "select count(*) from models") == 2
+        be_survived(ended, kind, store, tally)
         seen.add(held.index(compared.kept(store)))
         assert keep(server, store, log).code == 0
         lost = int(survival.files(store) != keeping.files or survival.tables(store) != keeping.tables)
