@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from made.catalogs import Catalog, build
+from made.catalogs import Catalog
 from made.commands import ROOT, command, environment, shardscan
 from shardscan import machine
 from shardscan.answers import bounded as confined
@@ -27,11 +27,6 @@ from shardscan.errors import QueryStopped
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 MEMORY, TIME = "allow more with --memory.\n", "give it longer with --timeout.\n"
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return build(tmp_path_factory.mktemp("store"))
 
 
 # ---- what ends it
@@ -63,7 +58,8 @@ def asleep(catalog: Catalog, *more: str) -> Iterator[tuple[subprocess.Popen[str]
 
 
 def until(true: Callable[[], bool]) -> None:
-    for _ in range(1_000):
+    """Wait for something, which is there at once: the limit is for what never comes."""
+    for _ in range(12_000):
         if true():
             return
         time.sleep(0.01)
@@ -82,7 +78,7 @@ def gone(process: int) -> bool:
 def test_a_crash_of_duckdb_is_one_sentence(death: signal.Signals, catalog: Catalog) -> None:
     with asleep(catalog) as (process, child):
         os.kill(child, death)
-        shown = process.communicate(timeout=60)
+        shown = process.communicate(timeout=120)
     assert (process.returncode, shown[0]) == (6, "")
     assert f"of memory that it may take, or crashed DuckDB ({death.name}): ask for less" in shown[1]
     assert shown[1].count("\n") == 1
@@ -92,7 +88,7 @@ def test_a_crash_of_duckdb_is_one_sentence(death: signal.Signals, catalog: Catal
 def test_an_interrupt_ends_the_query_too(catalog: Catalog) -> None:
     with asleep(catalog) as (process, child):
         process.send_signal(signal.SIGINT)
-        shown = process.communicate(timeout=60)
+        shown = process.communicate(timeout=120)
         until(lambda: gone(child))
     assert (process.returncode, *shown) == (130, "", "Interrupted.\n")
 
@@ -110,12 +106,13 @@ def test_a_question_that_ships_is_bounded_too(catalog: Catalog) -> None:
     assert (done.returncode, done.stdout, done.stderr.endswith(MEMORY)) == (6, "", True)
 
 
+@pytest.mark.full_only  # so long that a busy machine answers in time, and the reader waits for longer
 def test_the_clock_is_not_that_of_a_reader(catalog: Catalog) -> None:
     words = command(
-        "sql", "select range as i from range(200000)", "--timeout", "2", "--store", str(catalog.path.parent)
+        "sql", "select range as i from range(200000)", "--timeout", "10", "--store", str(catalog.path.parent)
     )
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment()) as process:
-        time.sleep(3)
+        time.sleep(12)
         assert process.stdout
         assert sum(1 for _ in process.stdout) == 200_000
     assert process.returncode == 0
@@ -133,7 +130,7 @@ def test_bounds_that_are_none_are_refused(words: tuple[str, str], catalog: Catal
 def test_bounds_come_from_the_environment(catalog: Catalog) -> None:
     words = command("sql", "select pg_sleep(1000)", "--store", str(catalog.path.parent))
     for name, value, end in (("SHARDSCAN_TIMEOUT", "1", TIME), ("SHARDSCAN_QUERY_MEMORY", "1B", MEMORY)):
-        done = subprocess.run(words, capture_output=True, text=True, env=environment() | {name: value}, timeout=60)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment() | {name: value}, timeout=120)
         assert (done.returncode, done.stderr.endswith(end)) == (6, True)
 
 
@@ -164,11 +161,11 @@ def _other(tmp_path: Path) -> Path:
 
 
 def run_other(other: Path, catalog: Catalog, change: tuple[str, str], sql: str) -> subprocess.CompletedProcess[str]:
-    file = other / "shardscan" / "ask.py"
+    file = other / "shardscan" / "answers" / "connection.py"
     assert change[0] in file.read_text("utf-8")
     file.write_text(file.read_text("utf-8").replace(*change), "utf-8")
     words = [sys.executable, str(other / "main.py"), "sql", sql, "--store", str(catalog.path.parent)]
-    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=60)
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
 
 
 def test_it_has_the_same_package(other: Path, catalog: Catalog) -> None:

@@ -8,18 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from made.catalogs import DIM, HEADS, HIDDEN, KV_HEADS, Catalog, build, place
+from made.catalogs import DIM, HEADS, HIDDEN, KV_HEADS, Catalog, place
 from oracles.reference import spectrum_fits
 from shardscan.answers.connection import ask
 from shardscan.answers.questions import Question, parse, questions
 from shardscan.errors import QueryError
 
 QUESTIONS = questions()
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return build(tmp_path_factory.mktemp("store"))
 
 
 def answer(catalog: Catalog, name: str, **parameters: str) -> list[dict[str, Any]]:

@@ -1,19 +1,22 @@
 """A small scan is killed at its n-th write, rename, sync or removal, or its disk is full or fails there.
 
-By default at every few of them; `pytest -m faults --every 1` takes each in turn, which is a quarter of an hour.
+At a few of them in every run and at every 24th with `--campaigns=full`; `pytest -m faults --every 1` takes each in
+turn, which is a quarter of an hour.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from conftest import Tally
+from made.campaigns import in_full
 from made.crashing import BROKEN, FULL, KILL, TORN, Fault, Server
 from oracles import survival
+from oracles.tally import Tally
 
 pytestmark = pytest.mark.faults
 
@@ -24,7 +27,13 @@ def server() -> Iterator[Server]:
         yield found
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["a first scan", "one that replaces another"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        in_full(False, id="a first scan"),
+        pytest.param(True, id="one that replaces another"),
+    ],
+)
 def trial(request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory) -> survival.Trial:
     folder = tmp_path_factory.mktemp("faults")
     options = ("--replace",) if request.param else ()
@@ -33,18 +42,18 @@ def trial(request: pytest.FixtureRequest, server: Server, tmp_path_factory: pyte
 
 
 def places(trial: survival.Trial, every: int) -> range:
-    """Events of a run at which a fault strikes."""
+    """Events of a run at which a fault strikes, in the middle of every so many."""
     assert trial.events > 150
-    return range(1, trial.events + 1, every)
+    return range(1 + every // 2, trial.events + 1, every)
 
 
 def test_a_run_killed_at_any_write_or_rename_is_continued_to_the_bit(
     server: Server, trial: survival.Trial, tmp_path: Path, every: int, tally: Tally
 ) -> None:
-    for at in places(trial, every):
+    for at, kind in zip(places(trial, every), cycle((TORN, KILL)), strict=False):
         store = tmp_path / f"scans-{at}"
         shutil.copytree(trial.before, store)
-        ended = survival.disturbed(server, trial, store, tmp_path / "log", Fault(TORN if at % 2 else KILL, at), tally)
+        ended = survival.disturbed(server, trial, store, tmp_path / "log", Fault(kind, at), tally)
         # two threads may both make a folder, or one: a run can have an event less than the one that was counted
         assert ended.code == -9 or ended.events < at
         tally(kills=int(ended.code == -9))

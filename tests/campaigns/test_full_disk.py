@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import shardscan
-from conftest import Tally
 from made import tiny
+from made.campaigns import in_full
 from oracles import survival
+from oracles.tally import Tally
 
 pytestmark = pytest.mark.faults
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -41,7 +42,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "scans"
 
 
-@pytest.mark.parametrize("room", [8, 200, 600, 1200])
+@pytest.mark.parametrize("room", [in_full(8), 200, in_full(600), in_full(1200)])
 def test_a_full_disk_is_said_the_last_catalog_answers_and_room_is_all_it_takes(
     room: int, small: Path, before: Path, tmp_path: Path, tally: Tally
 ) -> None:
@@ -57,7 +58,7 @@ def test_a_full_disk_is_said_the_last_catalog_answers_and_room_is_all_it_takes(
     tally(write_faults=1)
 
 
-@pytest.mark.parametrize("limit", [100_000, 500_000])
+@pytest.mark.parametrize("limit", [in_full(100_000), in_full(500_000)])
 def test_a_catalog_that_does_not_fit_is_said_and_leaves_the_one_before(
     limit: int, small: Path, before: Path, tmp_path: Path, tally: Tally
 ) -> None:

@@ -1,4 +1,7 @@
-"""A scan is killed at random moments, again and again, until it is done. `pytest -m faults --kills 1000` is longer."""
+"""A scan is killed at random moments, again and again, until it is done.
+
+A few times in every run and 50 times with `--campaigns=full`; `pytest -m faults --kills 1000` is longer.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Tally
 from made import tiny
+from made.campaigns import in_full
 from made.crashing import KILL, Fault, Server
 from oracles import survival
+from oracles.tally import Tally
 
 WHOLE = "select count(*) from tensors where model = 'new' and status = 'ok'"
 pytestmark = pytest.mark.faults
@@ -24,7 +28,13 @@ def server() -> Iterator[Server]:
         yield found
 
 
-@pytest.mark.parametrize("replacing", [False, True], ids=["a first scan", "one that replaces another"])
+@pytest.mark.parametrize(
+    "replacing",
+    [
+        in_full(False, id="a first scan"),
+        pytest.param(True, id="one that replaces another"),
+    ],
+)
 def test_a_run_killed_at_random_moments_is_continued_to_the_bit(
     replacing: bool, server: Server, tmp_path: Path, kills: int, tally: Tally
 ) -> None:

@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from made.catalogs import Catalog, build, insert, is_range, tensor_row
+from made.catalogs import Catalog, insert, is_range, tensor_row
 from shardscan.answers.connection import connect, run
 from shardscan.catalog import sqlfiles
 from shardscan.errors import QueryError
@@ -18,11 +18,6 @@ EXACT = [
     ("alpha", "embed.weight"),
     ("beta", "0.q_proj.weight"),
 ]
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return build(tmp_path_factory.mktemp("store"))
 
 
 def rows(catalog: Catalog, sql: str, **parameters: Any) -> list[dict[str, Any]]:

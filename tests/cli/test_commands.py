@@ -260,7 +260,7 @@ def test_an_interrupt_ends_in_a_sentence_and_130() -> None:
         # more than a pipe holds: once it is written, the command is there and reads
         process.stdin.write(b" " * 1_000_000)
         process.send_signal(signal.SIGINT)
-        shown = process.communicate(timeout=60)
+        shown = process.communicate(timeout=600)
     assert (process.returncode, *shown) == (INTERRUPTED, b"", b"Interrupted.\n")
 
 

@@ -19,6 +19,7 @@ from shardscan.reduce import devices
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.full_only
 def test_quick_rows_find_what_was_planted_and_land_in_the_table_and_the_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--quick", "--scratch", str(tmp_path), "--rows", "ingest-8b", "disk-8b"],
@@ -61,9 +62,12 @@ def test_a_goal_is_met_from_either_side() -> None:
 
 
 def test_peak_memory_counts_children_and_failures_say_why() -> None:
-    large = "b = bytearray(80 << 20); import time; time.sleep(9)"
-    parent = "import sys, subprocess, time; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(1)"
-    found = run(["-c", f"{parent}; p.kill(); p.wait()", large])
+    large = "b = bytearray(80 << 20); print(flush=True); import time; time.sleep(900)"
+    parent = (
+        "import sys, subprocess, time; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=-1); "
+        "p.stdout.readline(); time.sleep(1); p.kill(); p.wait()"
+    )
+    found = run(["-c", parent, large])
     assert found.peak > 80 << 20 or not Path("/proc/self/status").exists()
     with pytest.raises(Failed, match="no such thing"):
         run(["-c", "raise SystemExit('no such thing')"])
@@ -79,7 +83,7 @@ def test_sides_run_in_turn_and_give_a_ratio_of_each_round() -> None:
 
         return once
 
-    ours, theirs = in_turn(2, way("ours", "pass"), way("theirs", "import time; time.sleep(0.3)"))
+    ours, theirs = in_turn(2, way("ours", "pass"), way("theirs", "import time; time.sleep(2)"))
     assert order == ["ours", "theirs", "ours", "theirs"]
     row = versus("r", "sleep", ours, theirs, Goal(1.1))
     assert row.ratio and row.ratio > 1.1 and row.record()["at_least_met"]

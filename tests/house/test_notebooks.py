@@ -72,6 +72,7 @@ def test_machine_paths_are_recognised(text: str, found: bool) -> None:
     assert bool(MACHINE_PATH.search(text)) is found
 
 
+@pytest.mark.notebooks
 @pytest.mark.real
 @each_notebook
 def test_runs_from_a_clean_kernel_and_finds_the_same(path: Path, smollm2: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,4 +24,10 @@ def environment() -> dict[str, str]:
 def shardscan(store: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """What a command that needs a store says and how it ends."""
     words = (*words, "--store", str(store))
-    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=60, **more)
+    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=600, **more)
+
+
+def ingest(*words: str | Path) -> Any:
+    """What an ingest counts of itself."""
+    words = ("ingest", *words, "--format", "json")
+    return json.loads(subprocess.run(command(*map(str, words)), capture_output=True, text=True, check=True).stdout)[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pytest
 
 import shardscan
 from shardscan.anatomy import families
@@ -19,11 +20,13 @@ from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment, Summary
 from shardscan.jobs.scan.options import Resources
 from shardscan.machine import processors
+from shardscan.plan import comparison as planned
 from shardscan.plan.comparison import Pair, Side, Task, tasks
 from shardscan.shards import checkpoint as opening
 from shardscan.shards.address import Checkpoint
 from shardscan.store import arrays as store
 from shardscan.store import commits
+from shardscan.store import comparison as stored
 from shardscan.store import lock as writers
 from shardscan.store.commits import Scan
 from shardscan.store.creation import read_scan
@@ -48,6 +51,11 @@ def pairs(a: Anatomy, b: Anatomy, kept: Kept | None = None) -> list[Pair]:
     """Weights of one id, in the order of b."""
     of_a = sides(a)
     return [Pair(of_a[id], side, *(kept or {}).get(id, (None, None))) for id, side in sides(b).items() if id in of_a]
+
+
+def models_of(store: Path) -> tuple[Path, Path]:
+    """The checkpoints a and b, which lie beside their store."""
+    return store.with_name("a"), store.with_name("b")
 
 
 def scan_of(folder: Path, model: str) -> Scan:
@@ -108,6 +116,13 @@ def only(folder: Path) -> Scan:
     """The one comparison of a store."""
     (found,) = commits.of_two(folder, commits.COMPARISON)
     return found
+
+
+def small_tasks(patch: pytest.MonkeyPatch) -> None:
+    """Have comparisons take a few weights in each task, and chunks of 64 channels."""
+    patch.setattr(planned, "TASK_BYTES", 4000)
+    patch.setattr(planned, "CHUNK", 64)
+    patch.setattr(stored, "CHUNK", 64)
 
 
 def survivors(folder: Path) -> dict[str, bytes]:

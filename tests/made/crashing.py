@@ -171,4 +171,5 @@ def install(fault: Fault | None) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # as pytest has it: a command may be `made.compared:main`
     serve()

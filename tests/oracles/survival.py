@@ -15,9 +15,9 @@ import numpy as np
 import xxhash
 
 import shardscan
-from conftest import Tally
 from made import tiny
 from made.crashing import Ended, Fault, Server
+from oracles.tally import Tally
 
 OLD = "select count(*) from tensors where model = 'old' and mean is not null"
 OLD_TENSORS = 9

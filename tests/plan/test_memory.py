@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -16,7 +13,8 @@ import pytest
 
 import shardscan
 from made import tiny
-from shards.test_ahead import evict
+from made.commands import ingest
+from made.page_cache import evict
 from shardscan import machine
 from shardscan.cli.options import Size
 from shardscan.errors import OptionError
@@ -52,12 +50,6 @@ def filled(folder: Path, rows: int, cols: int) -> Path:
             left -= stream.write(run[:left])
     evict(file)
     return folder
-
-
-def ingest(*arguments: str | Path) -> Any:
-    """What the command prints, in a process of its own."""
-    command = [sys.executable, "-m", "shardscan", "ingest", *map(str, arguments), "--format", "json"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[0]
 
 
 @pytest.fixture(scope="module", autouse=True)

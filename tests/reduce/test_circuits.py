@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from click.testing import CliRunner
 
 import shardscan
 from made import tiny
+from made.commands import ingest as in_a_process
+from made.once import Once
 from oracles.exactness import tensors_of
 from oracles.keys import repeated
-from plan.test_memory import ingest as in_a_process
 from shardscan.anatomy import composites, families
 from shardscan.anatomy import placement as anatomy
 from shardscan.catalog import build as catalog
@@ -170,7 +172,7 @@ def test_no_value_that_is_not_finite_reaches_lapack() -> None:
         "import numpy as np; from shardscan.reduce.kernels import cpu; w = np.ones((64, 32)); w[3, 4] = np.inf;"
         "assert cpu.core(w) is None; w[3, 4] = np.nan; assert cpu.core(w) is None"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +224,19 @@ def test_no_role_is_named_like_a_circuit() -> None:
     assert roles & composites.CIRCUITS.keys() == set()
 
 
+@pytest.fixture(scope="session")
+def with_circuits(once: Once) -> Path:
+    """A store of a checkpoint with heads and circuits."""
+
+    def make(folder: Path) -> None:
+        shardscan.ingest(tiny.llama(folder / "tiny"), folder / "scans", spectra="heads,circuits")
+
+    return once("circuits", make) / "scans"
+
+
 @pytest.mark.parametrize("role", ["ov", "qk"])
-def test_ids_keys_and_shapes(tmp_path: Path, role: str) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans", spectra="heads,circuits")
+def test_ids_keys_and_shapes(with_circuits: Path, tmp_path: Path, role: str) -> None:
+    shutil.copytree(with_circuits, tmp_path / "scans")
     ids = [f"circuit:text.{layer}.{role}.{head}" for layer in range(2) for head in range(tiny.HEADS)]
     sql = "select matrix, kind, tensor, component, layer, rows, cols from matrices where role = '{}' order by 1"
     expected = [(id, "circuit", None, "text", int(id[13]), tiny.HIDDEN, tiny.HIDDEN) for id in ids]

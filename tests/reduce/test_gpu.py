@@ -7,27 +7,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import shardscan
 from made import tiny
-from oracles.exactness import NUMPY, SUB_BYTE, channel_errors
-from reduce.test_device import same_tables
-from reduce.test_kernels import ANY_BITS, INF, NAN, SHAPES, given, widened
+from oracles.devices import same_tables
+from oracles.exactness import NUMPY, channel_errors
+from oracles.kernel_contract import INF, NAN, StatisticsContract, Table, given, moments
 from shardscan.reduce.kernels import Sums, cpu, gpu
 from shardscan.reduce.kernels.gpu.device import library
-from shardscan.reduce.moments import Moments
 from shardscan.reduce.spectra import GRAM_FLOOR
-from shardscan.reduce.values import kernel_values
-from shardscan.shards.dtypes import DTYPES
 
 if not gpu.available():
     pytest.skip("there is no CUDA device, or no CuPy: pip install 'shardscan[gpu]'", allow_module_level=True)
 
 EXACT = [5, 6, 7, 8]  # MIN, MAX, COUNT, ZEROS
-ODD_SHAPES = [*SHAPES, (0, 300), (1, 3), (3000, 1), (2500, 3), (65, 31), (64, 32), (7, 4097), (1030, 129)]
 
 
 def on_cpu(values: np.ndarray, table: np.ndarray | None, first_row: int = 0, columns: bool = True) -> Sums:
@@ -39,12 +34,6 @@ def on_cpu(values: np.ndarray, table: np.ndarray | None, first_row: int = 0, col
 
 def on_gpu(values: np.ndarray, table: np.ndarray | None = None, first_row: int = 0, columns: bool = True) -> Sums:
     return gpu.statistics(gpu.load(values, table), first_row, columns)
-
-
-def moments(found: Sums) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics (9, rows) and (9, cols)."""
-    rows = Moments.from_shifted_sums(found.row_shifts, found.row_sums)
-    return rows.statistics(), Moments.from_shifted_sums(found.column_shifts, found.column_sums).statistics()
 
 
 def equal(found: Sums, expected: Sums) -> None:
@@ -80,69 +69,16 @@ def check(values: np.ndarray, table: np.ndarray | None = None, x: np.ndarray | N
             channel_errors(mine, x, axis)
 
 
-def check_values(x: np.ndarray, code: str = "F32") -> None:
-    check(*given(x, code), np.asarray(x, np.float64))
+class TestStatistics(StatisticsContract):
+    """The contract of all devices; and all that is exact is what the CPU has."""
 
+    def statistics(self, values: np.ndarray, table: Table = None, first_row: int = 0, columns: bool = True) -> Sums:
+        sums = on_gpu(values, table, first_row, columns)
+        equal(sums, on_cpu(np.ascontiguousarray(values), table, first_row, columns))
+        return sums
 
-@pytest.mark.parametrize("shape", ODD_SHAPES, ids=str)
-@pytest.mark.parametrize("code", ANY_BITS)
-def test_random_bits_of_every_dtype_and_shape(code: str, shape: tuple[int, int]) -> None:
-    count = shape[0] * shape[1]
-    raw = np.random.default_rng(count).integers(0, 256, count * DTYPES[code].bits // 8, dtype=np.uint8)
-    if code == "BOOL":
-        raw &= 1
-    check(*kernel_values(raw, code, shape), widened(raw.view(NUMPY[code]).reshape(shape), code))
-
-
-@pytest.mark.parametrize("shape", [(8, 1), (8, 3), (16, 255), (40, 300), (0, 7)], ids=str)
-@pytest.mark.parametrize("code", SUB_BYTE)
-def test_packed_values(code: str, shape: tuple[int, int]) -> None:
-    patterns = np.random.default_rng(1).integers(0, 1 << DTYPES[code].bits, shape, dtype=np.uint8)
-    values = patterns.view(SUB_BYTE[code])
-    check(*given(values, code), widened(values, code))
-
-
-def test_float64_values_of_many_magnitudes() -> None:
-    rng = np.random.default_rng(2)
-    check_values(rng.standard_normal((50, 300)) * 10.0 ** rng.integers(-30, 30, (50, 1)), "F64")
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda x: x.__setitem__((3, 7), NAN),
-        lambda x: x.__setitem__((slice(None), 4), NAN),
-        lambda x: x.__setitem__((5, slice(None)), INF),
-        lambda x: x.__setitem__((slice(None), slice(None)), NAN),
-        lambda x: x.__setitem__((slice(None, None, 2), slice(None)), -INF),
-        lambda x: x.__setitem__((0, [0, -1]), [INF, -INF]),
-        lambda x: x.__setitem__((slice(None), slice(0, 256)), NAN),
-    ],
-    ids=["a NaN", "a column", "a row", "all", "every other row", "both infinities", "a tile"],
-)
-@pytest.mark.parametrize("code", ["BF16", "F16", "F32", "F64"])
-def test_values_that_are_not_finite_are_left_out(code: str, spoil: Any) -> None:
-    x = np.random.default_rng(3).standard_normal((137, 530)).astype(NUMPY[code])
-    spoil(x)
-    check_values(x, code)
-
-
-@pytest.mark.parametrize(
-    ("code", "scale"),
-    [
-        ("F32", 3.4e38),
-        ("F32", 1e-44),
-        ("BF16", 3.3e38),
-        ("BF16", 1e-40),
-        ("F16", 65504.0),
-        ("F16", 6e-8),
-        ("F64", 1e70),
-    ],
-)
-def test_the_ends_of_a_dtypes_range_neither_overflow_nor_vanish(code: str, scale: float) -> None:
-    x = (np.random.default_rng(4).uniform(-1, 1, (20, 300)) * scale).astype(NUMPY[code])
-    x[3, 5] = scale
-    check_values(x, code)
+    def check(self, values: np.ndarray, table: Table, x: np.ndarray) -> None:
+        check(values, table, x)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.1, 65504.0, 5e-324, 1.7e308, -1.7e308])
@@ -157,60 +93,10 @@ def test_a_constant_has_its_mean_and_no_spread(code: str, value: float) -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e300, 1e155, 1e-90, 1e-160, 1e-300])
-def test_what_float64_cannot_hold_is_missing_and_never_wrong(scale: float) -> None:
-    x = np.random.default_rng(5).standard_normal((140, 300))
-    values = x * scale
-    found = on_gpu(values)
-    equal(found, on_cpu(values, None))
-    for mine, axis in zip(moments(found), (1, 0), strict=True):
-        std, kurtosis, centred = mine[1] / scale, mine[7], x - x.mean(axis, keepdims=True)
-        known = ~np.isnan(std)
-        np.testing.assert_allclose(std[known], x.std(axis)[known], rtol=1e-9)
-        known = ~np.isnan(kurtosis)
-        np.testing.assert_allclose(kurtosis[known], ((centred**4).mean(axis) / x.var(axis) ** 2)[known], rtol=1e-9)
-
-
 def test_a_mean_near_the_end_of_float64_is_no_overflow() -> None:
     x = np.random.default_rng(6).uniform(0.5, 1.0, (300, 300)) * 1e306
     for found, axis in zip(moments(on_gpu(x)), (1, 0), strict=True):
         np.testing.assert_allclose(found[0], (x / 300).mean(axis) * 300, rtol=1e-12)
-
-
-@pytest.mark.parametrize("code", ["F32", "F64"])
-def test_a_small_spread_about_a_large_mean_does_not_cancel(code: str) -> None:
-    check_long(np.random.default_rng(7).normal(1000.1, 0.01, (1, 100_000)).astype(NUMPY[code]))
-
-
-def test_neighbouring_floats_have_a_spread() -> None:
-    x = np.full((64, 512), 1.0, np.float32)
-    x[np.random.default_rng(8).random(x.shape) < 0.3] = np.nextafter(np.float32(1), np.float32(2))
-    check_values(x)
-
-
-@pytest.mark.parametrize("length", [4096, 5000, 65_536, 1_000_000])
-@pytest.mark.parametrize("outlier", [1e4, 3e38, -50.0])
-def test_outliers_at_a_fixed_stride_do_not_cost_the_others_their_digits(length: int, outlier: float) -> None:
-    x = np.random.default_rng(9).standard_normal((1, length)).astype(np.float32)
-    x[:, ::256] = outlier
-    check_long(x)
-
-
-@pytest.mark.parametrize("length", [4096, 65_537])
-def test_one_finite_outlier_among_nans_does_not_cost_the_others_their_digits(length: int) -> None:
-    x = np.random.default_rng(10).standard_normal((1, length)).astype(np.float32)
-    x[:, ::256] = NAN
-    x[:, 512] = 1e8
-    check_long(x)
-
-
-def check_long(x: np.ndarray) -> None:
-    """A single long channel seen from both axes, where the other axis is too long for the reference."""
-    for values in (x, np.ascontiguousarray(x.T)):
-        equal(on_gpu(values), on_cpu(values, None))
-    wide = x.astype(np.float64)
-    channel_errors(moments(on_gpu(x))[0], wide, "out")
-    channel_errors(moments(on_gpu(np.ascontiguousarray(x.T)))[1], wide.T, "in")
 
 
 @pytest.mark.parametrize("code", ["BF16", "F8_E4M3", "F32"])
@@ -225,16 +111,6 @@ def test_a_block_further_down_has_the_fingerprints_of_its_place(first_row: int) 
     found = on_gpu(values, table, first_row)
     equal(found, on_cpu(values, table, first_row))
     assert (found.column_prints != on_gpu(values, table).column_prints).all()
-
-
-def test_a_bfloat16_tensor_and_its_wider_copies_have_one_fingerprint() -> None:
-    x = np.random.default_rng(13).standard_normal((19, 300)).astype(ml_dtypes.bfloat16)
-    x[3, 5], x[4, 6], x[5, 7], x[6, 8] = NAN, INF, -INF, -0.0
-    narrow = on_gpu(*given(x, "BF16"))
-    for code in ("F32", "F64"):
-        wide = on_gpu(*given(x.astype(NUMPY[code]), code))
-        np.testing.assert_array_equal(wide.row_prints, narrow.row_prints)
-        np.testing.assert_array_equal(wide.column_prints, narrow.column_prints)
 
 
 @pytest.mark.parametrize("value", [-0.0, 1e-60, -1e-60, 5e-324, -5e-324, 1e-45, -1e-45, 1e60, -1e60, NAN, INF, -INF])

@@ -171,7 +171,7 @@ def test_no_value_that_is_not_finite_reaches_lapack() -> None:
         "s, holds = cpu.gram_spectra(g, 32, 1e-5); assert np.isnan(s[0]).all() and not holds[0];"
         "assert cpu.exact_spectrum(w) is None; w[3, 4] = np.nan; assert cpu.exact_spectrum(w) is None"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 @pytest.mark.parametrize("scale", [1e300, 1e160, 1e-130, 1e-158, 1e-170, 1e-300])
@@ -220,6 +220,7 @@ def test_smollm2_has_720_heads_and_they_agree_with_svd(smollm2: Path) -> None:
         assert check(result_of(known[name]), w, 64, role) < 1e-10
 
 
+@pytest.mark.full_only
 @pytest.mark.real
 def test_a_scan_of_smollm2_has_its_tensors_and_its_spectra_and_not_one_warning(smollm2: Path, tmp_path: Path) -> None:
     summary = shardscan.ingest(smollm2, tmp_path / "scans", workers=2)

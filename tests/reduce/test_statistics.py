@@ -304,7 +304,7 @@ def test_two_threads_are_in_the_kernels_at_once_and_blas_has_one(
         blas.append({info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"})
         if threading.get_ident() not in met:
             met.add(threading.get_ident())
-            both.wait(timeout=30)
+            both.wait(timeout=300)
         return kernel(*args)
 
     monkeypatch.setattr(cpu, "statistics", waiting)

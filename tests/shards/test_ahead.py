@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from made.page_cache import evict
 from shardscan import machine
 from shardscan.errors import CheckpointError
 from shardscan.shards import ahead
@@ -30,14 +31,6 @@ def windows(tmp_path: Path) -> list[Window]:
     starts = np.cumsum([17, *SIZES[:-1]])
     evict(path)
     return [Window(str(path), int(start), "U8", (n,)) for start, n in zip(starts, SIZES, strict=True)]
-
-
-def evict(path: Path) -> None:
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def direct_reads_fail(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

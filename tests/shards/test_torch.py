@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Tally
 from made.torchfiles import (
     APPEND,
     BINPERSID,
@@ -49,6 +48,7 @@ from made.torchfiles import (
     tuple_of,
     zipped,
 )
+from oracles.tally import Tally
 from shardscan.errors import HeaderError
 from shardscan.shards.formats.torch import read_header
 from shardscan.shards.formats.torch.opcodes import MAX_MARKS

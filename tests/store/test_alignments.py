@@ -11,6 +11,7 @@ import pytest
 import shardscan
 from made import compared, tiny
 from made.compared import AFTER, BEFORE, NORM, UP, flip, rows, survivors
+from made.once import Once
 from shardscan.catalog import build as catalog
 from shardscan.errors import StoreError
 from shardscan.jobs.comparison import values as comparing
@@ -24,20 +25,19 @@ from shardscan.store.commits import ALIGNED, CATALOG
 TABLE = "select * from alignments order by all"
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return tiny.llama(folder / "a", inner=(8,)), tiny.llama(folder / "b", seed=1, inner=(8,))
+@pytest.fixture(scope="session")
+def models(two_scans: Path) -> tuple[Path, Path]:
+    return compared.models_of(two_scans)
 
 
-@pytest.fixture(scope="module")
-def whole(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def whole(once: Once, two_scans: Path) -> Path:
     """Two models in one store, aligned and not compared."""
-    folder = tmp_path_factory.mktemp("whole") / "scans"
-    for model in models:
-        shardscan.ingest(model, folder)
-    keep(folder, BEFORE)
-    return folder
+
+    def make(folder: Path) -> None:
+        keep(shutil.copytree(two_scans, folder / "scans"), BEFORE)
+
+    return once("aligned", make) / "scans"
 
 
 @pytest.fixture

@@ -18,11 +18,9 @@ from shardscan.store import commits
 from shardscan.store.creation import NO_NUMBER, read_scan
 
 
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> commits.Scan:
-    folder = tmp_path_factory.mktemp("store")
-    shardscan.ingest(tiny.llama(folder / "tiny"), folder / "scans")
-    (found,) = store.current(folder / "scans")
+@pytest.fixture
+def scan(scan_of_tiny: Path) -> commits.Scan:
+    (found,) = store.current(scan_of_tiny)
     return found
 
 

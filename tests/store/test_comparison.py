@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 
 import shardscan
 from made import compared, tiny
-from made.compared import flip, rows, survivors
+from made.compared import flip, rows, small_tasks, survivors
+from made.once import Once
 from shardscan.catalog import build as catalog
 from shardscan.errors import CheckpointError, OptionError
 from shardscan.jobs.comparison import values as comparing
@@ -57,28 +58,24 @@ def edited(model: Path, into: Path) -> Path:
     return tiny.write(into, tensors, tiny.CONFIG)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return tiny.llama(folder / "a"), edited(folder / "a", folder / "b")
-
-
-@pytest.fixture(scope="module")
-def whole(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def whole(once: Once) -> Path:
     """A store of two models, compared, in tasks of a few weights each."""
-    folder = tmp_path_factory.mktemp("whole") / "scans"
-    for model in models:
-        shardscan.ingest(model, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        small_tasks(patch)
-        compared.compare(*models, folder, rank=True, alignments=ALIGNED)
-    return folder
+
+    def make(folder: Path) -> None:
+        models = tiny.llama(folder / "a"), edited(folder / "a", folder / "b")
+        for model in models:
+            shardscan.ingest(model, folder / "scans")
+        with pytest.MonkeyPatch.context() as patch:
+            small_tasks(patch)
+            compared.compare(*models, folder / "scans", rank=True, alignments=ALIGNED)
+
+    return once("edited", make) / "scans"
 
 
-def small_tasks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pairs, "TASK_BYTES", 4000)
-    patch.setattr(pairs, "CHUNK", 64)
-    patch.setattr(store, "CHUNK", 64)
+@pytest.fixture(scope="session")
+def models(whole: Path) -> tuple[Path, Path]:
+    return compared.models_of(whole)
 
 
 @pytest.fixture

@@ -10,39 +10,34 @@ import pytest
 
 import shardscan
 from made import compared, tiny
-from made.compared import AFTER, flip, rows, survivors
+from made.campaigns import sampled
+from made.compared import AFTER, flip, rows, small_tasks, survivors
+from made.once import Once
 from shardscan.catalog import build as catalog
 from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.verification.job import verify
-from shardscan.plan import comparison as pairs
 from shardscan.store import arrays as store
-from shardscan.store import comparison
 from shardscan.store.commits import CATALOG
 
 TABLES = ("diffs", "tensor_diffs", "channel_diffs")
 
 
-def small_tasks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pairs, "TASK_BYTES", 4000)
-    patch.setattr(pairs, "CHUNK", 64)
-    patch.setattr(comparison, "CHUNK", 64)
+@pytest.fixture(scope="session")
+def models(two_scans: Path) -> tuple[Path, Path]:
+    return compared.models_of(two_scans)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return tiny.llama(folder / "a", inner=(8,)), tiny.llama(folder / "b", seed=1, inner=(8,))
+@pytest.fixture(scope="session")
+def whole(once: Once, two_scans: Path, models: tuple[Path, Path]) -> Path:
+    """A store of two models, compared and aligned, in tasks of a few weights each."""
 
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            small_tasks(patch)
+            store = shutil.copytree(two_scans, folder / "scans")
+            compared.compare(*models, store, rank=True, alignments=AFTER)
 
-@pytest.fixture(scope="module")
-def whole(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "scans"
-    for model in models:
-        shardscan.ingest(model, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        small_tasks(patch)
-        compared.compare(*models, folder, rank=True, alignments=AFTER)
-    return folder
+    return once("compared", make) / "scans"
 
 
 @pytest.fixture
@@ -58,7 +53,7 @@ def tables(folder: Path, names: tuple[str, ...] = TABLES) -> dict[str, list[tupl
 KINDS = ["begun", "values-1.json", "ranks-1.json", "zarr.json", "figures/zarr.json", "figures/c/0/1"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, 3))
 def test_damage_blocks_nothing_and_is_made_good_by_comparing_again(
     kind: str, scans: Path, models: tuple[Path, Path], tmp_path: Path
 ) -> None:

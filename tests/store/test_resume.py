@@ -24,6 +24,12 @@ from shardscan.store import gate as keep
 from shardscan.store import lock as writers
 
 
+@pytest.fixture
+def model(tiny_scans: Path, tmp_path: Path) -> Path:
+    """A checkpoint that the store `tmp_path / "scans"` has scanned."""
+    return tiny.llama(tmp_path / "tiny")
+
+
 def query(scans: Path, sql: str) -> list[tuple[object, ...]]:
     with shardscan.connect(scans) as connection:
         return connection.sql(sql).fetchall()
@@ -42,13 +48,13 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
     monkeypatch.setattr(keep, "write_tensors", stopping)
 
 
+@pytest.mark.usefixtures("model")
 def test_a_copy_of_the_checkpoint_elsewhere_continues(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "here" / "tiny"), tmp_path / "scans")
     assert shardscan.ingest(tiny.llama(tmp_path / "there" / "tiny"), tmp_path / "scans").bytes_read == 0
 
 
+@pytest.mark.usefixtures("model")
 def test_other_weights_under_one_name_are_refused_though_their_headers_are_equal(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
     before = query(tmp_path / "scans", "select * from tensors order by all")
     with pytest.raises(StoreError, match=r"--name.*--replace"):
         shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans")
@@ -68,8 +74,8 @@ def test_a_change_of_one_value_in_place_is_noticed(tmp_path: Path) -> None:
     assert query(tmp_path / "scans", "select max from tensors") == [(1.0,)]
 
 
+@pytest.mark.usefixtures("model")
 def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
     (old,) = commits.begun(tmp_path / "scans")
     shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans", replace=True)
     (new,) = commits.begun(tmp_path / "scans")
@@ -80,8 +86,7 @@ def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path)
     assert query(tmp_path / "scans", sql) == query(tmp_path / "fresh", sql)
 
 
-def test_until_a_replacement_is_complete_the_old_scan_answers(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "a" / "tiny"), tmp_path / "scans")
+def test_until_a_replacement_is_complete_the_old_scan_answers(model: Path, tmp_path: Path) -> None:
     before = query(tmp_path / "scans", "select * from tensors order by all")
     new = tiny.llama(tmp_path / "b" / "tiny", seed=1)
     prepared = prepare(new)
@@ -92,14 +97,13 @@ def test_until_a_replacement_is_complete_the_old_scan_answers(tmp_path: Path) ->
 
 
 def test_a_replacement_that_was_replaced_itself_leaves_every_model_in_the_catalog(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = tiny.llama(tmp_path / "a" / "tiny"), tiny.llama(tmp_path / "b" / "tiny", seed=1)
-    shardscan.ingest(one, tmp_path / "scans")
+    two = tiny.llama(tmp_path / "b" / "tiny", seed=1)
     shardscan.ingest(two, tmp_path / "scans", replace=True)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, 3)
-        shardscan.ingest(one, tmp_path / "scans", replace=True, workers=1)
+        shardscan.ingest(model, tmp_path / "scans", replace=True, workers=1)
     shardscan.ingest(tiny.llama(tmp_path / "other"), tmp_path / "scans")
     assert query(
         tmp_path / "scans", "select model, count(*) from tensors where status = 'ok' group by all order by 1"
@@ -124,9 +128,9 @@ def test_an_interrupted_replacement_leaves_the_old_numbers_even_of_files_edited_
     assert query(tmp_path / "scans", "select max, status from tensors") == [(0.0, "ok")]
 
 
+@pytest.mark.usefixtures("model")
 def test_an_unfinished_replacement_needs_the_flag_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = tiny.llama(tmp_path / "a" / "tiny"), tiny.llama(tmp_path / "b" / "tiny", seed=1)
-    shardscan.ingest(one, tmp_path / "scans")
+    two = tiny.llama(tmp_path / "b" / "tiny", seed=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, 3)
         shardscan.ingest(two, tmp_path / "scans", replace=True, workers=1)
@@ -153,9 +157,7 @@ def test_a_config_that_comes_later_gives_the_heads(tmp_path: Path) -> None:
     assert query(tmp_path / "scans", "select count(*) from spectra") == [(2 * (2 * tiny.HEADS + 2 * tiny.KV_HEADS),)]
 
 
-def test_a_corrected_head_dim_is_taken_up(tmp_path: Path) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
+def test_a_corrected_head_dim_is_taken_up(model: Path, tmp_path: Path) -> None:
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace('"head_dim": 8', '"head_dim": 16'))
     shardscan.ingest(model, tmp_path / "scans")
@@ -164,10 +166,8 @@ def test_a_corrected_head_dim_is_taken_up(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_scan_under_a_corrected_config_goes_on_without_a_flag(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace('"head_dim": 8', '"head_dim": 4'))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -178,9 +178,7 @@ def test_an_interrupted_scan_under_a_corrected_config_goes_on_without_a_flag(
     assert query(tmp_path / "scans", "select head_dim from models") == [(4,)]
 
 
-def test_a_file_that_a_commit_vouches_for_and_is_gone_is_made_again(tmp_path: Path) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
+def test_a_file_that_a_commit_vouches_for_and_is_gone_is_made_again(model: Path, tmp_path: Path) -> None:
     before = query(tmp_path / "scans", "select * from tensors order by tensor")
     (scan,) = store.current(tmp_path / "scans")
     (scan.arrays / "text/up_proj/moments_weight/c/1/0/0").unlink()
@@ -209,9 +207,7 @@ def test_a_shard_rewritten_during_the_scan_is_said_to_have_changed(
     assert query(tmp_path / "scans", "select count(*) from tensors where mean is not null") == [(0,)]
 
 
-def test_one_process_writes_a_store_at_a_time(tmp_path: Path) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
+def test_one_process_writes_a_store_at_a_time(model: Path, tmp_path: Path) -> None:
     with writers.writing(tmp_path / "scans"):
         with pytest.raises(StoreError, match=r"is being written by process [0-9]+ on"):
             shardscan.ingest(model, tmp_path / "scans")
@@ -246,16 +242,15 @@ DAMAGE: dict[str, tuple[Callable[[commits.Scan], object], int]] = {
 
 @pytest.mark.parametrize(("damage", "tasks"), DAMAGE.values(), ids=DAMAGE)
 def test_what_a_disk_has_lost_or_changed_is_made_anew_by_the_next_ingest_and_nothing_else(
-    damage: Callable[[commits.Scan], object], tasks: int, tmp_path: Path
+    damage: Callable[[commits.Scan], object], tasks: int, scan_of_tiny: Path, tiny_scans: Path
 ) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
-    (scan,) = store.current(tmp_path / "scans")
-    before = survival.files(tmp_path / "scans")
+    model = scan_of_tiny.with_name("tiny")  # not a copy, whose path would stand in the store
+    (scan,) = store.current(tiny_scans)
+    before = survival.files(tiny_scans)
     damage(scan)
-    assert survival.files(tmp_path / "scans") != before
-    assert shardscan.ingest(model, tmp_path / "scans").tasks == tasks
-    assert survival.files(tmp_path / "scans") == before
+    assert survival.files(tiny_scans) != before
+    assert shardscan.ingest(model, tiny_scans).tasks == tasks
+    assert survival.files(tiny_scans) == before
 
 
 def test_a_catalog_is_built_again_where_a_commit_was_and_nothing_else_shows_it(
@@ -278,38 +273,36 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("model")
 def test_a_foreign_file_among_the_commits_is_named(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
     (scan.commits / "x.json").write_text("{}")
     with pytest.raises(StoreError, match=r"x\.json is damaged: .* remove it first"):
         catalog.build(tmp_path / "scans")
 
 
-def test_a_checkpoint_that_was_touched_is_compared_only_within_the_bytes_that_may_be_read(tmp_path: Path) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
+def test_a_checkpoint_that_was_touched_is_compared_only_within_the_bytes_that_may_be_read(
+    model: Path, tmp_path: Path
+) -> None:
     (model / "model.safetensors").touch()
     with pytest.raises(OptionError, match="was written to or copied, so 10,592 bytes must be compared"):
         shardscan.ingest(model, tmp_path / "scans", max_bytes=10_000)
     assert shardscan.ingest(model, tmp_path / "scans", max_bytes=20_000).tasks == 0
 
 
-def test_only_folders_of_scans_are_swept(tmp_path: Path) -> None:
+def test_only_folders_of_scans_are_swept(model: Path, tmp_path: Path) -> None:
     mine = [tmp_path / "scans" / name for name in ("commits/thesis", "arrays.zarr/thesis", "commits/0123-1")]
     for folder in mine:
         folder.mkdir(parents=True)
         (folder / "chapter.txt").write_text("precious")
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
     (scan.commits / "begun").unlink()  # as where a removal was killed
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 16
     assert [(folder / "chapter.txt").read_text() for folder in mine] == ["precious"] * 3
 
 
+@pytest.mark.usefixtures("model")
 def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
     flip(scan.commits / "text.up_proj.1.stats-1.json")
     with pytest.raises(StoreError, match=r"text\.up_proj\.1\.stats-1\.json is damaged: ingest its checkpoint again"):
@@ -317,8 +310,8 @@ def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) 
     assert query(tmp_path / "scans", "select count(*) from tensors") == [(16,)]
 
 
+@pytest.mark.usefixtures("model")
 def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
     shutil.rmtree(scan.arrays)
     for again in (
@@ -330,8 +323,8 @@ def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
     assert query(tmp_path / "scans", "select count(*) from tensors") == [(16,)]
 
 
+@pytest.mark.usefixtures("model")
 def test_a_flipped_bit_is_named_when_the_catalog_is_rebuilt(tmp_path: Path) -> None:
-    shardscan.ingest(tiny.llama(tmp_path / "tiny"), tmp_path / "scans")
     (scan,) = store.current(tmp_path / "scans")
     chunk = scan.arrays / "text/up_proj/channels_out/c/1/0/0/0"
     flip(chunk)
@@ -349,9 +342,7 @@ def test_a_dry_run_counts_what_is_left(tmp_path: Path) -> None:
     assert len(remaining(prepared, tmp_path / "scans").tasks) == 16
 
 
-def test_what_a_config_says_beside_sizes_is_taken_up_without_another_scan(tmp_path: Path) -> None:
-    model = tiny.llama(tmp_path / "tiny")
-    shardscan.ingest(model, tmp_path / "scans")
+def test_what_a_config_says_beside_sizes_is_taken_up_without_another_scan(model: Path, tmp_path: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     config |= {"tie_word_embeddings": True, "architectures": ["MistralForCausalLM"]}
     (model / "config.json").write_text(json.dumps(config))
