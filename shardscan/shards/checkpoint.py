@@ -17,7 +17,7 @@ from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.coverage import covered
 from shardscan.shards.folder import Listing, find, read_config
-from shardscan.shards.formats.kinds import read_header
+from shardscan.shards.formats.kinds import read_header, wariest
 from shardscan.shards.header import Entry, Header, these_have
 from shardscan.shards.refusals import Fault, Report, refuse
 from shardscan.shards.sources.disks import mapping
@@ -84,7 +84,7 @@ def open(
     return Checkpoint(
         path=os.fsencode(found.listing.path).decode(errors="backslashreplace"),
         name=name,
-        format=_format(found.shards),
+        format=wariest(header.format for _, header, _ in found.shards),
         files=tuple(file for file, _, _ in found.shards),
         tensors=found.tensors,
         config=config,
@@ -111,11 +111,6 @@ def inspect(
 def _is_text(name: str) -> bool:
     # a name of bytes that are not UTF-8 has lone surrogates in Python, which no table holds
     return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _format(shards: tuple[Shard, ...]) -> str:
-    """Of a checkpoint that has both, the one that needs more care."""
-    return "pytorch" if any(header.format == "pytorch" for _, header, _ in shards) else "safetensors"
 
 
 def _shards(

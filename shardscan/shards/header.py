@@ -11,13 +11,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from shardscan.errors import shown
 from shardscan.shards.address import Seen
 from shardscan.shards.dtypes import DTYPES, MAX_DIMENSIONS
-
-Format = Literal["safetensors", "pytorch"]
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 RESERVED_NAME = re.compile(r"c|zarr\.json|__.*__|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -47,11 +45,12 @@ class Entry(NamedTuple):
 class Header:
     """A header that obeys every rule: its tensors in its own order, the bytes that were read for it, their hash.
 
-    Entries count from `body`; `data_nbytes` are those of all tensors, or of all storages. `on_disk` is how many of the
-    file's `nbytes` are there, where most are a hole that reads as zeros; `seen` witnesses which file this was.
+    `format` is the name of its container format. Entries count from `body`; `data_nbytes` are those of all tensors, or
+    of all storages. `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads as zeros;
+    `seen` witnesses which file this was.
     """
 
-    format: Format
+    format: str
     tensors: tuple[Entry, ...]
     body: int
     header_nbytes: int

@@ -202,7 +202,7 @@ def test_a_mapped_shard_that_is_cut_may_cost_the_run_but_nothing_that_is_committ
     whole = (model / "model.safetensors").read_bytes()
     script = (
         "import os, sys, shardscan\n"
-        "from shardscan.shards.checkpoint import ahead\n"
+        "from shardscan.shards import ahead\n"
         "ahead._is_cached = lambda _: True\n"
         "from shardscan.shards.address import Window\n"
         "map = Window.map\n"

@@ -1,6 +1,6 @@
 """VERIFY, a checkpoint: headers, index and files as `open` judges them, then every byte of every tensor.
 
-The records of PyTorch's zip files are read once more, for their checksums.
+Of a container format that has checksums of its own the records are read once more, for those.
 
 The rules are those of OPEN; here all faults are told, and what can be read is looked at all the same.
 """
@@ -21,7 +21,7 @@ from shardscan.shards.address import Tensor
 from shardscan.shards.checkpoint import Inspected, Shard, inspect
 from shardscan.shards.dtypes import DTYPES
 from shardscan.shards.folder import missing_numbers, read_config
-from shardscan.shards.formats.torch.checksums import damaged_records
+from shardscan.shards.formats.kinds import container_called
 from shardscan.shards.refusals import Fault
 from shardscan.shards.strict_json import opened
 
@@ -70,7 +70,7 @@ def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], lis
         seen, runs = look(tensors, advance)
         return seen, [*_of_records(shard), *_of_values(seen), *_of_zeros(seen, runs)]
     with opened(str(path)) as file:
-        if shard.header.format == "safetensors":  # whose tensors are all that follows
+        if container_called(shard.header.format).is_gapless:
             whole = sha256(file.read(shard.file.header_nbytes))
             seen, runs = look(tensors, advance, whole.update)
         else:
@@ -84,8 +84,9 @@ def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], lis
 
 
 def _of_records(shard: Shard) -> Iterator[Finding]:
-    """Records of a PyTorch file whose checksums are wrong; a hub cache's blob has a better one."""
-    if shard.header.format == "pytorch":
+    """Records of a file that have checksums, and those are wrong; a hub cache's blob has a better one."""
+    damaged_records = container_called(shard.header.format).damaged_records
+    if damaged_records:
         for detail in damaged_records(shard.file.path):
             yield Finding(PROBLEM, "checksum", detail, shard.file.name)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Finding, Severity
-from shardscan.shards.folder import SHARDS, Listing
+from shardscan.shards.folder import Listing
+from shardscan.shards.formats import kinds
 
 MOST_FILES = 10_000  # of a folder and those below it: no model has more
 KNOWN = re.compile(
-    r"(?i).+(?<!safetensors\.index)\.(json|jsonl|txt|md|model|jinja|ya?ml|tiktoken|spm|vocab|bpe|csv|png|jpe?g|gif|svg|webp|pdf)"
+    r"(?i).+\.(json|jsonl|txt|md|model|jinja|ya?ml|tiktoken|spm|vocab|bpe|csv|png|jpe?g|gif|svg|webp|pdf)"
     r"|(licen[cs]e|notice|readme|use_policy|copying|authors|citation|merges|vocab)[^/]*|\.git(attributes|ignore)"
 )
 HIDDEN_FOLDERS = {".git", ".cache"}  # git's and the hub's own
@@ -27,7 +28,7 @@ KINDS: tuple[tuple[re.Pattern[str], Severity, str], ...] = tuple(
             "is an unfinished download: finish it, or remove it.",
         ),
         (
-            "bin|pth?|ckpt|pkl|pickle|joblib|dill",
+            "ckpt|pkl|pickle|joblib|dill",
             NOTE,
             "was not read: it is no part of the model, and such a pickle runs code when it is loaded elsewhere.",
         ),
@@ -97,17 +98,32 @@ def _finding(folder: Path, name: str, is_expected: bool, why: str | None) -> tup
     for pattern, severity, detail in KINDS:
         if pattern.fullmatch(last):
             return severity, detail
+    if stray := _of_container(last):
+        return NOTE, stray
     if why:
         return NOTE, f"was left out: {why}."
-    if name.startswith(".cache/") or KNOWN.fullmatch(last):
+    if name.startswith(".cache/") or (KNOWN.fullmatch(last) and not _is_told_of(last, ignore_case=True)):
         return None
     return _of_name(name, last)
+
+
+def _of_container(last: str) -> str | None:
+    """What a container format says of its files that lie beside a model."""
+    ending = os.path.splitext(last)[1].lower()  # noqa: PTH122 - '.bin' alone has none
+    return next((container.stray for container in kinds.CONTAINERS if ending in container.endings), None)
+
+
+def _is_told_of(last: str, *, ignore_case: bool = False) -> bool:
+    """Whether a file is a shard or an index of which OPEN has told, where it is in the folder itself."""
+    name = last.lower() if ignore_case else last
+    quiet = [container for container in kinds.CONTAINERS if container.stray is None]
+    return any(name.endswith((*container.endings, container.index)) for container in quiet)
 
 
 def _of_name(name: str, last: str) -> tuple[Severity, str] | None:
     if last.startswith("."):
         return NOTE, "is hidden."
-    if last.endswith((*SHARDS.endings, SHARDS.index)):  # in the folder itself, OPEN has told of them
+    if _is_told_of(last):
         return (NOTE, "was not read: it is in a folder of its own.") if "/" in name else None
     return NOTE, "is nothing that a model's folder needs."
 

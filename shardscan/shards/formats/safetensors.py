@@ -19,6 +19,7 @@ import xxhash
 from shardscan.errors import HeaderError, shown
 from shardscan.shards.address import seen
 from shardscan.shards.dtypes import DTYPES
+from shardscan.shards.formats.container import Container
 from shardscan.shards.header import Entry, Header, oddities, on_disk, shown_shape, these_have
 from shardscan.shards.strict_json import MAX_DEPTH, depth, opened, parse
 
@@ -202,3 +203,31 @@ def _odd_bools(file: BinaryIO, tensors: tuple[Entry, ...], start: int) -> Iterat
                 names.append(entry.name)
     if names:
         yield f"{these_have(names)} BOOL bytes other than 0 and 1, which are read as true"
+
+
+def begins_as_safetensors(start: bytes) -> bool:
+    """Whether a file that begins like this has the length of a header, and JSON behind it."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
+
+
+def choose_shards(container: Container, folder: str, shards: list[str]) -> tuple[list[str], str]:
+    """The safetensors files that are the model, and why the others are not."""
+    if container.model in shards:
+        return [container.model], f"{container.model} was read"
+    # other forms of the same weights, or small ones that go on top of them
+    whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
+    chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
+    return chosen, "they are not counted beside the model's shards"
+
+
+SAFETENSORS = Container(
+    name="safetensors",
+    title="safetensors",
+    endings=(".safetensors",),
+    index=".safetensors.index.json",
+    model="model.safetensors",
+    read_header=lambda path, pickled_module: read_header(path),
+    begins=begins_as_safetensors,
+    choose_shards=choose_shards,
+    is_gapless=True,
+)

@@ -12,6 +12,7 @@ it is, has the length that the pickle says, and holds all of its tensors. Nothin
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,9 @@ import xxhash
 from shardscan.errors import HeaderError, shown
 from shardscan.shards.address import seen
 from shardscan.shards.coverage import covered
+from shardscan.shards.formats.container import Container, choose_named_shards
 from shardscan.shards.formats.torch.archive import PICKLE, Archive, Record, read_archive
+from shardscan.shards.formats.torch.checksums import damaged_records
 from shardscan.shards.formats.torch.legacy import START, read_legacy
 from shardscan.shards.formats.torch.opcodes import MAX_PICKLE, interpret
 from shardscan.shards.formats.torch.permissions import Modules, UnknownName, Weights
@@ -36,6 +39,10 @@ DATA, BYTEORDER = "data/", "byteorder"
 KNOWN = {PICKLE, BYTEORDER, "version", ".format_version", ".storage_alignment", ".data/serialization_id"}
 MOST_TIMES, LEAST_BYTES = 64, 64 << 20  # tensors that share bytes are at most so many times the file, or so many bytes
 MAX_TENSORS, MAX_NAME = 1_000_000, 10_000
+# what training leaves beside the weights
+NO_WEIGHTS = re.compile(
+    r"(?i)(optimizer|scheduler|training_args|rng_state|random_states|scaler|sampler|dataloader|.*optim_states).*"
+)
 SIGNS_OF_A_MODULE = (b"_parameters", b"_modules")
 IMPOSTORS = (
     (b"version https://git-lfs", "is a git-lfs pointer and not the file itself: fetch it with `git lfs pull`"),
@@ -249,3 +256,19 @@ def _unused(body: _Body, unused: int) -> Iterator[str]:
     slices = [name for name, t in body.tensors.items() if of_storage[t.storage.key] < t.storage.nbytes]
     why = f"{these_have(slices)} a part of a storage that was saved whole, for want of .clone(): " if slices else ""
     yield f"{why}{unused:,} of the {body.data_nbytes:,} bytes of its storages belong to no tensor"
+
+
+PYTORCH = Container(
+    name="pytorch",
+    title="PyTorch",
+    endings=(".bin", ".pt", ".pth"),
+    index=".bin.index.json",
+    model="pytorch_model.bin",
+    read_header=lambda path, pickled_module: read_header(path, pickled_module=pickled_module),
+    begins=is_torch,
+    choose_shards=choose_named_shards,
+    is_told_by_name=False,
+    is_weights=lambda name: not NO_WEIGHTS.fullmatch(name),
+    stray="was not read: it is no part of the model, and such a pickle runs code when it is loaded elsewhere.",
+    damaged_records=damaged_records,
+)
