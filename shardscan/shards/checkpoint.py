@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from shardscan.errors import CheckpointError, ShardIndexError, shown
@@ -20,7 +19,8 @@ from shardscan.shards.folder import Listing, find, read_config
 from shardscan.shards.formats.kinds import read_header, wariest
 from shardscan.shards.header import Entry, Header, these_have
 from shardscan.shards.refusals import Fault, Report, refuse
-from shardscan.shards.sources.disks import mapping
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import Witness, join
 
 __all__ = ["Checkpoint", "Fault", "Inspected", "Shard", "ShardFile", "Tensor", "Window", "inspect", "open"]
 
@@ -99,8 +99,9 @@ def inspect(
 
     Raises CheckpointNotFound where nothing is to be read.
     """
-    is_mapped = mapping(io)
-    listing = find(os.fspath(path), report)
+    address = os.fspath(path)
+    is_mapped = source_of(address).decide_mapping(io)
+    listing = find(address, report)
     shards = tuple(_shards(listing, is_mapped, report, pickled_module=pickled_module))
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards, report)
@@ -114,7 +115,7 @@ def _is_text(name: str) -> bool:
 
 
 def _shards(
-    listing: Listing, is_mapped: Callable[[int], bool], report: Report, *, pickled_module: bool
+    listing: Listing, is_mapped: Callable[[Witness], bool], report: Report, *, pickled_module: bool
 ) -> Iterator[Shard]:
     for name in listing.shards:
         try:
@@ -123,16 +124,16 @@ def _shards(
             report(Fault(error, "header", name))
 
 
-def _shard(listing: Listing, name: str, is_mapped: Callable[[int], bool], *, pickled_module: bool) -> Shard:
-    path = str(Path(listing.folder, name))
+def _shard(listing: Listing, name: str, is_mapped: Callable[[Witness], bool], *, pickled_module: bool) -> Shard:
+    path = join(listing.folder, name)
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path, pickled_module=pickled_module)
     weight_map = listing.weight_map or {}
     used = covered(entry for entry in header.tensors if weight_map.get(entry.name, name) == name)
     sizes = (header.nbytes, header.header_nbytes, header.data_nbytes, used)
-    file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
-    return Shard(file, header, is_mapped(header.seen[0]))
+    file = ShardFile(name, source_of(path).resolve(path), *sizes, header.digest, len(header.tensors), header.seen)
+    return Shard(file, header, is_mapped(header.seen))
 
 
 def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[Shard, ...], report: Report) -> None:

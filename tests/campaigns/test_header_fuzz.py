@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from conftest import Tally
 from shardscan.errors import HeaderError
-from shardscan.shards.formats.safetensors import read_header
+from shardscan.shards.formats.kinds import read_header
 
 pytestmark = pytest.mark.hostile
 REFERENCE: Any = safetensors.deserialize  # it has no types

@@ -19,7 +19,8 @@ from campaigns.test_header_fuzz import reference_accepts
 from shardscan.errors import HeaderError, shown
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.shards.dtypes import DTYPES
-from shardscan.shards.formats.safetensors import CODES, read_header
+from shardscan.shards.formats.kinds import read_header
+from shardscan.shards.formats.safetensors import CODES
 from shardscan.shards.header import Entry
 
 REFERENCE: Any = safetensors.deserialize  # it has no types

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,11 @@ from made.torchfiles import (
     zipped,
 )
 from shardscan.errors import HeaderError
-from shardscan.shards.formats.torch import read_header
+from shardscan.shards.formats import kinds
+from shardscan.shards.formats.torch import PYTORCH
 from shardscan.shards.formats.torch.opcodes import MAX_MARKS
+
+read_header = partial(kinds.read_header, container=PYTORCH)
 
 W = dict_of(w=tensor())
 OS = name("os", "system")
@@ -438,8 +442,11 @@ AUDITED = """
 import sys
 from pathlib import Path
 from shardscan.errors import CheckpointError
-from shardscan.shards.formats.torch import read_header
+from functools import partial
+from shardscan.shards.formats import kinds
+from shardscan.shards.formats.torch import PYTORCH
 
+read_header = partial(kinds.read_header, container=PYTORCH)
 allowed, seen = {}, []
 def hook(event, args):
     if event == "open" and (isinstance(args[0], int) or str(args[0]) in allowed):

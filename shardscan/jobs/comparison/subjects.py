@@ -15,6 +15,7 @@ from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, S
 from shardscan.jobs.scan import job as flow
 from shardscan.jobs.scan.job import Prepared
 from shardscan.shards.address import Checkpoint
+from shardscan.shards.sources.schemes import scheme_of
 from shardscan.shards.witness import witness
 from shardscan.store import arrays as store
 from shardscan.store import commits, resume
@@ -46,7 +47,7 @@ def subject(text: str | os.PathLike[str], name: str | None, folder: Path, prepar
 
     CheckpointNotFound where it is neither, CheckpointError where the checkpoint cannot be read.
     """
-    is_path = not isinstance(text, str) or text.startswith((".", "/")) or os.path.lexists(text)
+    is_path = not isinstance(text, str) or text.startswith((".", "/")) or scheme_of(text) or os.path.lexists(text)
     if is_path:
         try:
             prepared = prepare(text, name=name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 from shardscan.anatomy.names import split
 from shardscan.errors import CheckpointError, shown
@@ -23,7 +22,8 @@ from shardscan.shards.dtypes import DTYPES
 from shardscan.shards.folder import missing_numbers, read_config
 from shardscan.shards.formats.kinds import container_called
 from shardscan.shards.refusals import Fault
-from shardscan.shards.strict_json import opened
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import name_of, parent_of
 
 LEAST_TENSOR = 4096  # bytes of a tensor whose zeros, or whose equal, are worth a note
 MAY_BE_ZERO = {"bias", "lora_b", "zero", "index", "buffer"}  # parts that are zero at the start, or for good
@@ -65,11 +65,12 @@ def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
 
 def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], list[Finding]]:
     """What every tensor of a shard is like, and what is wrong with them; of a hub cache's blob its hash too."""
-    path, tensors = Path(shard.file.path), _tensors(shard)
-    if path.parent.name != "blobs" or not SHA256.fullmatch(path.name):
+    address, tensors = shard.file.path, _tensors(shard)
+    known_digest = name_of(address)
+    if name_of(parent_of(address)) != "blobs" or not SHA256.fullmatch(known_digest):
         seen, runs = look(tensors, advance)
         return seen, [*_of_records(shard), *_of_values(seen), *_of_zeros(seen, runs)]
-    with opened(str(path)) as file:
+    with source_of(address).open_file(address) as file:
         if container_called(shard.header.format).is_gapless:
             whole = sha256(file.read(shard.file.header_nbytes))
             seen, runs = look(tensors, advance, whole.update)
@@ -79,7 +80,7 @@ def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], lis
                 whole.update(some)
             seen, runs = look(tensors, advance)
     detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
-    wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != path.name)
+    wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != known_digest)
     return seen, [*wrong, *_of_values(seen), *_of_zeros(seen, runs)]
 
 
@@ -87,7 +88,9 @@ def _of_records(shard: Shard) -> Iterator[Finding]:
     """Records of a file that have checksums, and those are wrong; a hub cache's blob has a better one."""
     damaged_records = container_called(shard.header.format).damaged_records
     if damaged_records:
-        for detail in damaged_records(shard.file.path):
+        with source_of(shard.file.path).open_file(shard.file.path) as file:
+            details = list(damaged_records(file))
+        for detail in details:
             yield Finding(PROBLEM, "checksum", detail, shard.file.name)
 
 
@@ -98,7 +101,7 @@ def _tensors(shard: Shard) -> list[Tensor]:
 def _of_faults(faults: Iterable[Fault], found: Inspected) -> Iterator[Finding]:
     if found.listing.weight_map is not None:
         named = sorted(set(found.listing.weight_map.values()))
-        faults = (*faults, *missing_numbers(Path(found.listing.folder), named))
+        faults = (*faults, *missing_numbers(found.listing.folder, named))
     for fault in faults:
         yield Finding(PROBLEM, fault.check, str(fault.error), fault.file, fault.tensor)
 
@@ -117,7 +120,7 @@ def _of_headers(found: Inspected) -> Iterator[Finding]:
 
 def _of_index(found: Inspected) -> Iterator[Finding]:
     listing = found.listing
-    index = Path(listing.index).name if listing.index else None
+    index = name_of(listing.index) if listing.index else None
     notes = [*listing.notes, *([found.total_size] if found.total_size else [])]
     yield from (Finding(NOTE, "index", f"{note[:1].upper()}{note[1:]}.", index) for note in notes)
     for name in found.unlisted:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from shardscan.errors import CheckpointError, shown
 from shardscan.shards.header import Header
+from shardscan.shards.sources.source import StoredFile
 
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(?P<ending>\.\w+)")
 
@@ -34,9 +35,9 @@ class Container:
     `name` is what stores and tables call it, `title` what people do. A file of the first of `endings` is called
     `model` where it is the whole model, and a file that ends in `index` says which shard has a tensor.
 
-    `read_header` takes a file's path, and whether the classes of a whole pickled module are let pass; HeaderError says
-    what is wrong. `begins` tells the format by a file's first 16 bytes; where `is_told_by_name`, a file with one of the
-    endings is read as this format or refused, whatever it begins with.
+    `read_header` takes an open file, and whether the classes of a whole pickled module are let pass; it raises
+    ValueError with the end of a sentence, and OSError. `begins` tells the format by a file's first 16 bytes; where
+    `is_told_by_name`, a file with one of the endings is read as this format or refused, whatever it begins with.
 
     `choose_shards` takes a folder's shards where no index says which are the model: those that are, and why the others
     are not. `is_weights` tells shards from other files with these endings. `stray` is what is said of a file of this
@@ -52,13 +53,13 @@ class Container:
     endings: tuple[str, ...]
     index: str
     model: str
-    read_header: Callable[[str, bool], Header]
+    read_header: Callable[[StoredFile, bool], Header]
     begins: Callable[[bytes], bool]
     choose_shards: Choose
     is_told_by_name: bool = True
     is_weights: Callable[[str], bool] = lambda name: True
     stray: str | None = None
-    damaged_records: Callable[[str], Iterator[str]] | None = None
+    damaged_records: Callable[[StoredFile], Iterator[str]] | None = None
     is_gapless: bool = False
 
     @property

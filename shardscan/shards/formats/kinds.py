@@ -14,7 +14,8 @@ from shardscan.shards.formats.container import Container, Numbered
 from shardscan.shards.formats.safetensors import SAFETENSORS
 from shardscan.shards.formats.torch import PYTORCH
 from shardscan.shards.header import Header
-from shardscan.shards.strict_json import opened
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import StoredFile
 
 CONTAINERS: tuple[Container, ...] = (SAFETENSORS, PYTORCH)  # those that are read rather first, the wariest last
 
@@ -63,22 +64,32 @@ def name_containers() -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def read_header(path: str, *, pickled_module: bool = False) -> Header:
-    """Read the header of the file at `path`; HeaderError with one sentence for whatever is wrong with it.
+def read_header(address: str, *, pickled_module: bool = False, container: Container | None = None) -> Header:
+    """Read the header of the file at an address; HeaderError with one sentence for whatever is wrong with it.
 
     `pickled_module` lets a PyTorch file name the classes of a whole module; see `shardscan.shards.formats.torch`.
+    A `container` that is given is the one that it is read as, whatever the file is.
     """
-    named = container_of_name(path)
-    if named and named.is_told_by_name:
-        return named.read_header(path, pickled_module)
+    source = source_of(address)
     try:
-        with opened(path) as file:
-            start = file.read(16)
-    except (ValueError, OSError) as error:
-        raise HeaderError(f"{shown(path, 400)} {error}.") from None
+        with source.open_file(address) as file:
+            if container:
+                return container.read_header(file, pickled_module)
+            return _read(file, container_of_name(address), pickled_module=pickled_module)
+    except ValueError as error:
+        raise HeaderError(f"{shown(address, 400)} {error}.") from None
+    except OSError as error:
+        raise HeaderError(f"{shown(address, 400)} cannot be read: {error.strerror or error}.") from None
+
+
+def _read(file: StoredFile, named: Container | None, *, pickled_module: bool) -> Header:
+    """Read the header of an open file, whose name may stand for a format."""
+    if named and named.is_told_by_name:
+        return named.read_header(file, pickled_module)
+    start = file.read_at(0, 16)
     begun = next((container for container in reversed(CONTAINERS) if container.begins(start)), None)
     container = begun or named or CONTAINERS[0]
-    header = container.read_header(path, pickled_module)
+    header = container.read_header(file, pickled_module)
     if named in (None, container):
         return header
     return replace(header, notes=(f"it is a {container.title} file, whatever its name says", *header.notes))
