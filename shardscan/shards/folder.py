@@ -20,7 +20,7 @@ from shardscan.shards.index import MAX_JSON, read_index, refused_shards
 from shardscan.shards.refusals import Fault, Report, refuse
 from shardscan.shards.sources.schemes import source_of
 from shardscan.shards.sources.source import join, name_of, parent_of
-from shardscan.shards.strict_json import MAX_DEPTH, depth, parse
+from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
@@ -58,7 +58,7 @@ class Listing:
     total_size: Any = None
 
 
-def find(path: str, report: Report = refuse) -> Listing:
+def list_shards(path: str, report: Report = refuse) -> Listing:
     """Say what `path` means: a shard, an index, a folder of shards, or a folder of a hub cache.
 
     Where `report` returns, the listing has what can be read in spite of the fault. CheckpointNotFound is raised anyway.
@@ -91,10 +91,10 @@ def read_config(listing: Listing) -> tuple[dict[str, Any] | None, tuple[str, ...
     if not source.is_listed(address):
         return None, ()
     try:
-        config = parse(source.read_small(address, MAX_JSON).removeprefix("\ufeff"), lenient=True)
+        config = parse_json(source.read_small(address, MAX_JSON).removeprefix("\ufeff"), lenient=True)
         if not isinstance(config, dict):
             raise ValueError("is not a JSON object")
-        if depth(config) > MAX_DEPTH:
+        if count_depth(config) > MAX_DEPTH:
             raise ValueError("nests its JSON too deeply")
     except (ValueError, OSError) as error:
         return None, (f"{name} {error}: the model was read without it",)
@@ -206,11 +206,11 @@ def _from_index(folder: str, index: str, container: Container, report: Report) -
     address = join(folder, index)
     where = shown(address, 400)
     try:
-        found = read_index(address)
+        index_file = read_index(address)
     except (ValueError, OSError) as error:
         report(Fault(ShardIndexError(f"{where} {error}."), "index", index))
         return _from_shards(folder, container, report)
-    named, refused, names = set(found.weight_map.values()), set(), _names(folder)
+    named, refused, names = set(index_file.weight_map.values()), set(), _names(folder)
     for shard, why in refused_shards(folder, sorted(named), container.endings, _names):
         refused.add(shard)
         report(Fault(ShardIndexError(f"{where} {why}."), "index", shard))
@@ -224,15 +224,15 @@ def _from_index(folder: str, index: str, container: Container, report: Report) -
         folder=folder,
         name=_model_name(folder),
         shards=tuple(shards),
-        notes=(*found.notes, *notes),
+        notes=(*index_file.notes, *notes),
         left_out=(
             *_left_out(others, f"{shown(index)} was read"),
             *_left_out(spare, "not in the index"),
             *_other_weights(names, container, [*named, *spare]),
         ),
         index=address,
-        weight_map=found.weight_map,
-        total_size=found.total_size,
+        weight_map=index_file.weight_map,
+        total_size=index_file.total_size,
     )
 
 

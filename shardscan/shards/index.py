@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from shardscan.errors import shown
 from shardscan.shards.sources.schemes import source_of
 from shardscan.shards.sources.source import is_below, join
-from shardscan.shards.strict_json import MAX_DEPTH, depth, parse
+from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 MAX_JSON = 100_000_000
 
@@ -29,8 +29,8 @@ class Index(NamedTuple):
 def read_index(address: str) -> Index:
     """Read an index.json; ValueError, with the end of a sentence, or OSError where it cannot be."""
     text = source_of(address).read_small(address, MAX_JSON)
-    document = parse(text.removeprefix("\ufeff"))
-    if depth(document) > MAX_DEPTH:
+    document = parse_json(text.removeprefix("\ufeff"))
+    if count_depth(document) > MAX_DEPTH:
         raise ValueError("nests its JSON too deeply")
     weight_map = _weight_map(document)
     notes = ["the index begins with a byte order mark"] if text.startswith("\ufeff") else []

@@ -1,6 +1,6 @@
 """OPEN, its gate: JSON that strangers wrote, read without guessing or running out of stack.
 
-`parse` is JSON as serde_json has it, which the format's own reader
+`parse_json` is JSON as serde_json has it, which the format's own reader
 uses (no NaN, no infinities, no lone surrogates, integers are integers), and stricter: no key twice in one object.
 It raises ValueError with the end of a sentence; the callers know which file it is about and raise the tree's errors.
 """
@@ -19,7 +19,7 @@ MAX_DEPTH = 16
 LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse(text: str, *, lenient: bool = False) -> Any:
+def parse_json(text: str, *, lenient: bool = False) -> Any:
     """Parse one JSON document; `lenient`, for configs, keeps the last of equal keys and has NaN as a string."""
     try:
         value = json.loads(
@@ -38,7 +38,7 @@ def parse(text: str, *, lenient: bool = False) -> Any:
     return value
 
 
-def depth(value: Any) -> int:
+def count_depth(value: Any) -> int:
     """How many arrays and objects lie inside each other, counted only to just over MAX_DEPTH."""
     level, deep = [value], 0
     while level and deep <= MAX_DEPTH:

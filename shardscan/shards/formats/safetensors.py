@@ -20,7 +20,7 @@ from shardscan.shards.dtypes import DTYPES
 from shardscan.shards.formats.container import Container
 from shardscan.shards.header import Entry, Header, oddities, shown_shape, these_have
 from shardscan.shards.sources.source import StoredFile
-from shardscan.shards.strict_json import MAX_DEPTH, depth, parse
+from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 MAX_HEADER = 100_000_000
 U64 = 2**64
@@ -48,7 +48,7 @@ def read_header(file: StoredFile) -> Header:
         text = raw[8:].decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"has a header that is not UTF-8 (byte {error.start:,})") from None
-    document = parse(text)
+    document = parse_json(text)
     claimed = document.pop("__metadata__", {})
     metadata = _metadata(claimed)
     extra = tuple(_extra_fields(document))
@@ -166,7 +166,7 @@ def _extra_fields(document: dict[str, Any]) -> Iterator[str]:
     """Fields that the format does not have: read by nobody, kept out of deep recursion, and told."""
     names = [name for name, entry in document.items() if type(entry) is dict and not entry.keys() <= FIELDS]
     for name in names:
-        if depth(document[name]) > MAX_DEPTH:
+        if count_depth(document[name]) > MAX_DEPTH:
             raise ValueError(f"has a tensor {shown(name)} whose entry nests its JSON too deeply")
     if names:
         fields = sorted({field for name in names for field in document[name].keys() - FIELDS})

@@ -29,13 +29,13 @@ def mapping(io: str) -> Callable[[int], bool]:
 
 def on_network(mountinfo: str) -> frozenset[int]:
     """The devices of network file systems, and of those in user space, in the text of a mountinfo (proc(5))."""
-    found = set()
+    devices = set()
     for line in mountinfo.splitlines():
         before, dash, after = line.partition(" - ")
         if dash and NETWORK.fullmatch(after.split(" ")[0]):
             major, minor = before.split(" ")[2].split(":")
-            found.add(os.makedev(int(major), int(minor)))
-    return frozenset(found)
+            devices.add(os.makedev(int(major), int(minor)))
+    return frozenset(devices)
 
 
 def _mounts() -> str:

@@ -118,13 +118,13 @@ def _zip(file: StoredFile, *, pickled_module: bool) -> _Body:
     if end != len(data):
         raise ValueError(f"has {len(data) - end:,} bytes behind the end of its pickle, which nothing reads")
     places = {storage.key: _place(storage, archive.records) for storage in world.storages.values()}
-    found = find_weights(value)
+    weights = find_weights(value)
     digest = xxhash.xxh3_128(data)
     digest.update(archive.directory)
     read = len(data) + len(archive.directory)
-    notes = (*found.notes, *world.notes, *_inert(world), *_records(archive, places))
+    notes = (*weights.notes, *world.notes, *_inert(world), *_records(archive, places))
     stored = sum(record.nbytes for name, record in archive.records.items() if name.startswith(DATA))
-    return _Body(found.tensors, places, read, stored, digest.hexdigest(), notes)
+    return _Body(weights.tensors, places, read, stored, digest.hexdigest(), notes)
 
 
 def _pickle(file: StoredFile, archive: Archive) -> bytes:
@@ -173,10 +173,10 @@ def _legacy(file: StoredFile, *, pickled_module: bool) -> _Body:
         value, places, length = read_legacy(file, world)
     except UnknownName as error:
         raise ValueError(f"{error}{_hint(file.read_at(0, MAX_PICKLE))}") from None
-    found = find_weights(value)
+    weights = find_weights(value)
     digest = xxhash.xxh3_128(file.read_at(0, length)).hexdigest()
     stored = sum(storage.nbytes for storage in world.storages.values())
-    return _Body(found.tensors, places, length, stored, digest, (*found.notes, *world.notes, *_inert(world)))
+    return _Body(weights.tensors, places, length, stored, digest, (*weights.notes, *world.notes, *_inert(world)))
 
 
 def _hint(data: bytes) -> str:

@@ -140,21 +140,21 @@ def _listed(directory: bytes, count: int) -> Iterator[_Listed]:
 
 def _large(extra: bytes, short: tuple[int, int, int], where: str) -> Iterator[int]:
     """Size, packed size and place of a record, of which those that 32 bits do not hold stand in `extra`."""
-    found, at = b"", 0
+    large, at = b"", 0
     while at + 4 <= len(extra):
         kind, length = int.from_bytes(extra[at : at + 2], "little"), int.from_bytes(extra[at + 2 : at + 4], "little")
-        if kind == ZIP64 and not found:
-            found = extra[at + 4 : at + 4 + length]
+        if kind == ZIP64 and not large:
+            large = extra[at + 4 : at + 4 + length]
         at += 4 + length
     for value in short:
         if value != U32:
             yield value
             continue
-        if len(found) < 8:
+        if len(large) < 8:
             raise ValueError(f"{where} without its size or place: download it again")
-        yield int.from_bytes(found[:8], "little")
-        found = found[8:]
-    if found:
+        yield int.from_bytes(large[:8], "little")
+        large = large[8:]
+    if large:
         raise ValueError(f"{where} whose size or place stands there twice: programs read different ones")
 
 
@@ -189,7 +189,7 @@ def _top(names: list[str]) -> str:
 def _places(file: StoredFile, listed: list[_Listed], end: int) -> Iterator[Record]:
     """Where the bytes of every record are, once the local headers agree and nothing overlaps or is left over."""
     order = sorted(range(len(listed)), key=lambda i: listed[i].header)
-    found: dict[int, Record] = {}
+    records: dict[int, Record] = {}
     expected = 0
     for i, following in zip(order, [*(listed[i].header for i in order[1:]), end], strict=True):
         record = listed[i]
@@ -208,8 +208,8 @@ def _places(file: StoredFile, listed: list[_Listed], end: int) -> Iterator[Recor
             )
         if behind and not (record.flags & STREAMED and _is_descriptor(file, record, offset + record.nbytes, behind)):
             raise ValueError(f"{where} with {behind:,} bytes behind it that no record has")
-        found[i] = Record(offset, record.nbytes, record.crc)
-    return (found[i] for i in range(len(listed)))
+        records[i] = Record(offset, record.nbytes, record.crc)
+    return (records[i] for i in range(len(listed)))
 
 
 def _data(file: StoredFile, record: _Listed, following: int, where: str) -> int:
