@@ -1,6 +1,6 @@
 """OPEN, as arrays: every tensor of a checkpoint as a lazy dask array.
 
-An array's graph holds windows (path, offset, dtype, shape), a kilobyte that pickles and that any worker opens by
+An array's graph holds windows (address, offset, dtype, shape), a kilobyte that pickles and that any worker opens by
 itself; its name is made of that address and the file's size and time, so that two arrays are one only if their bytes
 are.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -19,6 +18,7 @@ from shardscan.plan.tasks import ROW_MULTIPLE
 from shardscan.shards.address import Checkpoint, Tensor, Window
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.shards.dtypes import decode
+from shardscan.shards.sources.schemes import source_of
 
 CHUNK_BYTES = 32 << 20
 
@@ -55,14 +55,14 @@ def open(path: str | os.PathLike[str], *, name: str | None = None, pickled_modul
     `pickled_module` reads the weights of a whole module that was pickled by PyTorch, as inert data. CheckpointNotFound
     or CheckpointError say what is wrong with it.
     """
-    return LazyCheckpoint(open_checkpoint(Path(path), name=name, pickled_module=pickled_module))
+    return LazyCheckpoint(open_checkpoint(path, name=name, pickled_module=pickled_module))
 
 
 def as_dask(tensor: Tensor) -> da.Array:
     """One tensor as a dask array in chunks of about 32 MiB of whole rows."""
-    witness = Path(tensor.path).stat()
+    _, _, size, time = source_of(tensor.path).take_witness(tensor.path)
     where = f"{tensor.path}\0{tensor.offset}\0{tensor.dtype}\0{tensor.shape}\0{tensor.strides}"
-    token = f"{where}\0{witness.st_size}\0{witness.st_mtime_ns}"
+    token = f"{where}\0{size}\0{time}"
     name = f"shard-{xxhash.xxh3_128_hexdigest(token.encode('utf-8', 'surrogatepass'))}"
     starts, lengths = _rows(tensor)
     key_tail = (0,) * max(0, len(tensor.shape) - 1)

@@ -3,19 +3,13 @@
 Nothing here reads a byte until `Window.raw` or `Window.read` is called; until then a checkpoint of any size is a few
 frozen values that pickle in microseconds and that any worker, thread or cluster node can open by itself. What cannot be
 read is a CheckpointError.
-
-A mapped file that loses its end while it is mapped kills the process (SIGBUS). A file that is read into memory instead,
-as those on a network are, costs the window and nothing else.
+What is at an address is known to its source alone (`shardscan.shards.sources`): a disk of this machine, or another.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
-import os
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +17,9 @@ import numpy as np
 
 from shardscan.errors import CheckpointError, shown
 from shardscan.shards.dtypes import DTYPES, decode
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import Witness
 from shardscan.shards.strided import View, gathered
-
-SECTOR = 4096  # direct reads begin and end on multiples of it, in file and memory
-
-Seen = tuple[int, int, int, int]
-
-
-def seen(status: os.stat_result) -> Seen:
-    """Device, inode, size and time of a file: equal only if nobody wrote to it; a copy differs."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,65 +47,16 @@ class Window:
         """
         if not self.nbytes:
             return np.empty(0, np.uint8)
+        source = source_of(self.path)
         if self.view:
-            with self._opened() as fd:
-                width, count = DTYPES[self.dtype].bits // 8, math.prod(self.shape)
-                return gathered(
-                    lambda into, at: self._read(fd, into, at, len(into)), self.offset, width, self.view, count
-                )
-        if not self.mapped:
-            into = np.empty(self.nbytes, np.uint8)
-            self.read_into(into.data, self.offset, self.nbytes)
-            return into
-        return self.map()
-
-    def map(self) -> np.ndarray:
-        """The bytes as stored, mapped in any case: none of them is read until somebody looks at it."""
-        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
-        with self._opened() as fd:
-            try:
-                pages = mmap.mmap(fd, self.offset + self.nbytes - start, access=mmap.ACCESS_READ, offset=start)
-            except ValueError as error:
-                raise self._too_short() from error
-        return np.frombuffer(pages, np.uint8, self.nbytes, self.offset - start)
-
-    def read_into(self, into: memoryview, start: int, least: int, flags: int = 0) -> None:
-        """Fill `into` with the file's bytes from `start` on, as far as it goes, which is `least` bytes at the least.
-
-        `flags` are those of open(2); a read that ends off a sector is the last, where they ask for direct ones.
-        """
-        with self._opened(flags) as fd:
-            self._read(fd, into, start, least, flags)
-
-    def _read(self, fd: int, into: memoryview, start: int, least: int | None = None, flags: int = 0) -> None:
-        least = len(into) if least is None else least
-        read = more = os.preadv(fd, [into], start)
-        while more and read < least and not (flags and read % SECTOR):
-            more = os.preadv(fd, [into[read:]], start + read)
-            read += more
-        if read < least:
-            raise self._too_short()
-
-    @contextmanager
-    def _opened(self, flags: int = 0) -> Iterator[int]:
-        try:
-            # a shard that became a FIFO since its header was read would be waited for
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise CheckpointError(
-                        f"{self.path} is not a regular file any more: it changed after it was opened."
-                    )
-                yield fd
-            finally:
-                os.close(fd)
-        except CheckpointError:
-            raise
-        except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be read: {error.strerror}.") from error
-
-    def _too_short(self) -> CheckpointError:
-        return CheckpointError(f"{self.path} is shorter than its header says: it changed after it was opened.")
+            width, count = DTYPES[self.dtype].bits // 8, math.prod(self.shape)
+            with source.open_to_fill(self.path) as fill:
+                return gathered(fill, self.offset, width, self.view, count)
+        if self.mapped:
+            return source.map_range(self.path, self.offset, self.nbytes)
+        into = np.empty(self.nbytes, np.uint8)
+        source.read_into(self.path, into.data, self.offset, self.nbytes)
+        return into
 
     def read(self) -> np.ndarray:
         """The values in `shape`: a view where NumPy has the dtype, else decoded to float32 (see `dtypes`)."""
@@ -181,7 +119,7 @@ class ShardFile:
 
     `data_nbytes` are of all tensors or storages, `used_nbytes` those of them that tensors of the checkpoint have, each
     byte once; the rest of the file is the header and what the format needs. `tensors` are all of its header. `seen` is
-    what `seen` gave of it when its header was read.
+    the witness that its source gave of it when its header was read.
     """
 
     name: str
@@ -192,7 +130,7 @@ class ShardFile:
     used_nbytes: int
     header_digest: str
     tensors: int
-    seen: Seen
+    seen: Witness
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,21 @@ no such reads. Windows that are not to be mapped are read into the same buffers,
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import mmap
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from shardscan.errors import CheckpointError
-from shardscan.shards.address import SECTOR, Window
+from shardscan.shards.address import Window
+from shardscan.shards.sources.local import SECTOR
+from shardscan.shards.sources.schemes import source_of
 
-DIRECT: int | None = getattr(os, "O_DIRECT", None)
 DEPTH = 2  # windows that are read before they are asked for
 
 
@@ -83,12 +79,12 @@ class Ahead:
             self._begun = max(self._begun, number)
 
     def _fetch(self, window: Window) -> _Buffer | None:
-        past_the_cache = DIRECT is not None and not _is_cached(window)
-        if window.mapped and not past_the_cache:
+        is_direct = source_of(window.path).is_to_bypass_cache(window.path, window.offset, window.nbytes)
+        if window.mapped and not is_direct:
             return None
         with self._lock:
             buffer = self._free.pop() if self._free else _Buffer()
-        if past_the_cache and buffer.fill_directly(window):
+        if is_direct and buffer.fill_directly(window):
             return buffer
         if window.mapped:
             return None
@@ -104,20 +100,18 @@ class _Buffer:
         self.held = np.empty(0, np.uint8)
 
     def fill(self, window: Window) -> None:
-        """Read a window through the cache."""
-        window.read_into(self._room(window.nbytes), window.offset, window.nbytes)
+        """Read a window in the usual way, through a cache if there is one."""
+        room = self._room(window.nbytes)
+        source_of(window.path).read_into(window.path, room, window.offset, window.nbytes)
         self.held = np.frombuffer(self._memory, np.uint8, window.nbytes)
 
     def fill_directly(self, window: Window) -> bool:
         """Read a window past the cache; False where its file system has no such reads."""
         start = window.offset - window.offset % SECTOR
         length = window.offset + window.nbytes - start
-        try:
-            window.read_into(self._room(-(-length // SECTOR) * SECTOR), start, length, DIRECT or 0)
-        except CheckpointError as error:
-            if getattr(error.__cause__, "errno", None) in (errno.EINVAL, errno.ENOTSUP):
-                return False
-            raise
+        room = self._room(-(-length // SECTOR) * SECTOR)
+        if not source_of(window.path).read_directly(window.path, room, start, length):
+            return False
         self.held = np.frombuffer(self._memory, np.uint8, window.nbytes, window.offset - start)
         return True
 
@@ -131,24 +125,3 @@ class _Buffer:
 def _anonymous(nbytes: int) -> mmap.mmap:
     # not shared, as Python's default is: such memory would not count as anonymous
     return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
-def _is_cached(window: Window) -> bool:
-    """Whether the page cache holds at least half of a window, which mincore(2) tells without reading.
-
-    It tells the owner of a file and who may write it; to others it calls every page cached, and False stands for that.
-    """
-    try:
-        is_told = Path(window.path).stat().st_uid == os.geteuid() or os.access(window.path, os.W_OK)
-    except OSError:
-        return False  # reading it will say so
-    if not is_told:
-        return False
-    raw = window.map()
-    start = raw.ctypes.data - raw.ctypes.data % mmap.PAGESIZE
-    length = raw.ctypes.data + raw.nbytes - start
-    pages = np.zeros(-(-length // mmap.PAGESIZE), np.uint8)
-    failed = ctypes.CDLL(None).mincore(
-        ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_void_p(pages.ctypes.data)
-    )
-    return bool(failed or 2 * np.count_nonzero(pages & 1) >= len(pages))

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.coverage import covered
-from shardscan.shards.folder import Listing, find, read_config
-from shardscan.shards.formats.kinds import read_header
+from shardscan.shards.folder import Listing, list_shards, read_config
+from shardscan.shards.formats.kinds import read_header, wariest
 from shardscan.shards.header import Entry, Header, these_have
 from shardscan.shards.refusals import Fault, Report, refuse
-from shardscan.shards.sources.disks import mapping
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import Witness, join
 
 __all__ = ["Checkpoint", "Fault", "Inspected", "Shard", "ShardFile", "Tensor", "Window", "inspect", "open"]
 
@@ -54,11 +54,11 @@ class Inspected:
     @property
     def total_size(self) -> str | None:
         """A note on a total_size that is not true; of tensors that share bytes both ways to count are in use."""
-        claimed, found = self.listing.total_size, sum(tensor.nbytes for tensor in self.tensors.values())
+        claimed, stored = self.listing.total_size, sum(tensor.nbytes for tensor in self.tensors.values())
         used = sum(shard.file.used_nbytes for shard in self.shards)
-        if claimed is None or (type(claimed) is int and claimed in (found, used)):
+        if claimed is None or (type(claimed) is int and claimed in (stored, used)):
             return None
-        return f"the index claims a total_size of {repr(claimed)[:40]} where its tensors have {found} bytes"
+        return f"the index claims a total_size of {repr(claimed)[:40]} where its tensors have {stored} bytes"
 
 
 def open(
@@ -74,21 +74,21 @@ def open(
     """
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
-    found = inspect(path, refuse, io, pickled_module=pickled_module)
-    name = found.listing.name if name is None else name
+    inspected = inspect(path, refuse, io, pickled_module=pickled_module)
+    name = inspected.listing.name if name is None else name
     if not _is_text(name):
         raise CheckpointError(
             f"The model's name {shown(name)} is not valid Unicode text: rename its folder, or give a name with --name."
         )
-    config, config_notes = read_config(found.listing)
+    config, config_notes = read_config(inspected.listing)
     return Checkpoint(
-        path=os.fsencode(found.listing.path).decode(errors="backslashreplace"),
+        path=os.fsencode(inspected.listing.path).decode(errors="backslashreplace"),
         name=name,
-        format=_format(found.shards),
-        files=tuple(file for file, _, _ in found.shards),
-        tensors=found.tensors,
+        format=wariest(header.format for _, header, _ in inspected.shards),
+        files=tuple(file for file, _, _ in inspected.shards),
+        tensors=inspected.tensors,
         config=config,
-        notes=(*_notes(found), *config_notes),
+        notes=(*_notes(inspected), *config_notes),
     )
 
 
@@ -99,8 +99,9 @@ def inspect(
 
     Raises CheckpointNotFound where nothing is to be read.
     """
-    is_mapped = mapping(io)
-    listing = find(os.fspath(path), report)
+    address = os.fspath(path)
+    is_mapped = source_of(address).decide_mapping(io)
+    listing = list_shards(address, report)
     shards = tuple(_shards(listing, is_mapped, report, pickled_module=pickled_module))
     if listing.weight_map is not None:
         _check_index(listing, listing.weight_map, shards, report)
@@ -113,13 +114,8 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _format(shards: tuple[Shard, ...]) -> str:
-    """Of a checkpoint that has both, the one that needs more care."""
-    return "pytorch" if any(header.format == "pytorch" for _, header, _ in shards) else "safetensors"
-
-
 def _shards(
-    listing: Listing, is_mapped: Callable[[int], bool], report: Report, *, pickled_module: bool
+    listing: Listing, is_mapped: Callable[[Witness], bool], report: Report, *, pickled_module: bool
 ) -> Iterator[Shard]:
     for name in listing.shards:
         try:
@@ -128,25 +124,25 @@ def _shards(
             report(Fault(error, "header", name))
 
 
-def _shard(listing: Listing, name: str, is_mapped: Callable[[int], bool], *, pickled_module: bool) -> Shard:
-    path = str(Path(listing.folder, name))
+def _shard(listing: Listing, name: str, is_mapped: Callable[[Witness], bool], *, pickled_module: bool) -> Shard:
+    path = join(listing.folder, name)
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
     header = read_header(path, pickled_module=pickled_module)
     weight_map = listing.weight_map or {}
     used = covered(entry for entry in header.tensors if weight_map.get(entry.name, name) == name)
     sizes = (header.nbytes, header.header_nbytes, header.data_nbytes, used)
-    file = ShardFile(name, os.path.realpath(path), *sizes, header.digest, len(header.tensors), header.seen)
-    return Shard(file, header, is_mapped(header.seen[0]))
+    file = ShardFile(name, source_of(path).resolve(path), *sizes, header.digest, len(header.tensors), header.seen)
+    return Shard(file, header, is_mapped(header.seen))
 
 
 def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[Shard, ...], report: Report) -> None:
     """Every tensor that the index lists is in the shard that it says; of shards that cannot be read nobody knows."""
-    held = {file.name: {entry.name for entry in header.tensors} for file, header, _ in shards}
-    where = {name: file for file, names in reversed(held.items()) for name in names}
+    listed_in = {file.name: {entry.name for entry in header.tensors} for file, header, _ in shards}
+    where = {name: file for file, names in reversed(listed_in.items()) for name in names}
     missing: dict[tuple[str, str | None], list[str]] = {}
     for name, shard in weight_map.items():
-        if shard in held and name not in held[shard]:
+        if shard in listed_in and name not in listed_in[shard]:
             missing.setdefault((shard, where.get(name)), []).append(name)
     for (shard, other), names in missing.items():
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
@@ -184,25 +180,25 @@ def _tensors(
     return tensors, unlisted, copies
 
 
-def _notes(found: Inspected) -> Iterator[str]:
+def _notes(inspected: Inspected) -> Iterator[str]:
     """What is legal and odd, as whoever opens a checkpoint hears of it."""
-    yield from found.listing.notes
-    yield from map(str, found.listing.left_out)
-    yield from (f"{shown(file.name)}: {note}" for file, header, _ in found.shards for note in header.notes)
-    yield from _holes(found.shards)
-    if found.unlisted:
-        yield f"{these_have(found.unlisted)} no place in the index and counted all the same"
-    if names := [name for name, _ in found.copies]:
+    yield from inspected.listing.notes
+    yield from map(str, inspected.listing.left_out)
+    yield from (f"{shown(file.name)}: {note}" for file, header, _ in inspected.shards for note in header.notes)
+    yield from _holes(inspected.shards)
+    if inspected.unlisted:
+        yield f"{these_have(inspected.unlisted)} no place in the index and counted all the same"
+    if names := [name for name, _ in inspected.copies]:
         yield f"{these_have(names)} a copy in a second shard, where the index does not want it: that one was left out"
-    if found.total_size:
-        yield found.total_size
+    if inspected.total_size:
+        yield inspected.total_size
 
 
 def _holes(shards: tuple[Shard, ...]) -> Iterator[str]:
     """A note on shards that are not on disk for the most part: an unfinished download, or a header for tests."""
-    found = [(file, header.on_disk) for file, header, _ in shards if header.on_disk is not None]
-    if found:
-        first = shown(found[0][0].name)
-        which, its = (first, "its") if len(found) == 1 else (f"{len(found)} shards, like {first}", "their")
-        there, total = sum(n for _, n in found), sum(file.nbytes for file, _ in found)
+    sparse = [(file, header.on_disk) for file, header, _ in shards if header.on_disk is not None]
+    if sparse:
+        first = shown(sparse[0][0].name)
+        which, its = (first, "its") if len(sparse) == 1 else (f"{len(sparse)} shards, like {first}", "their")
+        there, total = sum(n for _, n in sparse), sum(file.nbytes for file, _ in sparse)
         yield f"{which}: only {there:,} of {its} {total:,} bytes are on disk: the rest is a hole that reads as zeros"

@@ -7,55 +7,26 @@ Nothing is counted twice.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from shardscan.errors import CheckpointError, CheckpointNotFound, ShardIndexError, shown
-from shardscan.shards.formats.kinds import PYTORCH, SAFETENSORS
+from shardscan.shards.formats import kinds
+from shardscan.shards.formats.container import Container
 from shardscan.shards.index import MAX_JSON, read_index, refused_shards
 from shardscan.shards.refusals import Fault, Report, refuse
-from shardscan.shards.strict_json import MAX_DEPTH, depth, parse, read_text
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import join, name_of, parent_of
+from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Checkpoints of one container format: how shards, an index and a model of one shard are called."""
-
-    title: str
-    endings: tuple[str, ...]
-    index: str
-    model: str
-
-    @property
-    def model_index(self) -> str:
-        return self.model.removesuffix(self.endings[0]) + self.index
-
-
-SHARDS = Kind("safetensors", (SAFETENSORS,), ".safetensors.index.json", "model.safetensors")
-PICKLES = Kind("PyTorch", PYTORCH, ".bin.index.json", "pytorch_model.bin")
-NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(?P<ending>\.safetensors|\.bin|\.pth?)")
-# what training leaves beside the weights
-NO_WEIGHTS = re.compile(
-    r"(?i)(optimizer|scheduler|training_args|rng_state|random_states|scaler|sampler|dataloader|.*optim_states).*"
-)
 OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
 )
 HUB_FOLDER = re.compile(r"models--(.+)")
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file's name is that of a shard or of an index."""
-    return name.endswith((*SHARDS.endings, SHARDS.index, PICKLES.index)) or _is_pickle(name)
-
-
-def _is_pickle(name: str) -> bool:
-    return name.endswith(PICKLES.endings) and not NO_WEIGHTS.fullmatch(name)
 
 
 class LeftOut(NamedTuple):
@@ -87,17 +58,15 @@ class Listing:
     total_size: Any = None
 
 
-def find(path: str, report: Report = refuse) -> Listing:
+def list_shards(path: str, report: Report = refuse) -> Listing:
     """Say what `path` means: a shard, an index, a folder of shards, or a folder of a hub cache.
 
     Where `report` returns, the listing has what can be read in spite of the fault. CheckpointNotFound is raised anyway.
     """
-    where = Path(os.path.abspath(path))  # noqa: PTH100 - not resolved: people know the model by the link's name
-    try:
-        kind = "folder" if where.is_dir() else "file" if where.is_file() else "other" if where.exists() else "nothing"
-    except (OSError, ValueError):
-        kind = "nothing"
-    if kind == "nothing" or not path:
+    source = source_of(path)
+    where = source.make_absolute(path)
+    kind = source.find_kind(where) if path else "nothing"
+    if kind == "nothing":
         raise CheckpointNotFound(
             f"{shown(path, 400)} is not there: give a .safetensors or PyTorch file, a model's folder or a hub "
             "cache's, all on this machine."
@@ -108,183 +77,162 @@ def find(path: str, report: Report = refuse) -> Listing:
         )
     if kind == "folder":
         return _from_folder(_snapshot(where), report)
-    if where.name.endswith(".index.json"):
-        return _from_index(where.parent, where.name, PICKLES if where.name.endswith(PICKLES.index) else SHARDS, report)
+    name = name_of(where)
+    if name.endswith(".index.json"):
+        return _from_index(parent_of(where), name, kinds.container_of_index(name), report)
     return _from_file(where)
 
 
 def read_config(listing: Listing) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """Read the config.json beside shards, or an adapter's adapter_config.json; a note where it cannot be read."""
     of_adapter = all(name.startswith("adapter") for name in listing.shards)
-    path = Path(listing.folder, "adapter_config.json" if of_adapter else "config.json")
-    if not os.path.lexists(path):
+    name = "adapter_config.json" if of_adapter else "config.json"
+    source, address = source_of(listing.folder), join(listing.folder, name)
+    if not source.is_listed(address):
         return None, ()
     try:
-        config = parse(read_text(str(path), MAX_JSON).removeprefix("\ufeff"), lenient=True)
+        config = parse_json(source.read_small(address, MAX_JSON).removeprefix("\ufeff"), lenient=True)
         if not isinstance(config, dict):
             raise ValueError("is not a JSON object")
-        if depth(config) > MAX_DEPTH:
+        if count_depth(config) > MAX_DEPTH:
             raise ValueError("nests its JSON too deeply")
     except (ValueError, OSError) as error:
-        return None, (f"{path.name} {error}: the model was read without it",)
+        return None, (f"{name} {error}: the model was read without it",)
     return config, ()
 
 
-def _model_name(folder: Path) -> str:
+def _model_name(folder: str) -> str:
     """`org/model` of a hub cache, else the folder's name."""
-    if folder.parent.name == "snapshots" and (hub := HUB_FOLDER.fullmatch(folder.parent.parent.name)):
+    above = parent_of(folder)
+    if name_of(above) == "snapshots" and (hub := HUB_FOLDER.fullmatch(name_of(parent_of(above)))):
         return hub[1].replace("--", "/")
-    return folder.name or "model"
+    return name_of(folder) or "model"
 
 
-def _from_file(file: Path) -> Listing:
-    name = _model_name(file.parent)
-    if file.name not in (SHARDS.model, PICKLES.model) and "/" not in name:
-        name = file.stem if file.name.endswith((SAFETENSORS, *PYTORCH)) else file.name
-    part = NUMBERED.fullmatch(file.name)
-    notes = (f"{shown(file.name)} is one shard of {int(part['total']):,}: the others were not read",) if part else ()
-    return Listing(str(file), str(file.parent), name, (file.name,), notes if part and int(part["total"]) > 1 else ())
+def _from_file(address: str) -> Listing:
+    folder, file = parent_of(address), name_of(address)
+    name = _model_name(folder)
+    container = kinds.container_of_name(file)
+    if (container is None or file != container.model) and "/" not in name:
+        name = PurePosixPath(file).stem if container else file
+    part = kinds.parse_number(file)
+    notes = (f"{shown(file)} is one shard of {int(part.total):,}: the others were not read",) if part else ()
+    return Listing(address, folder, name, (file,), notes if part and int(part.total) > 1 else ())
 
 
-def _snapshot(folder: Path) -> Path:
+def _snapshot(folder: str) -> str:
     """Choose the snapshot to read where `folder` is a hub cache's folder of one model; `folder` itself otherwise."""
-    snapshots = folder / "snapshots"
-    if not snapshots.is_dir() or any(map(is_weights, _names(folder))):
+    source, snapshots = source_of(folder), join(folder, "snapshots")
+    if source.find_kind(snapshots) != "folder" or any(map(kinds.is_weights, _names(folder))):
         return folder
     try:
-        main = read_text(str(folder / "refs" / "main"), 1000).strip()
+        main = source.read_small(join(folder, "refs/main"), 1000).strip()
     except ValueError:
         main = ""
-    revisions = [name for name in _names(snapshots) if (snapshots / name).is_dir()]
+    revisions = [name for name in _names(snapshots) if source.find_kind(join(snapshots, name)) == "folder"]
     if main in revisions:
-        return snapshots / main
+        return join(snapshots, main)
     if len(revisions) == 1:
-        return snapshots / revisions[0]
+        return join(snapshots, revisions[0])
     if not revisions:
-        raise CheckpointNotFound(
-            f"{shown(str(folder), 400)} is a hub cache without a snapshot: download the model again."
-        )
+        raise CheckpointNotFound(f"{shown(folder, 400)} is a hub cache without a snapshot: download the model again.")
     raise CheckpointNotFound(
-        f"{shown(str(folder), 400)} has {len(revisions)} snapshots and no refs/main: give one of them, like "
+        f"{shown(folder, 400)} has {len(revisions)} snapshots and no refs/main: give one of them, like "
         f"{shown('snapshots/' + revisions[0])}."
     )
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: str) -> list[str]:
     """Sorted names in a folder, without hidden files: macOS leaves `._model.safetensors` on foreign disks."""
     try:
-        return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+        return sorted(name for name in source_of(folder).list_names(folder) if not name.startswith("."))
     except OSError as error:
-        raise CheckpointError(f"{shown(str(folder), 400)} cannot be listed: {error.strerror}.") from None
+        raise CheckpointError(f"{shown(folder, 400)} cannot be listed: {error.strerror or error}.") from None
 
 
-def _from_folder(folder: Path, report: Report) -> Listing:
+def _from_folder(folder: str, report: Report) -> Listing:
     names = _names(folder)
-    kind = SHARDS if any(name.endswith((*SHARDS.endings, SHARDS.index)) for name in names) else PICKLES
-    indexes = [name for name in names if name.endswith(kind.index)]
-    if indexes and (main := _main_index(folder, indexes, kind, report)):
-        return _from_index(folder, main, kind, report)
-    return _from_shards(folder, kind, report)
+    container = kinds.container_of_folder(names)
+    indexes = list(filter(container.has_index, names))
+    if indexes and (main := _main_index(folder, indexes, container, report)):
+        return _from_index(folder, main, container, report)
+    return _from_shards(folder, container, report)
 
 
-def _from_shards(folder: Path, kind: Kind, report: Report) -> Listing:
+def _from_shards(folder: str, container: Container, report: Report) -> Listing:
     names = _names(folder)
-    shards = [name for name in names if (_is_pickle(name) if kind is PICKLES else name.endswith(kind.endings))]
+    shards = list(filter(container.has_shard, names))
     if not shards:
         raise CheckpointNotFound(_nothing_here(folder, names))
-    chosen, why = _chosen_pickles(folder, shards) if kind is PICKLES else _chosen_shards(shards)
+    chosen, why = container.choose_shards(container, folder, shards)
     for fault in missing_numbers(folder, chosen):
         report(fault)
-    left_out = (*_left_out([n for n in shards if n not in chosen], why), *_other_weights(names, kind, shards))
+    left_out = (*_left_out([n for n in shards if n not in chosen], why), *_other_weights(names, container, shards))
     unsaid = f"no index says which tensors belong to the model: all {len(chosen)} shards were read"
     notes = (unsaid,) if len(chosen) > 1 else ()
-    return Listing(str(folder), str(folder), _model_name(folder), tuple(chosen), notes, left_out)
+    return Listing(folder, folder, _model_name(folder), tuple(chosen), notes, left_out)
 
 
-def _chosen_shards(shards: list[str]) -> tuple[list[str], str]:
-    """The safetensors files that are the model, and why the others are not."""
-    if SHARDS.model in shards:
-        return [SHARDS.model], f"{SHARDS.model} was read"
-    # other forms of the same weights, or small ones that go on top of them
-    whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
-    chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
-    return chosen, "they are not counted beside the model's shards"
-
-
-def _chosen_pickles(folder: Path, shards: list[str]) -> tuple[list[str], str]:
-    """The PyTorch files that are the model, and why the others are not; where nothing says which, none is guessed."""
-    numbered = [name for name in shards if name.startswith("pytorch_model-") and NUMBERED.fullmatch(name)]
-    for chosen in ([PICKLES.model], numbered, ["adapter_model.bin"]):
-        if chosen and set(chosen) <= set(shards):
-            return chosen, f"{chosen[0]} was read"
-    if len(shards) > 1:
-        raise CheckpointError(
-            f"{shown(str(folder), 400)} has {len(shards)} PyTorch files, like {shown(shards[0])}, and none is "
-            f"{PICKLES.model} or an index: give the path of one."
-        )
-    return shards, ""
-
-
-def _main_index(folder: Path, indexes: list[str], kind: Kind, report: Report) -> str | None:
+def _main_index(folder: str, indexes: list[str], container: Container, report: Report) -> str | None:
     """The index of several that counts; None where none says so."""
-    if kind.model_index in indexes:
-        return kind.model_index
+    if container.model_index in indexes:
+        return container.model_index
     usual = [name for name in indexes if not name.startswith(("consolidated", "adapter"))] or indexes
     if len(usual) == 1:
         return usual[0]
     error = ShardIndexError(
-        f"{shown(str(folder), 400)} has {len(usual)} indexes and none is {kind.model_index}: give the path of one, "
-        f"like {shown(usual[0])}."
+        f"{shown(folder, 400)} has {len(usual)} indexes and none is {container.model_index}: give the path of "
+        f"one, like {shown(usual[0])}."
     )
     report(Fault(error, "index", usual[0]))
     return None
 
 
-def missing_numbers(folder: Path, shards: list[str]) -> Iterator[Fault]:
+def missing_numbers(folder: str, shards: list[str]) -> Iterator[Fault]:
     """`-00001-of-00003` says how many there are: a missing one is an unfinished download."""
     numbers: dict[tuple[str, str, str], set[int]] = {}
-    for part in filter(None, map(NUMBERED.fullmatch, shards)):
-        numbers.setdefault((part["stem"], part["total"], part["ending"]), set()).add(int(part["number"]))
-    for (stem, total, ending), found in numbers.items():
-        if len(found) < int(total):
+    for part in filter(None, map(kinds.parse_number, shards)):
+        numbers.setdefault((part.stem, part.total, part.ending), set()).add(part.number)
+    for (stem, total, ending), present in numbers.items():
+        if len(present) < int(total):
             error = ShardIndexError(
-                f"{shown(str(folder), 400)} has {len(found)} of the {int(total):,} shards "
+                f"{shown(folder, 400)} has {len(present)} of the {int(total):,} shards "
                 f"{shown(f'{stem}-…-of-{total}{ending}')}: download the others."
             )
             yield Fault(error, "file")
 
 
-def _from_index(folder: Path, index: str, kind: Kind, report: Report) -> Listing:
-    where = shown(str(folder / index), 400)
+def _from_index(folder: str, index: str, container: Container, report: Report) -> Listing:
+    address = join(folder, index)
+    where = shown(address, 400)
     try:
-        found = read_index(folder / index)
+        index_file = read_index(address)
     except (ValueError, OSError) as error:
         report(Fault(ShardIndexError(f"{where} {error}."), "index", index))
-        return _from_shards(folder, kind, report)
-    named, refused, names = set(found.weight_map.values()), set(), _names(folder)
-    for shard, why in refused_shards(folder, sorted(named), kind.endings, _names):
+        return _from_shards(folder, container, report)
+    named, refused, names = set(index_file.weight_map.values()), set(), _names(folder)
+    for shard, why in refused_shards(folder, sorted(named), container.endings, _names):
         refused.add(shard)
         report(Fault(ShardIndexError(f"{where} {why}."), "index", shard))
     shards = sorted(named - refused)
     below = [shard for shard in shards if "/" in shard]
     notes = [f"the index names shards in a subfolder, like {shown(below[0])}"] if below else []
-    others = [name for name in names if name.endswith(kind.index) and name != index]
-    spare = [name for name in names if name.endswith(kind.endings) and name not in named]
-    spare = [name for name in spare if kind is SHARDS or _is_pickle(name)]
+    others = [name for name in names if container.has_index(name) and name != index]
+    spare = [name for name in names if container.has_shard(name) and name not in named]
     return Listing(
-        path=str(folder),
-        folder=str(folder),
+        path=folder,
+        folder=folder,
         name=_model_name(folder),
         shards=tuple(shards),
-        notes=(*found.notes, *notes),
+        notes=(*index_file.notes, *notes),
         left_out=(
             *_left_out(others, f"{shown(index)} was read"),
             *_left_out(spare, "not in the index"),
-            *_other_weights(names, kind, [*named, *spare]),
+            *_other_weights(names, container, [*named, *spare]),
         ),
-        index=str(folder / index),
-        weight_map=found.weight_map,
-        total_size=found.total_size,
+        index=address,
+        weight_map=index_file.weight_map,
+        total_size=index_file.total_size,
     )
 
 
@@ -292,14 +240,18 @@ def _left_out(names: list[str], why: str) -> tuple[LeftOut, ...]:
     return (LeftOut(tuple(names), why),) if names else ()
 
 
-def _other_weights(names: list[str], kind: Kind, told: list[str]) -> tuple[LeftOut, ...]:
+def _other_weights(names: list[str], container: Container, told: list[str]) -> tuple[LeftOut, ...]:
     others = [name for name in names if OTHER_WEIGHTS.fullmatch(name) and name not in told]
-    return _left_out(others, f"only the {kind.title} files were read")
+    return _left_out(others, f"only the {container.title} files were read")
 
 
-def _nothing_here(folder: Path, names: list[str]) -> str:
-    start = f"{shown(str(folder), 400)} has no safetensors or PyTorch file"
-    if below := [n for n in names if (folder / n).is_dir() and any(map(is_weights, _names(folder / n)))]:
+def _is_folder_of_weights(address: str) -> bool:
+    return source_of(address).find_kind(address) == "folder" and any(map(kinds.is_weights, _names(address)))
+
+
+def _nothing_here(folder: str, names: list[str]) -> str:
+    start = f"{shown(folder, 400)} has no {kinds.name_containers()} file"
+    if below := [n for n in names if _is_folder_of_weights(join(folder, n))]:
         return f"{start}, but its folder {shown(below[0])} has: give that one."
     if others := [n for n in names if OTHER_WEIGHTS.fullmatch(n)]:
         return f"{start}, only {shown(others[0])}, which shardscan does not read: convert it to safetensors first."

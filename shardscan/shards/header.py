@@ -1,23 +1,21 @@
 """OPEN, what container formats have in common: a header is its tensors' entries, and what is legal and odd in them.
 
-A reader of a format is a function from a path to a `Header` that obeys every rule of the format; it raises HeaderError.
+A reader of a format is a function from an open file to a `Header` that obeys every rule of the format. It raises
+ValueError with the end of a sentence; `formats.kinds` knows which file it is about, and raises HeaderError.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from shardscan.errors import shown
-from shardscan.shards.address import Seen
 from shardscan.shards.dtypes import DTYPES, MAX_DIMENSIONS
-
-Format = Literal["safetensors", "pytorch"]
+from shardscan.shards.sources.source import Witness
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 RESERVED_NAME = re.compile(r"c|zarr\.json|__.*__|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -47,11 +45,12 @@ class Entry(NamedTuple):
 class Header:
     """A header that obeys every rule: its tensors in its own order, the bytes that were read for it, their hash.
 
-    Entries count from `body`; `data_nbytes` are those of all tensors, or of all storages. `on_disk` is how many of the
-    file's `nbytes` are there, where most are a hole that reads as zeros; `seen` witnesses which file this was.
+    `format` is the name of its container format. Entries count from `body`; `data_nbytes` are those of all tensors, or
+    of all storages. `on_disk` is how many of the file's `nbytes` are there, where most are a hole that reads as zeros;
+    `seen` witnesses which file this was.
     """
 
-    format: Format
+    format: str
     tensors: tuple[Entry, ...]
     body: int
     header_nbytes: int
@@ -61,7 +60,7 @@ class Header:
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
     on_disk: int | None
-    seen: Seen
+    seen: Witness
 
 
 def these_have(names: Sequence[str]) -> str:
@@ -110,9 +109,3 @@ def shown_shape(shape: Sequence[int]) -> str:
     """A shape as a message may carry it: its first dimensions, and how many there are."""
     sizes = list(shape[:8])
     return str(sizes) if len(shape) <= 8 else f"{str(sizes)[:-1]}, … {len(shape):,} dimensions]"
-
-
-def on_disk(status: os.stat_result) -> int | None:
-    """How many bytes of a file are there, where most are a hole; None of a file that is there."""
-    there = status.st_blocks * 512
-    return there if status.st_size > 1 << 20 and there < status.st_size // 8 else None

@@ -6,14 +6,14 @@ is made of them. URLs, globs and paths out of the folder are refused, and so are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from shardscan.errors import shown
-from shardscan.shards.strict_json import MAX_DEPTH, depth, parse, read_text
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import is_below, join
+from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 MAX_JSON = 100_000_000
 
@@ -26,11 +26,11 @@ class Index(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_index(path: Path) -> Index:
+def read_index(address: str) -> Index:
     """Read an index.json; ValueError, with the end of a sentence, or OSError where it cannot be."""
-    text = read_text(str(path), MAX_JSON)
-    document = parse(text.removeprefix("\ufeff"))
-    if depth(document) > MAX_DEPTH:
+    text = source_of(address).read_small(address, MAX_JSON)
+    document = parse_json(text.removeprefix("\ufeff"))
+    if count_depth(document) > MAX_DEPTH:
         raise ValueError("nests its JSON too deeply")
     weight_map = _weight_map(document)
     notes = ["the index begins with a byte order mark"] if text.startswith("\ufeff") else []
@@ -54,38 +54,39 @@ def _weight_map(document: Any) -> dict[str, str]:
 
 
 def refused_shards(
-    folder: Path, shards: Iterable[str], endings: tuple[str, ...], names: Callable[[Path], Iterable[str]]
+    folder: str, shards: Iterable[str], endings: tuple[str, ...], names: Callable[[str], Iterable[str]]
 ) -> Iterator[tuple[str, str]]:
     """The shards that an index must not name, and why; `names` lists a folder."""
-    listed = cache(lambda path: frozenset(names(path)))
-    seen: dict[tuple[int, int], str] = {}
+    source = source_of(folder)
+    listed = cache(lambda address: frozenset(names(address)))
+    first_of: dict[object, str] = {}
     for shard in shards:
         try:
             _check_shard_name(folder, shard, endings, listed)
         except ValueError as error:
             yield shard, str(error)
             continue
-        if not (folder / shard).exists():
+        address = join(folder, shard)
+        if source.find_kind(address) == "nothing":
             continue  # a dangling link: reading it says so
-        status = (folder / shard).stat()
-        first = seen.setdefault((status.st_dev, status.st_ino), shard)
+        first = first_of.setdefault(source.identify(address), shard)
         if first != shard:
             same = f"names {shown(first)} and {shown(shard)}, which are one and the same file: download them again"
             yield shard, same
 
 
 def _check_shard_name(
-    folder: Path, shard: str, endings: tuple[str, ...], names: Callable[[Path], frozenset[str]]
+    folder: str, shard: str, endings: tuple[str, ...], names: Callable[[str], frozenset[str]]
 ) -> None:
     parts = shard.split("/")
     if not shard.endswith(endings) or "\\" in shard or ":" in shard or not shard.isprintable():
         raise ValueError(f"names {shown(shard)}, which is not a {endings[0]} file of this folder")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"names {shown(shard)}, which lies outside this folder")
-    here = folder
+    source, here = source_of(folder), folder
     for i, part in enumerate(parts):
-        if not here.is_dir() or part not in names(here):  # a disk that ignores case would find more
+        if source.find_kind(here) != "folder" or part not in names(here):  # a disk that ignores case would find more
             raise ValueError(f"names {shown(shard)}, which is not there: download it, or correct the index")
-        here = here / part
-        if i < len(parts) - 1 and not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(folder)):
+        here = join(here, part)
+        if i < len(parts) - 1 and not is_below(source.resolve(here), source.resolve(folder)):
             raise ValueError(f"names {shown(shard)}, whose folder is a link out of this one")

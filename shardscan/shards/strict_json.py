@@ -1,22 +1,17 @@
-"""OPEN, its gate: bytes and JSON that strangers wrote, read without hanging, guessing or running out of stack.
+"""OPEN, its gate: JSON that strangers wrote, read without guessing or running out of stack.
 
-`opened` never blocks and takes regular files only. `parse` is JSON as serde_json has it, which the format's own reader
+`parse_json` is JSON as serde_json has it, which the format's own reader
 uses (no NaN, no infinities, no lone surrogates, integers are integers), and stricter: no key twice in one object.
-Both raise ValueError with the end of a sentence; the callers know which file it is about and raise the tree's errors.
+It raises ValueError with the end of a sentence; the callers know which file it is about and raise the tree's errors.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from shardscan.errors import shown
 
@@ -24,38 +19,7 @@ MAX_DEPTH = 16
 LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-@contextmanager
-def opened(path: str) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; ValueError for anything else, without ever waiting for it."""
-    try:
-        # a plain open of a FIFO waits for a writer for ever
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise ValueError(
-            "is not there" if not Path(path).is_symlink() else "is a link to a file that is not there"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"cannot be opened: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ValueError("is not a regular file")
-    with open(fd, "rb") as file:
-        yield file
-
-
-def read_text(path: str, limit: int) -> str:
-    """Read a small UTF-8 text file of at most `limit` bytes; a byte order mark stays in it."""
-    with opened(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"is longer than the {limit:,} bytes that such a file may have")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 text (byte {error.start:,})") from None
-
-
-def parse(text: str, *, lenient: bool = False) -> Any:
+def parse_json(text: str, *, lenient: bool = False) -> Any:
     """Parse one JSON document; `lenient`, for configs, keeps the last of equal keys and has NaN as a string."""
     try:
         value = json.loads(
@@ -74,7 +38,7 @@ def parse(text: str, *, lenient: bool = False) -> Any:
     return value
 
 
-def depth(value: Any) -> int:
+def count_depth(value: Any) -> int:
     """How many arrays and objects lie inside each other, counted only to just over MAX_DEPTH."""
     level, deep = [value], 0
     while level and deep <= MAX_DEPTH:

@@ -7,15 +7,13 @@ a file is taken when its header is read: what is not that file any more, or was 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import xxhash
 
 from shardscan.errors import CheckpointError, shown
-from shardscan.shards.address import Checkpoint, seen
-from shardscan.shards.strict_json import opened
+from shardscan.shards.address import Checkpoint
+from shardscan.shards.sources.schemes import source_of
 
 PAGES, PAGE = 64, 4096
 
@@ -27,14 +25,14 @@ def probe(checkpoint: Checkpoint) -> str:
         digest.update(f"{file.name} {file.nbytes} {file.header_digest}\n".encode("utf-8", "surrogatepass"))
         data = file.nbytes - file.header_nbytes
         try:
-            with opened(file.path) as pages:
+            with source_of(file.path).open_file(file.path) as pages:
                 for i in range(PAGES):
                     place = file.header_nbytes + max(0, data - PAGE) * i // (PAGES - 1)
-                    digest.update(os.pread(pages.fileno(), PAGE, place))
+                    digest.update(pages.read_at(place, PAGE))
         except ValueError as error:
             raise CheckpointError(f"{shown(file.path, 400)} {error}.") from error
         except OSError as error:
-            raise CheckpointError(f"{shown(file.path, 400)} cannot be read: {error.strerror}.") from error
+            raise CheckpointError(f"{shown(file.path, 400)} cannot be read: {error.strerror or error}.") from error
     return digest.hexdigest()
 
 
@@ -43,9 +41,9 @@ def witness(checkpoint: Checkpoint) -> dict[str, list[int]]:
     return {file.name: list(file.seen) for file in checkpoint.files}
 
 
-def is_as_seen(path: str, before: Sequence[int]) -> bool:
+def is_as_seen(address: str, before: Sequence[int]) -> bool:
     """Whether a file is there and still what a witness saw; its device has another number on each node of a cluster."""
     try:
-        return list(seen(Path(path).stat()))[1:] == list(before)[1:]
+        return list(source_of(address).take_witness(address))[1:] == list(before)[1:]
     except OSError:
         return False

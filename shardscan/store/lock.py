@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
-from shardscan.shards.strict_json import opened
+from shardscan.shards.sources.local import opened
 from shardscan.store.commits import ALIGNED, CATALOG, COMPARISON, PARTIAL, begun, forget, of_two, read_begun_of_two
 from shardscan.store.records import BegunOfTwo
 

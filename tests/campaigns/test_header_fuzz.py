@@ -21,7 +21,7 @@ import pytest
 from oracles.safetensors_library import accepts
 from oracles.tally import Tally
 from shardscan.errors import HeaderError
-from shardscan.shards.formats.safetensors import read_header
+from shardscan.shards.formats.kinds import read_header
 
 pytestmark = pytest.mark.hostile
 

@@ -17,10 +17,11 @@ from shardscan.errors import CheckpointError
 from shardscan.shards import ahead
 from shardscan.shards.address import Window
 from shardscan.shards.ahead import Ahead
+from shardscan.shards.sources import local
 from shardscan.shards.strided import View
 
 SIZES = (1, 4095, 4096, 4097, 100_000, 12_345, 3, 65_536)
-direct = pytest.mark.skipif(ahead.DIRECT is None, reason="this system has no O_DIRECT")
+direct = pytest.mark.skipif(local.DIRECT is None, reason="this system has no O_DIRECT")
 
 
 @pytest.fixture
@@ -33,11 +34,15 @@ def windows(tmp_path: Path) -> list[Window]:
     return [Window(str(path), int(start), "U8", (n,)) for start, n in zip(starts, SIZES, strict=True)]
 
 
+def is_cached(window: Window) -> bool:
+    return local.is_cached(window.path, window.offset, window.nbytes)
+
+
 def direct_reads_fail(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fail(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(ahead, "_is_cached", lambda _: False)
+    monkeypatch.setattr(local, "is_cached", lambda *_: False)
     monkeypatch.setattr(os, "preadv", fail)
 
 
@@ -64,13 +69,13 @@ def test_a_window_that_comes_twice_waits_for_its_second_turn(windows: list[Windo
 @direct
 def test_the_page_cache_stays_as_it_was(windows: list[Window]) -> None:
     large = windows[4]
-    if ahead._is_cached(large):
+    if is_cached(large):
         pytest.skip("this file system is memory")
     with Ahead(windows) as reader, reader.raw(large) as raw:
         assert raw.nbytes == large.nbytes
-    assert not ahead._is_cached(large)
+    assert not is_cached(large)
     Path(large.path).read_bytes()
-    assert ahead._is_cached(large)
+    assert is_cached(large)
 
 
 @pytest.mark.parametrize("order", [(7, 6, 5, 4, 3, 2, 1, 0), (1, 0, 3, 2, 5, 4, 7, 6), (7,)])
@@ -113,7 +118,7 @@ def test_many_threads_share_few_buffers(tmp_path: Path, monkeypatch: pytest.Monk
         made.append(None)
         return make()
 
-    monkeypatch.setattr(ahead, "_is_cached", lambda _: False)
+    monkeypatch.setattr(local, "is_cached", lambda *_: False)
     monkeypatch.setattr(ahead, "_Buffer", counted)
     turns, lock, right = iter(windows), threading.Lock(), list[bool]()
 
@@ -153,7 +158,7 @@ def test_what_is_not_told_is_read(windows: list[Window], monkeypatch: pytest.Mon
     Path(windows[4].path).read_bytes()
     monkeypatch.setattr(os, "geteuid", lambda: -1)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert not ahead._is_cached(windows[4])
+    assert not is_cached(windows[4])
 
 
 def test_a_window_that_was_not_announced_is_mapped(windows: list[Window]) -> None:

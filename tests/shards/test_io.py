@@ -16,10 +16,11 @@ import pytest
 import shardscan
 from made import tiny
 from shardscan.errors import CheckpointError, OptionError
-from shardscan.shards.address import Window, seen
+from shardscan.shards.address import Window
 from shardscan.shards.ahead import Ahead
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.shards.sources import disks
+from shardscan.shards.sources.local import LOCAL
 from shardscan.shards.witness import is_as_seen
 from shardscan.store import commits
 from shardscan.store import gate as keep
@@ -164,7 +165,7 @@ def test_a_shard_that_is_gone_or_a_fifo_before_it_is_looked_at_costs_its_own_ten
 
 def test_a_file_is_the_same_on_another_node_whose_disks_have_other_numbers(tmp_path: Path) -> None:
     (tmp_path / "shard").write_bytes(b"x")
-    device, *others = seen((tmp_path / "shard").stat())
+    device, *others = LOCAL.take_witness(str(tmp_path / "shard"))
     assert is_as_seen(str(tmp_path / "shard"), [device + 1, *others])
     assert not is_as_seen(str(tmp_path / "shard"), [device, others[0], 2, others[2]])
 
@@ -203,16 +204,15 @@ def test_a_mapped_shard_that_is_cut_may_cost_the_run_but_nothing_that_is_committ
     whole = (model / "model.safetensors").read_bytes()
     script = (
         "import os, sys, shardscan\n"
-        "from shardscan.shards.checkpoint import ahead\n"
-        "ahead._is_cached = lambda _: True\n"
-        "from shardscan.shards.address import Window\n"
-        "map = Window.map\n"
-        "def cutting(window):\n"
-        "    pages = map(window)\n"
-        "    if window.offset > 7 * 1200000:\n"
-        "        os.truncate(window.path, 7 * 1200000 + 90000)\n"
+        "from shardscan.shards.sources import local\n"
+        "local.is_cached = lambda *_: True\n"
+        "map_range = local.LocalDisk.map_range\n"
+        "def cutting(disk, path, start, length):\n"
+        "    pages = map_range(disk, path, start, length)\n"
+        "    if start > 7 * 1200000:\n"
+        "        os.truncate(path, 7 * 1200000 + 90000)\n"
         "    return pages\n"
-        "Window.map = cutting\n"
+        "local.LocalDisk.map_range = cutting\n"
         "shardscan.ingest(sys.argv[1], sys.argv[2], workers=1, io='mmap')\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "scans")], check=False)

@@ -16,6 +16,7 @@ from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, S
 from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.scan.prepare import Prepared, remaining
 from shardscan.shards.address import Checkpoint
+from shardscan.shards.sources.schemes import scheme_of
 from shardscan.shards.witness import witness
 from shardscan.store import commits, resume
 from shardscan.store.arrays import current
@@ -48,7 +49,7 @@ def find_subject(text: str | os.PathLike[str], name: str | None, folder: Path, p
 
     CheckpointNotFound where it is neither, CheckpointError where the checkpoint cannot be read.
     """
-    is_path = not isinstance(text, str) or text.startswith((".", "/")) or os.path.lexists(text)
+    is_path = not isinstance(text, str) or text.startswith((".", "/")) or scheme_of(text) or os.path.lexists(text)
     if is_path:
         try:
             prepared = prepare(text, name=name)

@@ -1,6 +1,6 @@
 """VERIFY, a checkpoint: headers, index and files as `open` judges them, then every byte of every tensor.
 
-The records of PyTorch's zip files are read once more, for their checksums.
+Of a container format that has checksums of its own the records are read once more, for those.
 
 The rules are those of OPEN; here all faults are told, and what can be read is looked at all the same.
 """
@@ -10,20 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 from shardscan.anatomy.names import split
 from shardscan.errors import CheckpointError, shown
 from shardscan.jobs.verification import folder
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
-from shardscan.jobs.verification.reading import WINDOW, Seen, ZeroRun, look, nbytes_of
+from shardscan.jobs.verification.reading import WINDOW, Seen, ZeroRun, look_at_tensors, nbytes_of
 from shardscan.shards.address import Tensor
 from shardscan.shards.checkpoint import Inspected, Shard, inspect
 from shardscan.shards.dtypes import DTYPES
 from shardscan.shards.folder import missing_numbers, read_config
-from shardscan.shards.formats.torch.checksums import damaged_records
+from shardscan.shards.formats.kinds import container_called
 from shardscan.shards.refusals import Fault
-from shardscan.shards.strict_json import opened
+from shardscan.shards.sources.schemes import source_of
+from shardscan.shards.sources.source import name_of, parent_of
 
 LEAST_TENSOR = 4096  # bytes of a tensor whose zeros, or whose equal, are worth a note
 MAY_BE_ZERO = {"bias", "lora_b", "zero", "index", "buffer"}  # parts that are zero at the start, or for good
@@ -38,9 +38,14 @@ def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
     """
     faults: list[Fault] = []
     # a download that goes on may cut what is mapped
-    found = inspect(path, faults.append, io="read", pickled_module=pickled_module)
-    findings = [*_of_faults(faults, found), *_of_headers(found), *_of_index(found), *folder.findings(found.listing)]
-    there = [shard for shard in found.shards if shard.header.on_disk is None]
+    inspected = inspect(path, faults.append, io="read", pickled_module=pickled_module)
+    findings = [
+        *_of_faults(faults, inspected),
+        *_of_headers(inspected),
+        *_of_index(inspected),
+        *folder.findings(inspected.listing),
+    ]
+    there = [shard for shard in inspected.shards if shard.header.on_disk is None]
     total, read = sum(nbytes_of(_tensors(shard)) for shard in there), 0
 
     def advanced(nbytes: int) -> None:
@@ -51,7 +56,7 @@ def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
     everything: list[Seen] = []
     for shard in there:
         try:
-            seen, of_shard = _look(shard, advanced)
+            seen, of_shard = _look_at_shard(shard, advanced)
         except (CheckpointError, OSError, ValueError) as error:
             why = str(error).rstrip(".")
             detail = f"{shown(shard.file.path, 400)} cannot be read to its end ({why}): verify it again."
@@ -59,34 +64,38 @@ def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
             continue
         everything += seen
         findings += of_shard
-    findings += [*_of_copies(found, everything), *_of_ties(everything)]
-    return Verdict(found.listing.name, tuple(findings), "tensor", len(found.tensors), read)
+    findings += [*_of_copies(inspected, everything), *_of_ties(everything)]
+    return Verdict(inspected.listing.name, tuple(findings), "tensor", len(inspected.tensors), read)
 
 
-def _look(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], list[Finding]]:
+def _look_at_shard(shard: Shard, advance: Callable[[int], None]) -> tuple[list[Seen], list[Finding]]:
     """What every tensor of a shard is like, and what is wrong with them; of a hub cache's blob its hash too."""
-    path, tensors = Path(shard.file.path), _tensors(shard)
-    if path.parent.name != "blobs" or not SHA256.fullmatch(path.name):
-        seen, runs = look(tensors, advance)
+    address, tensors = shard.file.path, _tensors(shard)
+    known_digest = name_of(address)
+    if name_of(parent_of(address)) != "blobs" or not SHA256.fullmatch(known_digest):
+        seen, runs = look_at_tensors(tensors, advance)
         return seen, [*_of_records(shard), *_of_values(seen), *_of_zeros(seen, runs)]
-    with opened(str(path)) as file:
-        if shard.header.format == "safetensors":  # whose tensors are all that follows
+    with source_of(address).open_file(address) as file:
+        if container_called(shard.header.format).is_gapless:
             whole = sha256(file.read(shard.file.header_nbytes))
-            seen, runs = look(tensors, advance, whole.update)
+            seen, runs = look_at_tensors(tensors, advance, whole.update)
         else:
             whole = sha256()
             while some := file.read(WINDOW):
                 whole.update(some)
-            seen, runs = look(tensors, advance)
+            seen, runs = look_at_tensors(tensors, advance)
     detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
-    wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != path.name)
+    wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != known_digest)
     return seen, [*wrong, *_of_values(seen), *_of_zeros(seen, runs)]
 
 
 def _of_records(shard: Shard) -> Iterator[Finding]:
-    """Records of a PyTorch file whose checksums are wrong; a hub cache's blob has a better one."""
-    if shard.header.format == "pytorch":
-        for detail in damaged_records(shard.file.path):
+    """Records of a file that have checksums, and those are wrong; a hub cache's blob has a better one."""
+    damaged_records = container_called(shard.header.format).damaged_records
+    if damaged_records:
+        with source_of(shard.file.path).open_file(shard.file.path) as file:
+            details = list(damaged_records(file))
+        for detail in details:
             yield Finding(PROBLEM, "checksum", detail, shard.file.name)
 
 
@@ -94,16 +103,16 @@ def _tensors(shard: Shard) -> list[Tensor]:
     return [shard.tensor(entry) for entry in shard.header.tensors]
 
 
-def _of_faults(faults: Iterable[Fault], found: Inspected) -> Iterator[Finding]:
-    if found.listing.weight_map is not None:
-        named = sorted(set(found.listing.weight_map.values()))
-        faults = (*faults, *missing_numbers(Path(found.listing.folder), named))
+def _of_faults(faults: Iterable[Fault], inspected: Inspected) -> Iterator[Finding]:
+    if inspected.listing.weight_map is not None:
+        named = sorted(set(inspected.listing.weight_map.values()))
+        faults = (*faults, *missing_numbers(inspected.listing.folder, named))
     for fault in faults:
         yield Finding(PROBLEM, fault.check, str(fault.error), fault.file, fault.tensor)
 
 
-def _of_headers(found: Inspected) -> Iterator[Finding]:
-    for file, header, _ in found.shards:
+def _of_headers(inspected: Inspected) -> Iterator[Finding]:
+    for file, header, _ in inspected.shards:
         for note in header.notes:
             yield Finding(NOTE, "header", f"{note}.", file.name)
         if header.on_disk is not None:
@@ -114,14 +123,14 @@ def _of_headers(found: Inspected) -> Iterator[Finding]:
             yield Finding(PROBLEM, "file", detail, file.name)
 
 
-def _of_index(found: Inspected) -> Iterator[Finding]:
-    listing = found.listing
-    index = Path(listing.index).name if listing.index else None
-    notes = [*listing.notes, *([found.total_size] if found.total_size else [])]
+def _of_index(inspected: Inspected) -> Iterator[Finding]:
+    listing = inspected.listing
+    index = name_of(listing.index) if listing.index else None
+    notes = [*listing.notes, *([inspected.total_size] if inspected.total_size else [])]
     yield from (Finding(NOTE, "index", f"{note[:1].upper()}{note[1:]}.", index) for note in notes)
-    for name in found.unlisted:
+    for name in inspected.unlisted:
         detail = "The tensor is in a shard and not in the index: some programs load it, others do not."
-        yield Finding(PROBLEM, "index", detail, found.tensors[name].file, name)
+        yield Finding(PROBLEM, "index", detail, inspected.tensors[name].file, name)
     yield from (Finding(NOTE, "config", f"{note}.") for note in read_config(listing)[1])
 
 
@@ -164,10 +173,10 @@ def _may_be_zero(run: ZeroRun) -> bool:
     return is_rows_to_the_end and VOCABULARY.fullmatch(module) is not None
 
 
-def _of_copies(found: Inspected, everything: Iterable[Seen]) -> Iterator[Finding]:
+def _of_copies(inspected: Inspected, everything: Iterable[Seen]) -> Iterator[Finding]:
     digests = {(one.tensor.file, one.tensor.name): one.digest for one in everything}
-    for name, file in found.copies:
-        wanted = (found.listing.weight_map or {})[name]
+    for name, file in inspected.copies:
+        wanted = (inspected.listing.weight_map or {})[name]
         first, second = digests.get((wanted, name)), digests.get((file, name))
         same = "with the same bytes" if first == second else "with other bytes"
         how = f", {same}" if first and second else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shardscan.jobs.verification import checkpoint, store
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Verdict
+from shardscan.shards.sources.schemes import scheme_of
 
 __all__ = ["NOTE", "PROBLEM", "Finding", "Verdict", "verify"]
 
@@ -24,6 +25,6 @@ def verify(
     Raises CheckpointNotFound where there is neither, CheckpointError and StoreError where that cannot even be told.
     """
     text = os.fspath(path)
-    if text and store.is_store(Path(text)):  # an empty path is not the current folder
+    if text and not scheme_of(text) and store.is_store(Path(text)):  # an empty path is not the current folder
         return store.verify(Path(text), advance)
     return checkpoint.verify(text, advance, pickled_module=pickled_module)

@@ -61,7 +61,7 @@ class _Piece(NamedTuple):
         return self.start * 8 // DTYPES[self.tensor.dtype].bits
 
 
-def look(
+def look_at_tensors(
     tensors: Iterable[Tensor], advance: Callable[[int], None], also: Callable[[memoryview], None] = lambda data: None
 ) -> tuple[list[Seen], list[ZeroRun]]:
     """Read the tensors of one shard; `advance` hears of the bytes of each window. Raises CheckpointError and OSError.
@@ -74,9 +74,9 @@ def look(
         if tensor.nbytes:
             of_address.setdefault(_address(tensor), []).append(tensor)
     neighbours, others = _sorted_out(first for first, *_ in of_address.values())
-    seen, runs = _look(neighbours, advance, also)
+    seen, runs = _look_at_neighbours(neighbours, advance, also)
     for tensor in others:
-        of_tensor, zeros = _look_at(tensor, advance)
+        of_tensor, zeros = _look_at_values(tensor, advance)
         seen.append(of_tensor)
         runs += zeros
     return [replace(one, tensor=tensor) for one in seen for tensor in of_address[_address(one.tensor)]], runs
@@ -105,7 +105,7 @@ def _sorted_out(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     return neighbours, others
 
 
-def _look(
+def _look_at_neighbours(
     ordered: Sequence[Tensor], advance: Callable[[int], None], also: Callable[[memoryview], None]
 ) -> tuple[list[Seen], list[ZeroRun]]:
     """Look at tensors in file order that share no byte."""
@@ -131,7 +131,7 @@ def _look(
     return seen, list(_by_tensor(ordered, joined(runs, LEAST_RUN)))
 
 
-def _look_at(tensor: Tensor, advance: Callable[[int], None]) -> tuple[Seen, list[ZeroRun]]:
+def _look_at_values(tensor: Tensor, advance: Callable[[int], None]) -> tuple[Seen, list[ZeroRun]]:
     """Look at one tensor by itself, at its values in the order in which they count."""
     width = DTYPES[tensor.dtype].bits // 8
     hasher, found, runs = xxhash.xxh3_128(), NonFinite(), []

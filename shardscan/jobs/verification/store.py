@@ -21,7 +21,7 @@ from shardscan.catalog.comparisons import Comparison
 from shardscan.catalog.scans import contents
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Verdict
-from shardscan.shards.folder import is_weights
+from shardscan.shards.formats.kinds import is_weights
 from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import lock as writers

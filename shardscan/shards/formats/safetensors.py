@@ -9,18 +9,18 @@ describes is safe. What is legal and odd is said in `notes`. Nothing blocks, and
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import xxhash
 
-from shardscan.errors import HeaderError, shown
-from shardscan.shards.address import seen
+from shardscan.errors import shown
 from shardscan.shards.dtypes import DTYPES
-from shardscan.shards.header import Entry, Header, oddities, on_disk, shown_shape, these_have
-from shardscan.shards.strict_json import MAX_DEPTH, depth, opened, parse
+from shardscan.shards.formats.container import Container
+from shardscan.shards.header import Entry, Header, oddities, shown_shape, these_have
+from shardscan.shards.sources.source import StoredFile
+from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 MAX_HEADER = 100_000_000
 U64 = 2**64
@@ -41,30 +41,19 @@ IMPOSTORS = (
 )
 
 
-def read_header(path: str) -> Header:
-    """Read the header of the file at `path`; HeaderError with one sentence for whatever is wrong with it."""
-    try:
-        with opened(path) as file:
-            return _read(file)
-    except ValueError as error:
-        raise HeaderError(f"{shown(path, 400)} {error}.") from None
-    except OSError as error:
-        raise HeaderError(f"{shown(path, 400)} cannot be read: {error.strerror}.") from None
-
-
-def _read(file: BinaryIO) -> Header:
-    status = os.fstat(file.fileno())
-    raw = _header_bytes(file, status.st_size)
+def read_header(file: StoredFile) -> Header:
+    """Read the header of a file; ValueError, the end of a sentence, for whatever is wrong with it, and OSError."""
+    raw = _header_bytes(file)
     try:
         text = raw[8:].decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"has a header that is not UTF-8 (byte {error.start:,})") from None
-    document = parse(text)
+    document = parse_json(text)
     claimed = document.pop("__metadata__", {})
     metadata = _metadata(claimed)
     extra = tuple(_extra_fields(document))
     tensors = tuple(_entry(name, entry) for name, entry in document.items())
-    _check_layout(tensors, status.st_size - len(raw))
+    _check_layout(tensors, file.size - len(raw))
     notes = (
         *extra,
         *oddities(tensors),
@@ -72,12 +61,13 @@ def _read(file: BinaryIO) -> Header:
         *_odd_bools(file, tensors, len(raw)),
     )
     digest = xxhash.xxh3_128_hexdigest(raw)
-    sizes = (len(raw), len(raw), status.st_size, status.st_size - len(raw))
-    return Header("safetensors", tensors, *sizes, digest, metadata, notes, on_disk(status), seen(status))
+    sizes = (len(raw), len(raw), file.size, file.size - len(raw))
+    return Header("safetensors", tensors, *sizes, digest, metadata, notes, file.on_disk, file.witness)
 
 
-def _header_bytes(file: BinaryIO, size: int) -> bytes:
+def _header_bytes(file: StoredFile) -> bytes:
     """Read the length and the JSON behind it, once both are known to be in the file."""
+    size = file.size
     if size == 0:
         raise ValueError("is empty: download it again")
     start = file.read(64)
@@ -176,7 +166,7 @@ def _extra_fields(document: dict[str, Any]) -> Iterator[str]:
     """Fields that the format does not have: read by nobody, kept out of deep recursion, and told."""
     names = [name for name, entry in document.items() if type(entry) is dict and not entry.keys() <= FIELDS]
     for name in names:
-        if depth(document[name]) > MAX_DEPTH:
+        if count_depth(document[name]) > MAX_DEPTH:
             raise ValueError(f"has a tensor {shown(name)} whose entry nests its JSON too deeply")
     if names:
         fields = sorted({field for name in names for field in document[name].keys() - FIELDS})
@@ -190,7 +180,7 @@ def _metadata_oddities(value: Any) -> Iterator[str]:
         yield "__metadata__ has control characters in it"
 
 
-def _odd_bools(file: BinaryIO, tensors: tuple[Entry, ...], start: int) -> Iterator[str]:
+def _odd_bools(file: StoredFile, tensors: tuple[Entry, ...], start: int) -> Iterator[str]:
     """BOOL bytes that are neither 0 nor 1, looked for in the first 16 MiB of BOOL values only: this is no scan."""
     left, names = BOOL_BYTES_LOOKED_AT, []
     for entry in tensors:
@@ -202,3 +192,31 @@ def _odd_bools(file: BinaryIO, tensors: tuple[Entry, ...], start: int) -> Iterat
                 names.append(entry.name)
     if names:
         yield f"{these_have(names)} BOOL bytes other than 0 and 1, which are read as true"
+
+
+def begins_as_safetensors(start: bytes) -> bool:
+    """Whether a file that begins like this has the length of a header, and JSON behind it."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
+
+
+def choose_shards(container: Container, folder: str, shards: list[str]) -> tuple[list[str], str]:
+    """The safetensors files that are the model, and why the others are not."""
+    if container.model in shards:
+        return [container.model], f"{container.model} was read"
+    # other forms of the same weights, or small ones that go on top of them
+    whole = [name for name in shards if not name.startswith(("consolidated", "adapter"))]
+    chosen = whole or [name for name in shards if name.startswith("consolidated")] or shards
+    return chosen, "they are not counted beside the model's shards"
+
+
+SAFETENSORS = Container(
+    name="safetensors",
+    title="safetensors",
+    endings=(".safetensors",),
+    index=".safetensors.index.json",
+    model="model.safetensors",
+    read_header=lambda file, pickled_module: read_header(file),
+    begins=begins_as_safetensors,
+    choose_shards=choose_shards,
+    is_gapless=True,
+)

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from shardscan.errors import OptionError, shown
+from shardscan.shards.sources.source import IO, check_io
 
-IO = ("auto", "mmap", "read")
+__all__ = ["IO", "mapping", "on_network"]
+
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs\w*|gfs2|ocfs2|orangefs|pvfs2|panfs|wekafs|virtiofs|vboxsf|"
@@ -19,8 +20,7 @@ NETWORK = re.compile(
 
 def mapping(io: str) -> Callable[[int], bool]:
     """Whether files of a device (st_dev) are to be mapped: 'mmap' all, 'read' none, 'auto' those on a local disk."""
-    if io not in IO:
-        raise OptionError(f"{shown(io)} is no --io: take {', '.join(IO)}.")
+    check_io(io)
     if io == "auto":
         remote = on_network(_mounts())
         return lambda device: device not in remote
@@ -29,13 +29,13 @@ def mapping(io: str) -> Callable[[int], bool]:
 
 def on_network(mountinfo: str) -> frozenset[int]:
     """The devices of network file systems, and of those in user space, in the text of a mountinfo (proc(5))."""
-    found = set()
+    devices = set()
     for line in mountinfo.splitlines():
         before, dash, after = line.partition(" - ")
         if dash and NETWORK.fullmatch(after.split(" ")[0]):
             major, minor = before.split(" ")[2].split(":")
-            found.add(os.makedev(int(major), int(minor)))
-    return frozenset(found)
+            devices.add(os.makedev(int(major), int(minor)))
+    return frozenset(devices)
 
 
 def _mounts() -> str:

@@ -11,31 +11,36 @@ it is, has the length that the pickle says, and holds all of its tensors. Nothin
 
 from __future__ import annotations
 
-import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 
-from shardscan.errors import HeaderError, shown
-from shardscan.shards.address import seen
+from shardscan.errors import shown
 from shardscan.shards.coverage import covered
+from shardscan.shards.formats.container import Container, choose_named_shards
 from shardscan.shards.formats.torch.archive import PICKLE, Archive, Record, read_archive
+from shardscan.shards.formats.torch.checksums import damaged_records
 from shardscan.shards.formats.torch.legacy import START, read_legacy
 from shardscan.shards.formats.torch.opcodes import MAX_PICKLE, interpret
 from shardscan.shards.formats.torch.permissions import Modules, UnknownName, Weights
 from shardscan.shards.formats.torch.state import find_weights
 from shardscan.shards.formats.torch.values import Storage, Strided
-from shardscan.shards.header import Entry, Header, oddities, on_disk, these_have
-from shardscan.shards.strict_json import opened
+from shardscan.shards.header import Entry, Header, oddities, these_have
+from shardscan.shards.sources.source import StoredFile
 
 ZIP = b"PK\3\4"
 DATA, BYTEORDER = "data/", "byteorder"
 KNOWN = {PICKLE, BYTEORDER, "version", ".format_version", ".storage_alignment", ".data/serialization_id"}
 MOST_TIMES, LEAST_BYTES = 64, 64 << 20  # tensors that share bytes are at most so many times the file, or so many bytes
 MAX_TENSORS, MAX_NAME = 1_000_000, 10_000
+# what training leaves beside the weights
+NO_WEIGHTS = re.compile(
+    r"(?i)(optimizer|scheduler|training_args|rng_state|random_states|scaler|sampler|dataloader|.*optim_states).*"
+)
 SIGNS_OF_A_MODULE = (b"_parameters", b"_modules")
 IMPOSTORS = (
     (b"version https://git-lfs", "is a git-lfs pointer and not the file itself: fetch it with `git lfs pull`"),
@@ -61,25 +66,14 @@ class _Body(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_header(path: str, *, pickled_module: bool = False) -> Header:
-    """Read which tensors the file at `path` has; HeaderError with one sentence for whatever is wrong with it."""
-    try:
-        with opened(path) as file:
-            return _read(file, pickled_module=pickled_module)
-    except ValueError as error:
-        raise HeaderError(f"{shown(path, 400)} {error}.") from None
-    except OSError as error:
-        raise HeaderError(f"{shown(path, 400)} cannot be read: {error.strerror}.") from None
-
-
 def is_torch(start: bytes) -> bool:
     """Whether a file that begins like this is to be read as PyTorch's: it is a zip archive or a pickle."""
     return start.startswith((ZIP, b"\x80"))
 
 
-def _read(file: BinaryIO, *, pickled_module: bool) -> Header:
-    status = os.fstat(file.fileno())
-    start = file.read(512)
+def read_header(file: StoredFile, *, pickled_module: bool = False) -> Header:
+    """Read which tensors a file has; ValueError, the end of a sentence, for whatever is wrong with it, and OSError."""
+    start = file.read_at(0, 512)
     if not start:
         raise ValueError("is empty: download it again")
     if start.startswith(ZIP):
@@ -89,11 +83,11 @@ def _read(file: BinaryIO, *, pickled_module: bool) -> Header:
     else:
         raise ValueError(_no_torch(start))
     entries = tuple(_entry(name, tensor, body.places) for name, tensor in body.tensors.items())
-    _check_amount(entries, status.st_size)
+    _check_amount(entries, file.size)
     unused = body.data_nbytes - covered(entries)
     notes = (*body.notes, *_sharing(body.tensors), *_unused(body, unused), *oddities(entries))
-    sizes = (0, body.header_nbytes, status.st_size, body.data_nbytes)
-    return Header("pytorch", entries, *sizes, body.digest, {}, notes, on_disk(status), seen(status))
+    sizes = (0, body.header_nbytes, file.size, body.data_nbytes)
+    return Header("pytorch", entries, *sizes, body.digest, {}, notes, file.on_disk, file.witness)
 
 
 def _no_torch(start: bytes) -> str:
@@ -111,7 +105,7 @@ def _world(*, pickled_module: bool, has_sources: bool) -> Weights:
     return Modules(has_sources=has_sources) if pickled_module else Weights()
 
 
-def _zip(file: BinaryIO, *, pickled_module: bool) -> _Body:
+def _zip(file: StoredFile, *, pickled_module: bool) -> _Body:
     archive = read_archive(file)
     data = _pickle(file, archive)
     if BYTEORDER in archive.records and _content(file, archive.records[BYTEORDER], 16) != b"little":
@@ -124,16 +118,16 @@ def _zip(file: BinaryIO, *, pickled_module: bool) -> _Body:
     if end != len(data):
         raise ValueError(f"has {len(data) - end:,} bytes behind the end of its pickle, which nothing reads")
     places = {storage.key: _place(storage, archive.records) for storage in world.storages.values()}
-    found = find_weights(value)
+    weights = find_weights(value)
     digest = xxhash.xxh3_128(data)
     digest.update(archive.directory)
     read = len(data) + len(archive.directory)
-    notes = (*found.notes, *world.notes, *_inert(world), *_records(archive, places))
+    notes = (*weights.notes, *world.notes, *_inert(world), *_records(archive, places))
     stored = sum(record.nbytes for name, record in archive.records.items() if name.startswith(DATA))
-    return _Body(found.tensors, places, read, stored, digest.hexdigest(), notes)
+    return _Body(weights.tensors, places, read, stored, digest.hexdigest(), notes)
 
 
-def _pickle(file: BinaryIO, archive: Archive) -> bytes:
+def _pickle(file: StoredFile, archive: Archive) -> bytes:
     record = archive.records[PICKLE]
     data = _content(file, record, MAX_PICKLE)
     is_unchecked = not any(other.crc for other in archive.records.values())
@@ -142,10 +136,10 @@ def _pickle(file: BinaryIO, archive: Archive) -> bytes:
     return data
 
 
-def _content(file: BinaryIO, record: Record, most: int) -> bytes:
+def _content(file: StoredFile, record: Record, most: int) -> bytes:
     if record.nbytes > most:
         raise ValueError(f"has a record of {record.nbytes:,} bytes where at most {most:,} are read")
-    data = os.pread(file.fileno(), record.nbytes, record.offset)
+    data = file.read_at(record.offset, record.nbytes)
     if len(data) != record.nbytes:
         raise ValueError("became shorter while it was read")
     return data
@@ -173,16 +167,16 @@ def _records(archive: Archive, places: Mapping[str, int]) -> Iterator[str]:
         yield f"it has {_these(bare, 'record')} without a checksum, as torch.save can be told to write"
 
 
-def _legacy(file: BinaryIO, *, pickled_module: bool) -> _Body:
+def _legacy(file: StoredFile, *, pickled_module: bool) -> _Body:
     world = _world(pickled_module=pickled_module, has_sources=True)
     try:
         value, places, length = read_legacy(file, world)
     except UnknownName as error:
-        raise ValueError(f"{error}{_hint(os.pread(file.fileno(), MAX_PICKLE, 0))}") from None
-    found = find_weights(value)
-    digest = xxhash.xxh3_128(os.pread(file.fileno(), length, 0)).hexdigest()
+        raise ValueError(f"{error}{_hint(file.read_at(0, MAX_PICKLE))}") from None
+    weights = find_weights(value)
+    digest = xxhash.xxh3_128(file.read_at(0, length)).hexdigest()
     stored = sum(storage.nbytes for storage in world.storages.values())
-    return _Body(found.tensors, places, length, stored, digest, (*found.notes, *world.notes, *_inert(world)))
+    return _Body(weights.tensors, places, length, stored, digest, (*weights.notes, *world.notes, *_inert(world)))
 
 
 def _hint(data: bytes) -> str:
@@ -249,3 +243,19 @@ def _unused(body: _Body, unused: int) -> Iterator[str]:
     slices = [name for name, t in body.tensors.items() if of_storage[t.storage.key] < t.storage.nbytes]
     why = f"{these_have(slices)} a part of a storage that was saved whole, for want of .clone(): " if slices else ""
     yield f"{why}{unused:,} of the {body.data_nbytes:,} bytes of its storages belong to no tensor"
+
+
+PYTORCH = Container(
+    name="pytorch",
+    title="PyTorch",
+    endings=(".bin", ".pt", ".pth"),
+    index=".bin.index.json",
+    model="pytorch_model.bin",
+    read_header=lambda file, pickled_module: read_header(file, pickled_module=pickled_module),
+    begins=is_torch,
+    choose_shards=choose_named_shards,
+    is_told_by_name=False,
+    is_weights=lambda name: not NO_WEIGHTS.fullmatch(name),
+    stray="was not read: it is no part of the model, and such a pickle runs code when it is loaded elsewhere.",
+    damaged_records=damaged_records,
+)

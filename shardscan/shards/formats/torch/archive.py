@@ -10,15 +10,15 @@ Source: PKWARE's APPNOTE 6.3.10; PyTorch's caffe2/serialize/inline_container.cc 
 
 from __future__ import annotations
 
-import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from shardscan.errors import shown
+from shardscan.shards.sources.source import StoredFile
 
 END, END64, LOCATOR = Struct("<4s4H2IH"), Struct("<4sQ2H2I4Q"), Struct("<4sIQI")
 CENTRAL, LOCAL = Struct("<4s6H3I5H2I"), Struct("<4s5H3I2H")
@@ -58,10 +58,9 @@ class _Listed(NamedTuple):
     sizes: tuple[int, int]
 
 
-def read_archive(file: BinaryIO) -> Archive:
+def read_archive(file: StoredFile) -> Archive:
     """Read the directory of a zip file and what stands before each record; ValueError for whatever is wrong."""
-    size = os.fstat(file.fileno()).st_size
-    start, length, count = _end(file, size)
+    start, length, count = _end(file, file.size)
     directory = _bytes(file, start, length)
     listed = list(_listed(directory, count))
     names = [_checked_name(record.name) for record in listed]
@@ -73,7 +72,7 @@ def read_archive(file: BinaryIO) -> Archive:
     return Archive(top, {name.removeprefix(top): places[name] for name in names}, directory)
 
 
-def _end(file: BinaryIO, size: int) -> tuple[int, int, int]:
+def _end(file: StoredFile, size: int) -> tuple[int, int, int]:
     """Where the directory begins, its length, and how many records it has, as the end of the file says."""
     end = size - END.size
     raw = _bytes(file, end, END.size) if end >= 0 else b""
@@ -98,7 +97,7 @@ def _end(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return start, length, count
 
 
-def _end64(file: BinaryIO, end: int, locator: bytes, small: tuple[int, ...]) -> tuple[int, tuple[int, int, int, int]]:
+def _end64(file: StoredFile, end: int, locator: bytes, small: tuple[int, ...]) -> tuple[int, tuple[int, int, int, int]]:
     """What the zip64 record before the end says, and where it begins; both say the same, as far as 32 bits hold it."""
     _, disk, place, disks = LOCATOR.unpack(locator)
     if disk or disks != 1 or place != end - END64.size:
@@ -141,21 +140,21 @@ def _listed(directory: bytes, count: int) -> Iterator[_Listed]:
 
 def _large(extra: bytes, short: tuple[int, int, int], where: str) -> Iterator[int]:
     """Size, packed size and place of a record, of which those that 32 bits do not hold stand in `extra`."""
-    found, at = b"", 0
+    large, at = b"", 0
     while at + 4 <= len(extra):
         kind, length = int.from_bytes(extra[at : at + 2], "little"), int.from_bytes(extra[at + 2 : at + 4], "little")
-        if kind == ZIP64 and not found:
-            found = extra[at + 4 : at + 4 + length]
+        if kind == ZIP64 and not large:
+            large = extra[at + 4 : at + 4 + length]
         at += 4 + length
     for value in short:
         if value != U32:
             yield value
             continue
-        if len(found) < 8:
+        if len(large) < 8:
             raise ValueError(f"{where} without its size or place: download it again")
-        yield int.from_bytes(found[:8], "little")
-        found = found[8:]
-    if found:
+        yield int.from_bytes(large[:8], "little")
+        large = large[8:]
+    if large:
         raise ValueError(f"{where} whose size or place stands there twice: programs read different ones")
 
 
@@ -187,10 +186,10 @@ def _top(names: list[str]) -> str:
     return top
 
 
-def _places(file: BinaryIO, listed: list[_Listed], end: int) -> Iterator[Record]:
+def _places(file: StoredFile, listed: list[_Listed], end: int) -> Iterator[Record]:
     """Where the bytes of every record are, once the local headers agree and nothing overlaps or is left over."""
     order = sorted(range(len(listed)), key=lambda i: listed[i].header)
-    found: dict[int, Record] = {}
+    records: dict[int, Record] = {}
     expected = 0
     for i, following in zip(order, [*(listed[i].header for i in order[1:]), end], strict=True):
         record = listed[i]
@@ -209,11 +208,11 @@ def _places(file: BinaryIO, listed: list[_Listed], end: int) -> Iterator[Record]
             )
         if behind and not (record.flags & STREAMED and _is_descriptor(file, record, offset + record.nbytes, behind)):
             raise ValueError(f"{where} with {behind:,} bytes behind it that no record has")
-        found[i] = Record(offset, record.nbytes, record.crc)
-    return (found[i] for i in range(len(listed)))
+        records[i] = Record(offset, record.nbytes, record.crc)
+    return (records[i] for i in range(len(listed)))
 
 
-def _data(file: BinaryIO, record: _Listed, following: int, where: str) -> int:
+def _data(file: StoredFile, record: _Listed, following: int, where: str) -> int:
     """Where the bytes of a record begin, behind a local header that says what the directory says."""
     raw = _bytes(file, record.header, min(LOCAL.size + len(record.name), max(0, following - record.header)))
     if len(raw) < LOCAL.size + len(record.name) or raw[:4] != b"PK\3\4":
@@ -230,7 +229,7 @@ def _data(file: BinaryIO, record: _Listed, following: int, where: str) -> int:
     return record.header + LOCAL.size + len(record.name) + int(extra)
 
 
-def _is_descriptor(file: BinaryIO, record: _Listed, at: int, length: int) -> bool:
+def _is_descriptor(file: StoredFile, record: _Listed, at: int, length: int) -> bool:
     """Whether these bytes behind a record are what a writer says there that did not know its size before."""
     form = next((form for form in DESCRIPTORS if form.size == length), None)
     if form is None:
@@ -239,8 +238,8 @@ def _is_descriptor(file: BinaryIO, record: _Listed, at: int, length: int) -> boo
     return magic in ([], [b"PK\7\x08"]) and [crc, packed, nbytes] == [record.crc, record.nbytes, record.nbytes]
 
 
-def _bytes(file: BinaryIO, at: int, length: int) -> bytes:
-    raw = os.pread(file.fileno(), length, at)
+def _bytes(file: StoredFile, at: int, length: int) -> bytes:
+    raw = file.read_at(at, length)
     if len(raw) != length:
         raise ValueError("became shorter while it was read")
     return raw

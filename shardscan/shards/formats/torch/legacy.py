@@ -7,14 +7,14 @@ Source: _legacy_save and _legacy_load of torch/serialization.py.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from shardscan.errors import shown
 from shardscan.shards.formats.torch.opcodes import MAX_PICKLE, Truncated, World, interpret
 from shardscan.shards.formats.torch.permissions import Plain, Weights
 from shardscan.shards.formats.torch.values import Storage
+from shardscan.shards.sources.source import StoredFile
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
@@ -29,7 +29,7 @@ class Legacy(NamedTuple):
     header_nbytes: int
 
 
-def read_legacy(file: BinaryIO, world: Weights) -> Legacy:
+def read_legacy(file: StoredFile, world: Weights) -> Legacy:
     """Read the five pickles and every storage's length; ValueError for whatever is wrong."""
     plain = Plain()
     magic, at = _pickle(file, 0, plain)
@@ -48,11 +48,11 @@ def read_legacy(file: BinaryIO, world: Weights) -> Legacy:
     return Legacy(value, dict(_places(file, [world.storages[key] for key in keys], at)), at)
 
 
-def _pickle(file: BinaryIO, start: int, world: World) -> tuple[Any, int]:
+def _pickle(file: StoredFile, start: int, world: World) -> tuple[Any, int]:
     """The value of the pickle that begins at `start`, and where it ends: no more of the file is read than it takes."""
-    length, size = READ_AT_ONCE, os.fstat(file.fileno()).st_size
+    length, size = READ_AT_ONCE, file.size
     while True:
-        data = os.pread(file.fileno(), min(length, MAX_PICKLE), start)
+        data = file.read_at(start, min(length, MAX_PICKLE))
         try:
             value, end = interpret(data, world)
         except Truncated:
@@ -65,10 +65,10 @@ def _pickle(file: BinaryIO, start: int, world: World) -> tuple[Any, int]:
         return value, start + end
 
 
-def _places(file: BinaryIO, storages: list[Storage], at: int) -> Iterator[tuple[str, int]]:
-    size = os.fstat(file.fileno()).st_size
+def _places(file: StoredFile, storages: list[Storage], at: int) -> Iterator[tuple[str, int]]:
+    size = file.size
     for storage in storages:
-        raw = os.pread(file.fileno(), 8, at)
+        raw = file.read_at(at, 8)
         count = int.from_bytes(raw, "little", signed=True)
         if len(raw) == 8 and count != storage.count:
             raise ValueError(

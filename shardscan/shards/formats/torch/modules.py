@@ -30,7 +30,7 @@ def has_anything(value: Any) -> bool:
 
 def tensors_of_module(module: Node) -> dict[str, Strided]:
     """Every tensor by its dotted name; ValueError for what is no module, and for modules without an end."""
-    found: dict[str, Strided] = {}
+    tensors: dict[str, Strided] = {}
     looked_at = 0
     waiting = [("", module, 0)]
     while waiting:
@@ -43,12 +43,12 @@ def tensors_of_module(module: Node) -> dict[str, Strided]:
         for name, value in (*parameters, *buffers):
             if type(value) is not Strided:
                 raise ValueError(f"has {kind(value)} as its parameter {shown(name)}, and no plain tensor")
-            found[name] = value
+            tensors[name] = value
         for name, child in children:
             if not is_module(child):
                 raise ValueError(f"has {kind(child)} as its module {shown(name)}, which has no parameters or modules")
         waiting += [(f"{name}.", child, depth + 1) for name, child in reversed(children)]
-    return found
+    return tensors
 
 
 def _saved_buffers(module: Node) -> dict[Any, Any]:

@@ -121,10 +121,10 @@ class Weights(Plain):
 
     def kept(self, pid: Any) -> Any:
         """The storage of a persistent id; one key stands for one storage."""
-        found = rebuild.storage(pid)
-        first = self.storages.setdefault(found.key, found)
-        if (first.dtype, first.is_typed, first.count) != (found.dtype, found.is_typed, found.count):
-            raise ValueError(f"gives the storage {shown(found.key)} two types or lengths in its pickle")
+        storage = rebuild.storage(pid)
+        first = self.storages.setdefault(storage.key, storage)
+        if (first.dtype, first.is_typed, first.count) != (storage.dtype, storage.is_typed, storage.count):
+            raise ValueError(f"gives the storage {shown(storage.key)} two types or lengths in its pickle")
         return first
 
 
