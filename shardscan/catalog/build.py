@@ -16,9 +16,10 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardscan.catalog import comparisons, rows, sqlfiles
+from shardscan.catalog import comparisons, empty, rows, sqlfiles
 from shardscan.catalog.comparisons import Aligned, Comparison, digest
 from shardscan.catalog.lockdown import LOCK, SETTINGS
 from shardscan.catalog.scans import Contents, contents
@@ -30,6 +31,7 @@ from shardscan.store.alignments import Alignment
 from shardscan.store.commits import CATALOG, PARTIAL, Scan
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
+INSERTED = 4 << 20  # bytes of rows that are collected for one insert into each table; a larger piece is not cut
 
 # what is unique in each table, though no index enforces it
 KEYS = {
@@ -92,13 +94,15 @@ def _build(folder: Path, target: Path, old: Path | None) -> Path:
     building = folder / f"{CATALOG}.{os.getpid()}{PARTIAL}"
     building.unlink(missing_ok=True)
     try:
+        try:
+            empty.create(building)
+        except OSError as error:
+            raise writers.unwritable(folder, error) from error
         # one thread writes the smallest file, and as fast as two: rows come in no faster
         with duckdb.connect(building, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
             if old:
                 _run(connection, f"ATTACH {_quoted(old)} AS old (READ_ONLY, TYPE duckdb)")
             _run(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
-            for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
-                _run(connection, script)
             _fill(connection, store.current(folder), _built_from(connection) if old else {})
             _run(connection, "COMMIT")
         return building.replace(target)
@@ -287,18 +291,51 @@ def _load(connection: duckdb.DuckDBPyConnection, held: Held) -> None:
     expected: Counter[str] = Counter()
     sums: Counter[str] = Counter()
     key = _key(held)
-    for table, piece in _ahead(_rows(held)):
+    for table, piece in _collected(_ahead(_rows(held))):
         # by its name here: a registered view would keep every piece in memory until the transaction ends
         connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM piece").fetchall()
         expected[table] += piece.num_rows
         sums[table] += pc.sum(piece[SUMMED[table]]).as_py() or 0 if table in SUMMED else 0
-    for table, count in expected.items():
-        total = f"coalesce(sum({SUMMED[table]}), 0)::HUGEINT" if table in SUMMED else "0"
-        found = _run(connection, f"SELECT count(*), {total} FROM {table} WHERE {_where(key)}", key)
-        if found != [(count, sums[table])]:
+    for table, count, total in _counted(connection, expected, key):
+        if (count, total) != (expected[table], sums[table]):
             raise StoreError(
-                f"DuckDB kept {found[0][0]} of {count} rows of {table}, which is a defect of DuckDB: report it."
+                f"DuckDB kept {count} of {expected[table]} rows of {table}, which is a defect of DuckDB: report it."
             )
+
+
+def _collected(pieces: Iterator[rows.Rows]) -> Iterator[rows.Rows]:
+    """The same rows in fewer pieces, in the order that they have in each table: an insert costs more than a few rows.
+
+    At most INSERTED bytes wait, beside the piece that came last.
+    """
+    waiting: dict[tuple[str, pa.Schema], list[pa.Table]] = {}
+    size = 0
+    for table, piece in pieces:
+        waiting.setdefault((table, piece.schema), []).append(piece)
+        size += piece.nbytes
+        if size >= INSERTED:
+            yield from _joined(waiting)
+            size = 0
+    yield from _joined(waiting)
+
+
+def _joined(waiting: dict[tuple[str, pa.Schema], list[pa.Table]]) -> Iterator[rows.Rows]:
+    """One piece of each table and schema; each is let go before the next is made."""
+    while waiting:
+        key = next(iter(waiting))
+        yield key[0], pa.concat_tables(waiting.pop(key))
+
+
+def _counted(
+    connection: duckdb.DuckDBPyConnection, tables: Iterable[str], key: Mapping[str, str]
+) -> list[tuple[str, int, int]]:
+    """Of each table, how many rows of these models it has, and the sum of its column in SUMMED, 0 without one."""
+    counts = [
+        f"SELECT '{table}', count(*), coalesce(sum({SUMMED.get(table, '0')}), 0)::HUGEINT FROM {table}"
+        f" WHERE {_where(key)}"
+        for table in tables
+    ]
+    return _run(connection, " UNION ALL ".join(counts), key) if counts else []
 
 
 def _rows(held: Held) -> Iterator[rows.Rows]:

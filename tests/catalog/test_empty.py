@@ -1,0 +1,68 @@
+"""CATALOG, an empty one: what is kept ready is what the statements make, and is believed only where it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shardscan.catalog import build as catalog
+from shardscan.catalog import empty
+
+
+@pytest.fixture
+def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What is kept in a cache folder of its own, once one catalog was made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    empty.create(tmp_path / "first.duckdb")
+    (kept,) = (tmp_path / "cache" / "shardscan").iterdir()
+    return kept
+
+
+def test_a_copy_is_what_the_statements_make(ready: Path, tmp_path: Path) -> None:
+    made = (tmp_path / "first.duckdb").read_bytes()
+    empty.create(tmp_path / "copied.duckdb")
+    assert (tmp_path / "copied.duckdb").read_bytes() == made == ready.read_bytes()[: -empty.DIGEST_BYTES]
+    assert not catalog.is_outdated(tmp_path / "copied.duckdb")
+
+
+def _cut(ready: Path) -> None:
+    ready.write_bytes(ready.read_bytes()[:-4096])
+
+
+def _change(ready: Path) -> None:
+    kept = bytearray(ready.read_bytes())
+    kept[len(kept) // 2] ^= 1
+    ready.write_bytes(kept)
+
+
+def _link(ready: Path) -> None:
+    """Whole, but a link, so that whoever owns what it leads to could change it."""
+    elsewhere = ready.replace(ready.parent.parent / "elsewhere")
+    ready.symlink_to(elsewhere)
+
+
+def _open_to_all(ready: Path) -> None:
+    ready.parent.chmod(0o777)
+
+
+def _empty(ready: Path) -> None:
+    ready.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [_cut, _change, _link, _open_to_all, _empty])
+def test_what_cannot_be_trusted_is_not_read(ready: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(ready)
+    assert empty._read(ready) is None
+    empty.create(tmp_path / "again.duckdb")
+    assert not catalog.is_outdated(tmp_path / "again.duckdb")
+
+
+def test_without_a_folder_to_keep_it_in_a_catalog_is_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    empty.create(tmp_path / "made.duckdb")
+    assert not catalog.is_outdated(tmp_path / "made.duckdb")
