@@ -1,7 +1,8 @@
 """CATALOG, an empty one: every table, view and macro and no rows, kept ready in the user's cache folder.
 
 Making one takes DuckDB hundreds of statements, copying one takes none. What is kept is only ever a copy of what the
-statements make: where it is missing, damaged, of another version, or may be somebody else's, the statements run.
+statements make: where it is missing, damaged, of another version, or may be somebody else's, the statements run. The
+cache folder may refuse everything, and no more comes of it than that.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def create(file: Path) -> None:
 
 def _execute(file: Path, scripts: list[str]) -> None:
     with duckdb.connect(file, config={"threads": 1}) as connection:
-        # a checkpoint after each of many small statements would take most of the time
-        for script in ("BEGIN", *scripts, "COMMIT"):
+        # one transaction: a checkpoint after each of many small statements would take most of the time. One at the end:
+        # where the disk refuses it, closing says nothing and leaves a file that lacks what its log has
+        for script in ("BEGIN", *scripts, "COMMIT", "CHECKPOINT"):
             connection.execute(script).fetchall()
 
 
@@ -52,7 +54,8 @@ def _cache_folder() -> Path | None:
     if base.is_absolute():  # its specification says to ignore one that is not
         return base / "shardscan"
     with suppress(RuntimeError):
-        return Path.home() / ".cache" / "shardscan"
+        home = Path.home()
+        return home / ".cache" / "shardscan" if home.is_absolute() else None
     return None
 
 

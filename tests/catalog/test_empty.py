@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from shardscan.catalog import build as catalog
@@ -59,10 +62,64 @@ def test_what_cannot_be_trusted_is_not_read(ready: Path, tmp_path: Path, spoil: 
     assert not catalog.is_outdated(tmp_path / "again.duckdb")
 
 
+def _remember_a_file(home: Path) -> None:
+    home.write_bytes(b"")
+
+
+def _forbid_writing(home: Path) -> None:
+    home.mkdir(mode=0o500)
+
+
+def _remember_nothing(home: Path) -> None:
+    """The folder is not there and cannot be made."""
+    home.parent.joinpath("gone").write_bytes(b"")
+    home.symlink_to(home.parent / "gone" / "home")
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+@pytest.mark.parametrize("spoil", [_remember_a_file, _forbid_writing, _remember_nothing])
 def test_without_a_folder_to_keep_it_in_a_catalog_is_made_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str, spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    spoil(tmp_path / "home")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "home"))
     empty.create(tmp_path / "made.duckdb")
     assert not catalog.is_outdated(tmp_path / "made.duckdb")
+
+
+def test_a_home_that_is_no_place_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "here")
+    empty.create(tmp_path / "made.duckdb")
+    assert [path.name for path in tmp_path.iterdir()] == ["made.duckdb"]
+
+
+@pytest.mark.parametrize("refused", ["mkdir", "lstat", "replace", "unlink"])
+def test_a_cache_that_refuses_costs_nothing_but_time(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, refused, refuse)
+        empty.create(tmp_path / "made.duckdb")
+    assert not catalog.is_outdated(tmp_path / "made.duckdb")
+
+
+def test_a_catalog_that_the_disk_did_not_take_whole_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def fill_disk(*_: object) -> None:
+        raise duckdb.IOException("No space left on device")
+
+    monkeypatch.setattr(empty, "_execute", fill_disk)
+    with pytest.raises(duckdb.IOException):
+        empty.create(tmp_path / "made.duckdb")
+    assert not (tmp_path / "cache").exists()
