@@ -22,7 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from shardscan.answers.questions import Query, Question, Value, asked, find, listed, query
-from shardscan.catalog.lockdown import LOCK, SETTINGS
+from shardscan.catalog.lockdown import LOCK, SETTINGS, attach_statement
 from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
 from shardscan.store.commits import CATALOG
 
@@ -69,7 +69,8 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
     connection = duckdb.connect(config=config)
     try:
         # without the database in memory nothing is left that could be written to
-        for statement in (*_attach(path), *(() if access.unlocked else ("DETACH memory", *LOCK))):
+        attaching = (attach_statement(path, "catalog"), "USE catalog")
+        for statement in (*attaching, *(() if access.unlocked else ("DETACH memory", *LOCK))):
             connection.execute(statement).fetchall()
     except (duckdb.Error, UnicodeError) as error:
         connection.close()
@@ -80,11 +81,6 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
             "build it again with `shardscan catalog --rebuild`, or use the shardscan that wrote it."
         ) from error
     return connection
-
-
-def _attach(path: Path) -> tuple[str, ...]:
-    quoted = str(path.absolute()).replace("'", "''")
-    return (f"ATTACH '{quoted}' AS catalog (READ_ONLY, TYPE duckdb)", "USE catalog")
 
 
 def _catalog(store: Path) -> Path:

@@ -10,8 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from shardscan.catalog import build as catalog
-from shardscan.catalog import empty
+from shardscan.catalog import checks, empty
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def test_a_copy_is_what_the_statements_make(ready: Path, tmp_path: Path) -> None
     made = (tmp_path / "first.duckdb").read_bytes()
     empty.create(tmp_path / "copied.duckdb")
     assert (tmp_path / "copied.duckdb").read_bytes() == made == ready.read_bytes()[: -empty.DIGEST_BYTES]
-    assert not catalog.is_outdated(tmp_path / "copied.duckdb")
+    assert not checks.is_outdated(tmp_path / "copied.duckdb")
 
 
 def _cut(ready: Path) -> None:
@@ -59,7 +58,7 @@ def test_what_cannot_be_trusted_is_not_read(ready: Path, tmp_path: Path, spoil: 
     spoil(ready)
     assert empty._read(ready) is None
     empty.create(tmp_path / "again.duckdb")
-    assert not catalog.is_outdated(tmp_path / "again.duckdb")
+    assert not checks.is_outdated(tmp_path / "again.duckdb")
 
 
 def _remember_a_file(home: Path) -> None:
@@ -85,7 +84,7 @@ def test_without_a_folder_to_keep_it_in_a_catalog_is_made_all_the_same(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv(variable, str(tmp_path / "home"))
     empty.create(tmp_path / "made.duckdb")
-    assert not catalog.is_outdated(tmp_path / "made.duckdb")
+    assert not checks.is_outdated(tmp_path / "made.duckdb")
 
 
 def test_a_home_that_is_no_place_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +107,7 @@ def test_a_cache_that_refuses_costs_nothing_but_time(
     with monkeypatch.context() as patch:
         patch.setattr(Path, refused, refuse)
         empty.create(tmp_path / "made.duckdb")
-    assert not catalog.is_outdated(tmp_path / "made.duckdb")
+    assert not checks.is_outdated(tmp_path / "made.duckdb")
 
 
 def test_a_catalog_that_the_disk_did_not_take_whole_is_not_kept(

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import duckdb
 
-from shardscan.catalog.build import KEYS
+from shardscan.catalog import sqlfiles
 
 
 def repeated(catalog: Path) -> list[str]:
     """The tables in which a key stands twice."""
     with duckdb.connect(catalog, read_only=True) as connection:
         counts = {
-            table: connection.execute(f"select count(*), count(distinct ({key},)) from {table}").fetchall()
-            for table, key in KEYS.items()
+            name: connection.execute(
+                f"select count(*), count(distinct ({', '.join(table.key)},)) from {name}"
+            ).fetchall()
+            for name, table in sqlfiles.tables().items()
         }
-    return [table for table, ((rows, distinct),) in counts.items() if rows != distinct]
+    return [name for name, ((rows, distinct),) in counts.items() if rows != distinct]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shardscan.answers.connection import rows
 from shardscan.answers.questions import Query
-from shardscan.catalog.build import is_outdated, stale
+from shardscan.catalog.checks import find_stale, is_outdated
 from shardscan.catalog.sqlfiles import job_sql
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, StoreNotFound, shown
 from shardscan.jobs.scan.job import rebuild_catalog
@@ -85,7 +85,7 @@ def check_names(a: Subject, b: Subject) -> None:
 def renew_catalog(folder: Path) -> None:
     """Build the catalog again where it is not of what is committed, or an older version made it."""
     file = folder / CATALOG
-    if file.is_file() and (is_outdated(file) or stale(file, current(folder))):
+    if file.is_file() and (is_outdated(file) or find_stale(file, current(folder))):
         rebuild_catalog(folder, everything=False)
 
 
