@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardscan.answers.connection import rows
+from shardscan.answers.connection import run_query
 from shardscan.answers.questions import Query
 from shardscan.catalog.checks import find_stale, is_outdated
 from shardscan.catalog.sqlfiles import job_sql
@@ -68,7 +68,7 @@ def find_subject(text: str | os.PathLike[str], name: str | None, folder: Path, p
 def _list_models(folder: Path) -> list[str]:
     """The names of a store's models; none where there is no store."""
     try:
-        return list(rows(folder, Query(job_sql("comparison", "models"), {}))["model"].to_pylist())
+        return list(run_query(folder, Query(job_sql("comparison", "models"), {}))["model"].to_pylist())
     except StoreNotFound:
         return []
 
