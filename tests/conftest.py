@@ -35,6 +35,14 @@ def _keys_are_keys() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What shardscan keeps in the user's cache folder is kept elsewhere, for commands in processes of their own too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 # ---- how long the campaigns are, and what runs at all
 
 

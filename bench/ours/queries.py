@@ -11,13 +11,13 @@ import time
 from statistics import median
 
 from shardscan.answers.connection import connect
-from shardscan.answers.questions import questions
+from shardscan.answers.questions import read_questions
 
 
 def main(store: str, runs: int) -> None:
     times, rows = {}, {}
     with connect(store) as connection:
-        for name, question in questions().items():
+        for name, question in read_questions().items():
             values = {parameter.name: parameter.default for parameter in question.parameters}
             seconds = []
             for _ in range(runs):

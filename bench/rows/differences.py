@@ -33,7 +33,7 @@ def values(context: Context) -> list[Row]:
     us, them = in_turn(context.runs, ours, lambda: run([PEER, str(a), str(b)]))
     wanted = them[0].found["changed"]
     query = "SELECT count(*) FILTER (changed > 0) AS n, count(*) AS of FROM tensor_diffs"
-    found = ask.run(store, query).to_pylist()[0]
+    found = ask.run_sql(store, query).to_pylist()[0]
     if found != {"n": wanted, "of": them[0].found["tensors"]}:
         raise Failed(f"{found['n']} of {found['of']} tensors are said to have changed, and {wanted} did")
     nbytes = sum(file.stat().st_size for path in (a, b) for file in path.glob("*.safetensors"))

@@ -65,7 +65,7 @@ def find_planted(store: Path, size: llama8b.Size) -> dict[str, Any]:
     }
     found = {}
     for what, (sql, name, expected) in wanted.items():
-        answer = ask.run(store, sql, {"name": name})
+        answer = ask.run_sql(store, sql, {"name": name})
         found[what] = answer.column(0).to_pylist()
         if found[what] != expected:
             raise Failed(f"planted and not found: {what} of {name} is {expected}, the scan says {found[what]}")

@@ -1,7 +1,7 @@
 """ASK, its bounds: one query in a process of its own, which a clock and a limit of memory end.
 
 Promises: whatever a query does — it runs for ever, takes all memory, crashes DuckDB — comes to a table or to one
-sentence within `Bounds`, and leaves no process behind. The answer and the errors are those of `ask.rows`; this process
+sentence within `Bounds`, and leaves no process behind. The answer and the errors are those of `run_query`; this process
 never loads DuckDB. The other one is a new interpreter with this environment and this very package; it holds its
 address space to its own size and the memory allowed (where there is a /proc; DuckDB's own limit holds everywhere, but
 not for all of its functions), and ends with the process that started it. The result is held once more in this one.
@@ -45,8 +45,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("shardscan", sys.argv[1])
 sys.modules["shardscan"] = package = module_from_spec(spec)
 spec.loader.exec_module(package)
-from shardscan.answers.bounded import answer
-answer(*map(int, sys.argv[2:]))
+from shardscan.answers.bounded import answer_parent
+answer_parent(*map(int, sys.argv[2:]))
 """
 
 
@@ -63,15 +63,15 @@ def free_memory() -> int:
     return min(MOST, (machine.available() or 2 * MOST) // 2)
 
 
-def rows(store: str | Path, wanted: Query, bounds: Bounds, *, unlocked: bool = False) -> pa.Table:
-    """The rows of a query, as `ask.rows` gives them, or its errors; QueryStopped at the end of the bounds."""
-    question = {"store": str(store), "wanted": asdict(wanted), "bounds": asdict(bounds), "unlocked": unlocked}
+def run_bounded(store: str | Path, query: Query, bounds: Bounds, *, unlocked: bool = False) -> pa.Table:
+    """The rows of a query, as `run_query` gives them, or its errors; QueryStopped at the end of the bounds."""
+    order = {"store": str(store), "query": asdict(query), "bounds": asdict(bounds), "unlocked": unlocked}
     expired = threading.Event()
-    with _child(question, bounds, expired) as (child, pipe):
+    with _running_child(order, bounds, expired) as (child, pipe):
         import pyarrow as pa  # while the child loads DuckDB
 
         head = pipe.readline(_LINE)
-        body = _bounded(pipe, bounds) if head.endswith(b"\n") else b""
+        body = _read_body(pipe, bounds) if head.endswith(b"\n") else b""
         crash = child.wait()
     if expired.is_set():
         raise QueryStopped(
@@ -80,16 +80,16 @@ def rows(store: str | Path, wanted: Query, bounds: Bounds, *, unlocked: bool = F
     if crash or not head.endswith(b"\n"):
         raise QueryStopped(
             f"The query needed more than the {-(-bounds.memory // 10**6):,} MB of memory that it may take, or crashed "
-            f"DuckDB ({_cause(crash)}): ask for less, or allow more with --memory."
+            f"DuckDB ({_name_cause(crash)}): ask for less, or allow more with --memory."
         )
-    said = json.loads(head)
-    if said["error"] is None:
+    outcome = json.loads(head)
+    if outcome["error"] is None:
         return pa.ipc.open_stream(pa.py_buffer(body)).read_all()
-    raise getattr(errors, said["error"], RuntimeError)(said["text"])
+    raise getattr(errors, outcome["error"], RuntimeError)(outcome["text"])
 
 
 @contextmanager
-def within(bounds: Bounds) -> Iterator[None]:
+def holding_memory(bounds: Bounds) -> Iterator[None]:
     """Hold this process to so much more memory, too, for making text of a result; QueryStopped at its end."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     _limit_memory(bounds.memory)
@@ -105,8 +105,8 @@ def within(bounds: Bounds) -> Iterator[None]:
 
 
 @contextmanager
-def _child(
-    question: dict[str, Any], bounds: Bounds, expired: threading.Event
+def _running_child(
+    order: dict[str, Any], bounds: Bounds, expired: threading.Event
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A child that was asked, and the pipe that it answers through; it ends with the clock or this block."""
     their_question, our_question = os.pipe()
@@ -134,7 +134,7 @@ def _child(
         try:
             clock.start()
             with suppress(BrokenPipeError):  # it died at once, and the empty answer says so
-                asking.write(json.dumps(question).encode() + b"\n")
+                asking.write(json.dumps(order).encode() + b"\n")
                 asking.flush()
             yield child, answering
         finally:
@@ -145,7 +145,7 @@ def _child(
                 asking.close()
 
 
-def _bounded(pipe: IO[bytes], bounds: Bounds) -> bytearray:
+def _read_body(pipe: IO[bytes], bounds: Bounds) -> bytearray:
     body = bytearray()
     while piece := pipe.read(_PIECE):
         body += piece
@@ -157,51 +157,51 @@ def _bounded(pipe: IO[bytes], bounds: Bounds) -> bytearray:
     return body
 
 
-def _cause(code: int) -> str:
+def _name_cause(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 # ---- in the child
 
 
-def answer(asked: int, answered: int) -> NoReturn:
-    """Answer the question in one pipe through the other, and end; end at once where the parent does."""
+def answer_parent(asked: int, answered: int) -> NoReturn:
+    """Run the query that comes through one pipe, answer through the other, and end; at once where the parent does."""
     asking = os.fdopen(asked, "rb")
-    question = json.loads(asking.readline())
+    order = json.loads(asking.readline())
     threading.Thread(target=_end_with_parent, args=(asked,), daemon=True).start()
-    signal.alarm(question["bounds"]["seconds"] + GRACE)
+    signal.alarm(order["bounds"]["seconds"] + GRACE)
     with os.fdopen(answered, "wb") as stream:
         try:
-            _write(_ask(question), stream)
+            _write_answer(_run_order(order), stream)
         except ShardscanError as error:
             _limit_memory(None)
-            stream.write(_line(type(error).__name__, str(error)))
+            stream.write(_encode_head(type(error).__name__, str(error)))
         except MemoryError:
             os._exit(1)
         except BaseException:
             _limit_memory(None)
-            stream.write(_line("a bug", traceback.format_exc()))
+            stream.write(_encode_head("a bug", traceback.format_exc()))
     os._exit(0)
 
 
-def _ask(question: dict[str, Any]) -> pa.Table:
-    from shardscan.answers import connection as ask
+def _run_order(order: dict[str, Any]) -> pa.Table:
+    from shardscan.answers.connection import Access, run_query
 
-    bounds = Bounds(**question["bounds"])
+    bounds = Bounds(**order["bounds"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(bounds.memory)
-    return ask.rows(question["store"], Query(**question["wanted"]), ask.Access(bounds.memory, question["unlocked"]))
+    return run_query(order["store"], Query(**order["query"]), Access(bounds.memory, order["unlocked"]))
 
 
-def _write(table: pa.Table, stream: IO[bytes]) -> None:
+def _write_answer(table: pa.Table, stream: IO[bytes]) -> None:
     import pyarrow as pa
 
-    stream.write(_line(None, ""))
+    stream.write(_encode_head(None, ""))
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
 
 
-def _line(error: str | None, text: str) -> bytes:
+def _encode_head(error: str | None, text: str) -> bytes:
     return json.dumps({"error": error, "text": text}).encode() + b"\n"
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from shardscan.answers.questions import Query, Question, Value, asked, find, listed, query
-from shardscan.catalog.lockdown import LOCK, SETTINGS
+from shardscan.answers.questions import Query, Question, Value, bind_question, find_question, list_names, make_query
+from shardscan.catalog.lockdown import LOCK, SETTINGS, attach_statement
 from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
 from shardscan.store.commits import CATALOG
 
@@ -55,7 +55,7 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
     It sees the catalog as it is now, also where an older connection is still open and sees the one before. Nothing
     spills to disk: a query that needs more memory than `access` says fails.
     """
-    path = _catalog(Path(store))
+    path = _find_catalog(Path(store))
     config: dict[str, Any] = {
         "python_enable_replacements": False,
         "memory_limit": f"{access.memory}B",
@@ -69,7 +69,8 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
     connection = duckdb.connect(config=config)
     try:
         # without the database in memory nothing is left that could be written to
-        for statement in (*_attach(path), *(() if access.unlocked else ("DETACH memory", *LOCK))):
+        attaching = (attach_statement(path, "catalog"), "USE catalog")
+        for statement in (*attaching, *(() if access.unlocked else ("DETACH memory", *LOCK))):
             connection.execute(statement).fetchall()
     except (duckdb.Error, UnicodeError) as error:
         connection.close()
@@ -82,12 +83,7 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
     return connection
 
 
-def _attach(path: Path) -> tuple[str, ...]:
-    quoted = str(path.absolute()).replace("'", "''")
-    return (f"ATTACH '{quoted}' AS catalog (READ_ONLY, TYPE duckdb)", "USE catalog")
-
-
-def _catalog(store: Path) -> Path:
+def _find_catalog(store: Path) -> Path:
     if store.is_file():
         return store
     if store.is_dir() and (store / CATALOG).is_file():
@@ -101,53 +97,55 @@ def _catalog(store: Path) -> Path:
     raise StoreNotFound(f"There is {missing}: make one with `shardscan ingest CHECKPOINT --store {store}`.")
 
 
-def run(store: str | Path, sql: str, parameters: Mapping[str, str] | None = None) -> pa.Table:
+def run_sql(store: str | Path, sql: str, parameters: Mapping[str, str] | None = None) -> pa.Table:
     """The rows of one statement; `parameters` are text, as typed, and become int, float, true, false, null or text."""
-    return rows(store, query(sql, parameters))
+    return run_query(store, make_query(sql, parameters))
 
 
 def ask(store: str | Path, name: str, parameters: Mapping[str, str] | None = None) -> pa.Table:
     """The answer to a named question; each value in `parameters` is cast to the type of that parameter's default."""
-    return answer(store, find(name), parameters)
+    return answer_question(store, find_question(name), parameters)
 
 
-def answer(store: str | Path, question: Question, parameters: Mapping[str, str] | None = None) -> pa.Table:
+def answer_question(store: str | Path, question: Question, parameters: Mapping[str, str] | None = None) -> pa.Table:
     """The answer to a question, one that ships or one from a file of the user's; see `ask`.
 
     QueryError where its `model` pattern fits no model: an empty answer would read as good news.
     """
-    return rows(store, asked(question, parameters))
+    return run_query(store, bind_question(question, parameters))
 
 
-def rows(store: str | Path, wanted: Query, access: Access = LOCKED) -> pa.Table:
-    """The rows of a query in this process, which has no clock: `confined.rows` has one."""
+def run_query(store: str | Path, query: Query, access: Access = LOCKED) -> pa.Table:
+    """The rows of a query in this process, which has no clock: `bounded.run_bounded` has one."""
     with connect(store, access) as connection:
-        if wanted.model is not None:
-            _check_model(connection, wanted.model, access)
-        return _rows(connection, wanted.sql, wanted.values, access)
+        if query.model is not None:
+            _check_model(connection, query.model, access)
+        return _run_statement(connection, query.sql, query.values, access)
 
 
 def _check_model(connection: duckdb.DuckDBPyConnection, pattern: str, access: Access) -> None:
     sql = "SELECT model, model LIKE $model AS fits FROM models ORDER BY model"
-    models = _rows(connection, sql, {"model": pattern}, access)
+    models = _run_statement(connection, sql, {"model": pattern}, access)
     if not any(models["fits"].to_pylist()):
-        held = ", ".join(shown(name) for name in models["model"].to_pylist()) or "none"
-        raise QueryError(f"No model here is like {shown(pattern)}: there are {held}; % stands for anything.")
+        names = ", ".join(shown(name) for name in models["model"].to_pylist()) or "none"
+        raise QueryError(f"No model here is like {shown(pattern)}: there are {names}; % stands for anything.")
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], access: Access) -> pa.Table:
+def _run_statement(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], access: Access
+) -> pa.Table:
     for text in (sql, *(value for value in values.values() if isinstance(value, str))):
         _check_text(text)
-    with _told(connection, sql, values, access):
+    with _translating_errors(connection, sql, values, access):
         statement = _only_statement(sql)
         if not access.unlocked:
             _check_reading(statement)
         _check_names(statement.named_parameters, values)
-        return _plain(_interruptible(connection, lambda: _read(connection, statement, values)))
+        return _narrow_hugeints(_wait_interruptibly(connection, lambda: _fetch_table(connection, statement, values)))
 
 
 @contextmanager
-def _told(
+def _translating_errors(
     connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], access: Access
 ) -> Iterator[None]:
     """DuckDB's exceptions as ours."""
@@ -163,8 +161,8 @@ def _told(
         if isinstance(error, duckdb.PermissionException) or "the configuration has been locked" in str(error):
             raise QueryError(f"{_first_line(error)}: {_HOW_TO_UNLOCK}.") from error
         if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
-            raise QueryError(_cut(_pointed(connection, sql, values, error))) from error
-        raise QueryError(_cut(str(error))) from error
+            raise QueryError(_cut_message(_point_at_error(connection, sql, values, error))) from error
+        raise QueryError(_cut_message(str(error))) from error
 
 
 _HOW_TO_UNLOCK = "files, the network and settings are locked here, and `shardscan sql --unlocked` opens them"
@@ -177,18 +175,18 @@ def _too_large(access: Access) -> QueryStopped:
     )
 
 
-def read(connection: Connection, sql: str, values: Mapping[str, Value]) -> pa.Table:
+def fetch_rows(connection: Connection, sql: str, values: Mapping[str, Value]) -> pa.Table:
     """The rows of one statement of ours, over a connection that `connect` gave."""
-    with _told(connection, sql, values, LOCKED):
-        return _plain(_interruptible(connection, lambda: _read(connection, sql, values)))
+    with _translating_errors(connection, sql, values, LOCKED):
+        return _narrow_hugeints(_wait_interruptibly(connection, lambda: _fetch_table(connection, sql, values)))
 
 
-def _read(connection: Connection, statement: duckdb.Statement | str, values: Mapping[str, Value]) -> pa.Table:
+def _fetch_table(connection: Connection, statement: duckdb.Statement | str, values: Mapping[str, Value]) -> pa.Table:
     relation = connection.sql(statement, params=dict(values)) if values else connection.sql(statement)
     return pa.table({}) if relation is None else relation.to_arrow_table()
 
 
-def _interruptible(connection: duckdb.DuckDBPyConnection, read: Callable[[], pa.Table]) -> pa.Table:
+def _wait_interruptibly(connection: duckdb.DuckDBPyConnection, read: Callable[[], pa.Table]) -> pa.Table:
     """What `read` returns; Ctrl-C stops it, also where DuckDB would be deep in one task and never look for signals."""
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)
@@ -199,12 +197,14 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, read: Callable[[], pa.
             raise
 
 
-def _pointed(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], error: Exception) -> str:
+def _point_at_error(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], error: Exception
+) -> str:
     """The message with DuckDB's caret lines, which only `execute` gives; nothing runs: binding fails again."""
     try:
         connection.execute(sql, dict(values))
-    except duckdb.Error as pointed:
-        return str(pointed)
+    except duckdb.Error as error_with_caret:
+        return str(error_with_caret)
     return str(error)
 
 
@@ -228,35 +228,35 @@ def _only_statement(sql: str) -> duckdb.Statement:
 
 def _check_reading(statement: duckdb.Statement) -> None:
     """Refuse what is made to change something, although nothing here could be changed."""
-    kind = _kind(statement)
+    kind = _name_kind(statement)
     reads = kind in _READING
     if kind == "PRAGMA":
         reads = bool(_PRAGMA.match(statement.query))
     elif kind == "EXPLAIN":  # EXPLAIN ANALYZE runs what it explains
         explained = duckdb.extract_statements(_EXPLAIN.sub("", statement.query, count=1))
-        reads = [_kind(inner) for inner in explained] == ["SELECT"]
+        reads = [_name_kind(inner) for inner in explained] == ["SELECT"]
     if not reads:
         hint = f"; {_HOW_TO_UNLOCK}" if kind in _REACHING else ""
         raise QueryError(f"This is {kind} and the catalog is only read: write a SELECT{hint}.")
 
 
-def _kind(statement: duckdb.Statement) -> str:
+def _name_kind(statement: duckdb.Statement) -> str:
     try:
         return str(statement.type.name)
     except ValueError:  # a type that DuckDB's Python side does not know: UPDATE EXTENSIONS
         return "no SELECT"
 
 
-def _check_names(wanted: set[str], given: Mapping[str, Value]) -> None:
-    for unknown in sorted(given.keys() - wanted):
-        raise QueryError(f"The query has no parameter {unknown!r}: it takes {listed(wanted)}.")
-    for missing in sorted(wanted - given.keys()):
+def _check_names(parameters: set[str], given: Mapping[str, Value]) -> None:
+    for unknown in sorted(given.keys() - parameters):
+        raise QueryError(f"The query has no parameter {unknown!r}: it takes {list_names(parameters)}.")
+    for missing in sorted(parameters - given.keys()):
         raise QueryError(
-            f"The parameter {missing!r} has no value: the query takes {listed(wanted)}; add `-p {missing}=…`."
+            f"The parameter {missing!r} has no value: the query takes {list_names(parameters)}; add `-p {missing}=…`."
         )
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def _narrow_hugeints(table: pa.Table) -> pa.Table:
     """The table with int64 columns for the HUGEINTs that fit, which is what `sum` of an integer gives."""
     for i, field in enumerate(table.schema):
         if field.type == _HUGEINT:
@@ -268,9 +268,9 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _first_line(error: Exception) -> str:
-    return _cut(str(error).splitlines()[0].rstrip("."))
+    return _cut_message(str(error).splitlines()[0].rstrip("."))
 
 
-def _cut(message: str) -> str:
+def _cut_message(message: str) -> str:
     """DuckDB quotes values whole."""
     return cut(message, 4_000)

@@ -51,30 +51,30 @@ class Question:
     sql: str
 
 
-def query(sql: str, parameters: Mapping[str, str] | None = None) -> Query:
+def make_query(sql: str, parameters: Mapping[str, str] | None = None) -> Query:
     """A statement with its parameters, which are text, as typed, and become int, float, true, false, null or text."""
-    return Query(sql, {name: guess(text) for name, text in (parameters or {}).items()})
+    return Query(sql, {name: guess_value(text) for name, text in (parameters or {}).items()})
 
 
-def asked(question: Question, parameters: Mapping[str, str] | None = None) -> Query:
+def bind_question(question: Question, parameters: Mapping[str, str] | None = None) -> Query:
     """A question with its parameters, each of the type of its default."""
     known = {parameter.name: parameter for parameter in question.parameters}
     given = parameters or {}
     for unknown in given.keys() - known.keys():
-        raise QueryError(f"The question {question.name} has no parameter {unknown!r}: it takes {listed(known)}.")
+        raise QueryError(f"The question {question.name} has no parameter {unknown!r}: it takes {list_names(known)}.")
     values: dict[str, Value] = {parameter.name: parameter.default for parameter in question.parameters}
-    values |= {key: _cast(text, known[key]) for key, text in given.items()}
+    values |= {key: _cast_text(text, known[key]) for key, text in given.items()}
     return Query(question.sql, values, given.get("model"))
 
 
-def questions() -> dict[str, Question]:
+def read_questions() -> dict[str, Question]:
     """Every question that ships with shardscan, by name."""
-    return {name: parse(name, text) for name, text in sqlfiles.question_files().items()}
+    return {name: parse_question(name, text) for name, text in sqlfiles.question_files().items()}
 
 
-def find(name: str) -> Question:
+def find_question(name: str) -> Question:
     """The question of this name; QuestionNotFound lists the nearest names."""
-    known = questions()
+    known = read_questions()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -82,7 +82,7 @@ def find(name: str) -> Question:
     raise QuestionNotFound(f"There is no question {name!r}: {hint}")
 
 
-def parse(name: str, text: str) -> Question:
+def parse_question(name: str, text: str) -> Question:
     """A question file: comment lines `-- key: value`, continued by lines of `--` and two blanks; then one SELECT.
 
     The keys are title, why and example, once each, and one `parameter: name = default: description` per parameter.
@@ -108,15 +108,15 @@ def parse(name: str, text: str) -> Question:
         name=name,
         title=fields["title"][0],
         why=fields["why"][0],
-        parameters=tuple(_parameter(name, value) for value in fields["parameter"]),
+        parameters=tuple(_parse_parameter(name, value) for value in fields["parameter"]),
         example=fields["example"][0],
         sql="\n".join(lines[length:]).strip().removesuffix(";"),
     )
 
 
-def _parameter(question: str, value: str) -> Parameter:
+def _parse_parameter(question: str, value: str) -> Parameter:
     match = _PARAMETER.fullmatch(value)
-    default = guess(match[2]) if match else None
+    default = guess_value(match[2]) if match else None
     if match is None or default is None:
         raise QueryError(
             f"The question {question} has a parameter that is no `name = default: description`: {value!r}."
@@ -124,7 +124,7 @@ def _parameter(question: str, value: str) -> Parameter:
     return Parameter(match[1], default, match[3])
 
 
-def guess(text: str) -> Value:
+def guess_value(text: str) -> Value:
     """What a value typed on a command line means: an int, a float, true, false, null, else the text itself."""
     words: dict[str, Value] = {"true": True, "false": False, "null": None}
     if text.lower() in words:
@@ -137,11 +137,11 @@ def guess(text: str) -> Value:
     return text
 
 
-def _cast(text: str, parameter: Parameter) -> Value:
+def _cast_text(text: str, parameter: Parameter) -> Value:
     wanted = type(parameter.default)
     if wanted is str:
         return text
-    value = guess(text)
+    value = guess_value(text)
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
@@ -152,6 +152,6 @@ def _cast(text: str, parameter: Parameter) -> Value:
     return value
 
 
-def listed(names: Iterable[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
     """Names of parameters as a message lists them."""
     return ", ".join(sorted(names)) or "none"

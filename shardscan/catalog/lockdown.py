@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 # of a new connection
 SETTINGS = {
     "autoinstall_known_extensions": False,
@@ -17,3 +19,9 @@ LOCK = (
     # last: every option before it is final from here on
     "SET lock_configuration = true",
 )
+
+
+def attach_statement(file: Path, name: str) -> str:
+    """The SQL that attaches a catalog as the database `name`, only to be read."""
+    quoted = str(file.absolute()).replace("'", "''")
+    return f"ATTACH '{quoted}' AS {name} (READ_ONLY, TYPE duckdb)"

@@ -9,6 +9,8 @@ unpacked into somebody else's project never reads that project's `sql`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib.resources import files
@@ -17,7 +19,23 @@ from pathlib import Path
 
 from shardscan.errors import StoreError
 
+SOURCE_KINDS = ("a scan", "a comparison", "alignments")
+_TABLE = re.compile(r"((?:^--[^\n]*\n)*)^CREATE TABLE (\w+)", re.MULTILINE)
+_HEADER = re.compile(r"^-- (key|summed|of): (.+?)\s*$", re.MULTILINE)
 _SILENT = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What the header above a CREATE TABLE says of it.
+
+    `key` are the columns that are unique together, though no index enforces it; `of` is what its rows come of, one of
+    SOURCE_KINDS; `summed` is a column of whole numbers of a large table, whose sum shows that no row was lost.
+    """
+
+    key: tuple[str, ...]
+    of: str
+    summed: str | None
 
 
 def folder(package: Traversable | None = None) -> Traversable:
@@ -42,7 +60,28 @@ def _is_checkout(root: Path) -> bool:
 
 def schema(root: Traversable | None = None) -> list[str]:
     """One script per table, in the order of their names: its CREATE TABLE and its COMMENTs."""
-    return list(_texts("schema", root).values())
+    return list(_read_texts("schema", root).values())
+
+
+def tables() -> Mapping[str, Table]:
+    """Every table by its name, in the order of the scripts of `schema`."""
+    return _read_headers(tuple(schema()))
+
+
+@cache
+def _read_headers(scripts: Sequence[str]) -> Mapping[str, Table]:
+    return {name: _read_header(name, header) for script in scripts for header, name in _TABLE.findall(script)}
+
+
+def _read_header(name: str, header: str) -> Table:
+    """Lines `-- key: model, tensor`, `-- of: a scan` and, where there is one, `-- summed: bytes`."""
+    fields = dict(_HEADER.findall(header))
+    if "key" not in fields or fields.get("of") not in SOURCE_KINDS:
+        raise StoreError(
+            f"The SQL of the table {name} does not say what it is: write `-- key: COLUMN, …` and `-- of: "
+            f"{'|'.join(SOURCE_KINDS)}` on lines of their own above its CREATE TABLE."
+        )
+    return Table(tuple(re.split(r",\s*", fields["key"])), fields["of"], fields.get("summed"))
 
 
 def views(root: Traversable | None = None) -> dict[str, str]:
@@ -51,7 +90,7 @@ def views(root: Traversable | None = None) -> dict[str, str]:
     B uses A where A's name occurs as a word in B's SQL, comments and strings aside. A column of that name counts too,
     which costs nothing: it only puts A first.
     """
-    texts = _texts("views", root)
+    texts = _read_texts("views", root)
     words = {name: set(re.findall(r"\w+", _SILENT.sub(" ", text))) for name, text in texts.items()}
     uses = {name: [other for other in texts if other != name and other in words[name]] for name in texts}
     return {name: texts[name] for name in TopologicalSorter(uses).static_order()}
@@ -59,7 +98,7 @@ def views(root: Traversable | None = None) -> dict[str, str]:
 
 def question_files(root: Traversable | None = None) -> dict[str, str]:
     """The text of every question by its name, in the order of the names."""
-    return _texts("questions", root)
+    return dict(_read_texts("questions", root))
 
 
 @cache
@@ -68,7 +107,16 @@ def job_sql(job: str, name: str) -> str:
     return (folder() / "jobs" / job / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _texts(kind: str, root: Traversable | None) -> dict[str, str]:
-    here = (folder() if root is None else root) / kind
-    found = sorted((file for file in here.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return {file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in found}
+def _read_texts(kind: str, root: Traversable | None) -> Mapping[str, str]:
+    """The text of every `.sql` file of a folder by its name, in the order of the names."""
+    return _read_shipped(kind) if root is None else _read_folder(root / kind)
+
+
+@cache
+def _read_shipped(kind: str) -> Mapping[str, str]:
+    return _read_folder(folder() / kind)
+
+
+def _read_folder(there: Traversable) -> Mapping[str, str]:
+    files_of_sql = sorted((file for file in there.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return {file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files_of_sql}

@@ -47,10 +47,10 @@ def run_sql(
 
     text = _read_sql(query)
     if text.startswith("-- title:"):
-        question = questions.parse(Path(query[1:]).stem or "stdin", text)
-        asked = questions.asked(question, parameters)
+        question = questions.parse_question(Path(query[1:]).stem or "stdin", text)
+        asked = questions.bind_question(question, parameters)
     else:
-        asked = questions.query(text, parameters)
+        asked = questions.make_query(text, parameters)
     if unlocked:
         click.echo("Unlocked: this query can read and write files, use the network and load extensions.", err=True)
     _print_answer(store, asked, bounds, printing, unlocked=unlocked)
@@ -59,7 +59,7 @@ def run_sql(
 def _complete_question(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     from shardscan.answers import questions
 
-    return [name for name in questions.questions() if name.startswith(incomplete)]
+    return [name for name in questions.read_questions() if name.startswith(incomplete)]
 
 
 @click.command("ask")
@@ -79,14 +79,14 @@ def ask_question(question: str, store: str, parameters: dict[str, str], bounds: 
     """
     from shardscan.answers import questions
 
-    _print_answer(store, questions.asked(questions.find(question), parameters), bounds, printing)
+    _print_answer(store, questions.bind_question(questions.find_question(question), parameters), bounds, printing)
 
 
 def _print_answer(store: str, query: Query, bounds: Bounds, printing: Printing, *, unlocked: bool = False) -> None:
     from shardscan.answers import bounded
 
-    rows = bounded.rows(store, query, bounds, unlocked=unlocked)
-    with bounded.within(bounds):
+    rows = bounded.run_bounded(store, query, bounds, unlocked=unlocked)
+    with bounded.holding_memory(bounds):
         printing.write(rows)
 
 

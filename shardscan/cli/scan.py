@@ -182,10 +182,10 @@ def build_catalog(store: str, rebuild: bool, printing: Printing) -> None:
     \b
     shardscan catalog --rebuild --store scans
     """
-    from shardscan.answers.connection import run
+    from shardscan.answers.connection import run_sql
     from shardscan.catalog.sqlfiles import job_sql
     from shardscan.jobs.scan.job import rebuild_catalog
 
     file = rebuild_catalog(Path(store), everything=rebuild)
-    printing.write(run(store, job_sql("scan", "models")))
+    printing.write(run_sql(store, job_sql("scan", "models")))
     tell(f"The catalog is {file}.")

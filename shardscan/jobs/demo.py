@@ -72,7 +72,7 @@ def run_demo(folder: Path, seed: int, progress: Callable[[int, int], None] | Non
 
     StoreError where `folder` holds something else.
     """
-    from shardscan.answers.connection import run
+    from shardscan.answers.connection import run_sql
     from shardscan.jobs.scan.job import ingest
 
     checkpoint, store = folder / f"demo-{seed}", folder / STORE
@@ -82,7 +82,7 @@ def run_demo(folder: Path, seed: int, progress: Callable[[int, int], None] | Non
             write_checkpoint(checkpoint, seed)
     ingest(checkpoint, store, progress=progress)
     facts = list_facts(choose_plants(seed), checkpoint.name)
-    return [dataclasses.replace(fact, rows=run(store, fact.sql)) for fact in facts], store
+    return [dataclasses.replace(fact, rows=run_sql(store, fact.sql)) for fact in facts], store
 
 
 def _refuse_foreign(folder: Path) -> None:

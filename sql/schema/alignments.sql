@@ -1,3 +1,6 @@
+-- key: model_a, model_b, weight_b, axis, channel_b
+-- of: alignments
+-- summed: channel_b
 CREATE TABLE alignments (
     model_a   VARCHAR NOT NULL,
     model_b   VARCHAR NOT NULL,

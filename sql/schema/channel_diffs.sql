@@ -1,3 +1,6 @@
+-- key: model_a, model_b, weight_b, axis, channel_b
+-- of: a comparison
+-- summed: channel_b
 CREATE TABLE channel_diffs (
     model_a         VARCHAR NOT NULL,
     model_b         VARCHAR NOT NULL,

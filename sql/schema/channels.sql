@@ -1,3 +1,6 @@
+-- key: model, matrix, axis, channel
+-- of: a scan
+-- summed: channel
 CREATE TABLE channels (
     model          VARCHAR NOT NULL,
     matrix         VARCHAR NOT NULL,

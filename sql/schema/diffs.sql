@@ -1,3 +1,5 @@
+-- key: model_a, model_b
+-- of: a comparison
 CREATE TABLE diffs (
     model_a    VARCHAR NOT NULL,
     model_b    VARCHAR NOT NULL,

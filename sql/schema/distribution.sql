@@ -1,3 +1,6 @@
+-- key: model, tensor, bin
+-- of: a scan
+-- summed: count
 CREATE TABLE distribution (
     model  VARCHAR NOT NULL,
     tensor VARCHAR NOT NULL,

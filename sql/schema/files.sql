@@ -1,3 +1,5 @@
+-- key: model, file
+-- of: a scan
 CREATE TABLE files (
     model        VARCHAR NOT NULL,
     file         VARCHAR NOT NULL,

@@ -1,3 +1,5 @@
+-- key: model, matrix
+-- of: a scan
 CREATE TABLE matrices (
     model            VARCHAR NOT NULL,
     matrix           VARCHAR NOT NULL,

@@ -1,3 +1,5 @@
+-- key: model
+-- of: a scan
 CREATE TABLE models (
     model           VARCHAR NOT NULL,
     source          VARCHAR NOT NULL,

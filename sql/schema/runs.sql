@@ -1,3 +1,5 @@
+-- key: model, run
+-- of: a scan
 CREATE TABLE runs (
     model       VARCHAR NOT NULL,
     run         INTEGER NOT NULL,

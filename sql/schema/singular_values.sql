@@ -1,3 +1,6 @@
+-- key: model, spectrum, i
+-- of: a scan
+-- summed: i
 CREATE TABLE singular_values (
     model    VARCHAR NOT NULL,
     spectrum VARCHAR NOT NULL,

@@ -1,3 +1,6 @@
+-- key: model, spectrum
+-- of: a scan
+-- summed: rank
 CREATE TABLE spectra (
     model       VARCHAR NOT NULL,
     spectrum    VARCHAR NOT NULL,

@@ -1,3 +1,5 @@
+-- key: model, spectrum
+-- of: a scan
 -- spectrum_fits: what is read off the singular values of a spectrum and cannot be computed well in SQL.
 -- λ = σ² (no 1/N), λ₁ the largest, N = max(rows, cols), M = min(rows, cols). Singular values below the method's floor
 -- (spectra.floor) are left out of everything. NULL: all of a spectrum of zeros or without values, all but the last two

@@ -1,3 +1,6 @@
+-- key: model_a, model_b, weight_b
+-- of: a comparison
+-- summed: values
 CREATE TABLE tensor_diffs (
     model_a            VARCHAR NOT NULL,
     model_b            VARCHAR NOT NULL,

@@ -1,3 +1,6 @@
+-- key: model, tensor
+-- of: a scan
+-- summed: bytes
 CREATE TABLE tensors (
     model           VARCHAR NOT NULL,
     tensor          VARCHAR NOT NULL,

@@ -21,8 +21,8 @@ import pytest
 from made.catalogs import Catalog
 from made.commands import ROOT, command, environment, shardscan
 from shardscan import machine
-from shardscan.answers import bounded as confined
-from shardscan.answers.questions import query
+from shardscan.answers import bounded
+from shardscan.answers.questions import make_query
 from shardscan.errors import QueryStopped
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
@@ -33,13 +33,13 @@ MEMORY, TIME = "allow more with --memory.\n", "give it longer with --timeout.\n"
 
 
 def test_a_result_larger_than_the_memory_allowed_is_refused(catalog: Catalog) -> None:
-    large = query("SELECT repeat('x', 1000) || i AS x FROM range(20000) t(i)")
+    large = make_query("SELECT repeat('x', 1000) || i AS x FROM range(20000) t(i)")
     # here or there, whichever notices first
     with pytest.raises(QueryStopped, match=r"(result is larger|query needs more) than the 15 MB .* with --memory\.$"):
-        confined.rows(catalog.path, large, confined.Bounds(60, 15_000_000))
+        bounded.run_bounded(catalog.path, large, bounded.Bounds(60, 15_000_000))
     with pytest.raises(QueryStopped, match=r"The result is larger than the 15 MB .* with --memory\.$"):
-        confined._bounded(io.BytesIO(bytes(15_000_001)), confined.Bounds(60, 15_000_000))
-    assert confined.rows(catalog.path, large, confined.Bounds(60, 200_000_000)).num_rows == 20_000
+        bounded._read_body(io.BytesIO(bytes(15_000_001)), bounded.Bounds(60, 15_000_000))
+    assert bounded.run_bounded(catalog.path, large, bounded.Bounds(60, 200_000_000)).num_rows == 20_000
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def test_the_memory_of_a_query_is_half_of_what_is_free_and_at_most_four_gigabyte
 ) -> None:
     for free, expected in ((10**9, 5 * 10**8), (10**12, 4 * 10**9), (None, 4 * 10**9)):
         monkeypatch.setattr(machine, "available", lambda free=free: free)
-        assert confined.free_memory() == expected
+        assert bounded.free_memory() == expected
 
 
 # ---- the other process

@@ -14,14 +14,14 @@ import pytest
 import shardscan
 from made import tiny
 from made.catalogs import Catalog
-from shardscan.answers.connection import ask, connect, run
-from shardscan.answers.questions import guess
+from shardscan.answers.connection import ask, connect, run_sql
+from shardscan.answers.questions import guess_value
 from shardscan.errors import QueryError, QuestionNotFound, StoreError, StoreNotFound
 
 
 def test_a_query_may_not_create_anything_in_memory_either(catalog: Catalog) -> None:
     with pytest.raises(QueryError, match="This is CREATE and the catalog is only read"):
-        run(catalog.path, "CREATE TABLE memory.main.mine (i INTEGER)")
+        run_sql(catalog.path, "CREATE TABLE memory.main.mine (i INTEGER)")
 
 
 def test_a_new_connection_sees_what_was_ingested_while_an_old_one_is_open(tmp_path: Path) -> None:
@@ -36,14 +36,14 @@ def test_a_new_connection_sees_what_was_ingested_while_an_old_one_is_open(tmp_pa
             assert new.sql(models).fetchall() == [("one",), ("two",)]
             assert new.sql("SELECT DISTINCT model FROM layer_profile ORDER BY model").fetchall() == [("one",), ("two",)]
             assert new.sql("SELECT count(*) FROM quant_error(name := 'lm_head%')").fetchall() == [(0,)]
-        assert run(store, models)["model"].to_pylist() == ["one", "two"]
+        assert run_sql(store, models)["model"].to_pylist() == ["one", "two"]
         assert old.sql(models).fetchall() == [("one",)]
 
 
 def test_the_database_is_called_catalog_and_its_views_and_macros_are_found(catalog: Catalog) -> None:
-    assert run(catalog.path, "SELECT current_database() AS name")["name"].to_pylist() == ["catalog"]
-    assert run(catalog.path, "FROM catalog.layer_profile").num_rows > 0
-    assert run(catalog.path, "FROM quant_error(bits := 8)").num_rows > 0
+    assert run_sql(catalog.path, "SELECT current_database() AS name")["name"].to_pylist() == ["catalog"]
+    assert run_sql(catalog.path, "FROM catalog.layer_profile").num_rows > 0
+    assert run_sql(catalog.path, "FROM quant_error(bits := 8)").num_rows > 0
 
 
 def test_two_connections_may_read_at_once_from_the_store_or_the_file(catalog: Catalog) -> None:
@@ -90,12 +90,12 @@ def test_a_file_that_is_no_catalog_is_a_store_error(tmp_path: Path, content: byt
     ],
 )
 def test_text_becomes_the_value_it_reads_as(text: str, value: Any) -> None:
-    assert guess(text) == value and type(guess(text)) is type(value)
+    assert guess_value(text) == value and type(guess_value(text)) is type(value)
 
 
 def test_parameters_reach_the_query_with_their_types(catalog: Catalog) -> None:
     sql = "SELECT DISTINCT layer, role FROM tensors WHERE layer = $layer AND role = $role"
-    assert run(catalog.path, sql, {"layer": "0", "role": "q_proj"}).to_pylist() == [{"layer": 0, "role": "q_proj"}]
+    assert run_sql(catalog.path, sql, {"layer": "0", "role": "q_proj"}).to_pylist() == [{"layer": 0, "role": "q_proj"}]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_parameters_reach_the_query_with_their_types(catalog: Catalog) -> None:
 )
 def test_text_that_is_not_utf8_is_refused(catalog: Catalog, sql: str, parameters: dict[str, str]) -> None:
     with pytest.raises(QueryError, match=r"'\\udce9'"):
-        run(catalog.path, sql, parameters)
+        run_sql(catalog.path, sql, parameters)
 
 
 @pytest.mark.parametrize("parameter", ["sigma", "top"])
@@ -115,18 +115,18 @@ def test_a_number_of_thousands_of_digits_is_refused_in_a_short_sentence(catalog:
 @pytest.mark.parametrize(("given", "named"), [({}, "'layer'"), ({"layer": "0", "head": "1"}, "'head'")])
 def test_a_missing_or_unknown_parameter_is_named(catalog: Catalog, given: dict[str, str], named: str) -> None:
     with pytest.raises(QueryError, match=f"{named}.*takes layer"):
-        run(catalog.path, "SELECT $layer", given)
+        run_sql(catalog.path, "SELECT $layer", given)
 
 
 @pytest.mark.parametrize("sql", ["", "SELECT 1; SELECT 2", "-- nothing"])
 def test_a_query_is_one_statement(catalog: Catalog, sql: str) -> None:
     with pytest.raises(QueryError, match="a query is one"):
-        run(catalog.path, sql)
+        run_sql(catalog.path, sql)
 
 
 def test_an_error_keeps_the_line_that_points_at_it(catalog: Catalog) -> None:
     with pytest.raises(QueryError, match=r"LINE 1: SELECT nope FROM tensors\n\s+\^"):
-        run(catalog.path, "SELECT nope FROM tensors")
+        run_sql(catalog.path, "SELECT nope FROM tensors")
 
 
 @pytest.mark.parametrize(
@@ -144,25 +144,25 @@ def test_an_error_keeps_the_line_that_points_at_it(catalog: Catalog) -> None:
     ],
 )
 def test_statements_that_only_read_are_queries_too(catalog: Catalog, sql: str) -> None:
-    assert run(catalog.path, sql).num_rows > 0
+    assert run_sql(catalog.path, sql).num_rows > 0
 
 
 def test_what_arrow_cannot_hold_is_refused_in_a_sentence(catalog: Catalog) -> None:
     with pytest.raises(
         QueryError, match=r"Arrow cannot hold this result \(Recursion .*\): cast its columns to text\.$"
     ):
-        run(catalog.path, "SELECT " + "[" * 70 + "1" + "]" * 70)
+        run_sql(catalog.path, "SELECT " + "[" * 70 + "1" + "]" * 70)
 
 
 def test_a_sum_of_integers_is_an_int64_where_it_fits_and_rows_may_be_none(catalog: Catalog) -> None:
-    table = run(
+    table = run_sql(
         catalog.path,
         "SELECT sum(bytes) AS small, 170141183460469231731687303715884105727::HUGEINT // 2 AS large FROM files",
     )
     assert table.schema.field("small").type == pa.int64() and table["small"].to_pylist() == [13000]
     assert table.schema.field("large").type == pa.decimal128(38, 0)
     assert (
-        run(catalog.path, "SELECT sum(bytes) AS s FROM files WHERE false GROUP BY model").schema.field("s").type
+        run_sql(catalog.path, "SELECT sum(bytes) AS s FROM files WHERE false GROUP BY model").schema.field("s").type
         == pa.int64()
     )
 
@@ -197,10 +197,10 @@ def test_a_model_pattern_that_fits_none_is_an_error_that_lists_the_models(catalo
 def test_interrupting_a_query_raises_keyboard_interrupt(catalog: Catalog) -> None:
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from shardscan.answers.connection import run\n"
+        "from shardscan.answers.connection import run_sql\n"
         "try:\n"
         "    print('ready', flush=True)\n"
-        "    run(sys.argv[1], 'SELECT sum(a.i * b.i % 7) FROM range(10000000) a(i), range(10000000) b(i)')\n"
+        "    run_sql(sys.argv[1], 'SELECT sum(a.i * b.i % 7) FROM range(10000000) a(i), range(10000000) b(i)')\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(catalog.path)], stdout=subprocess.PIPE) as child:

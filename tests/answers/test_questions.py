@@ -11,10 +11,10 @@ import pytest
 from made.catalogs import DIM, HEADS, HIDDEN, KV_HEADS, Catalog, place
 from oracles.reference import spectrum_fits
 from shardscan.answers.connection import ask
-from shardscan.answers.questions import Question, parse, questions
+from shardscan.answers.questions import Question, parse_question, read_questions
 from shardscan.errors import QueryError
 
-QUESTIONS = questions()
+QUESTIONS = read_questions()
 
 
 def answer(catalog: Catalog, name: str, **parameters: str) -> list[dict[str, Any]]:
@@ -305,11 +305,11 @@ def test_the_planted_channel_is_the_one_spike_of_every_q_head(catalog: Catalog) 
 )
 def test_a_header_that_breaks_a_rule_is_refused(text: str) -> None:
     with pytest.raises(QueryError, match="The question broken"):
-        parse("broken", text)
+        parse_question("broken", text)
 
 
 def test_a_header_line_may_continue(tmp_path: Path) -> None:
-    question = parse(
+    question = parse_question(
         "q", "-- title: a\n-- why: one\n--   two\n-- parameter: p = 0.5: what: it is\n-- example: e\nSELECT $p;\n"
     )
     assert (question.why, question.sql) == ("one two", "SELECT $p")

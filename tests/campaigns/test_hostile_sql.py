@@ -15,9 +15,9 @@ from made.campaigns import sampled
 from made.catalogs import Catalog
 from made.commands import ROOT, shardscan
 from oracles.tally import Tally
-from shardscan.answers import bounded as confined
-from shardscan.answers.connection import connect, run
-from shardscan.answers.questions import query
+from shardscan.answers import bounded
+from shardscan.answers.connection import connect, run_sql
+from shardscan.answers.questions import make_query
 from shardscan.errors import QueryError
 
 pytestmark = pytest.mark.hostile
@@ -72,7 +72,7 @@ def test_a_catalog_of_a_stranger_reaches_no_more_than_its_sql(
         theirs.execute(told("CREATE MACRO stolen() AS TABLE FROM read_text('{folder}/*')"))
     for sql in ("FROM models", "FROM stolen()"):
         with pytest.raises(QueryError, match="are locked here") as refusal:
-            run(file, sql)
+            run_sql(file, sql)
         assert SECRET not in str(refusal.value)
 
 
@@ -85,7 +85,7 @@ def test_a_statement_that_reaches_out_is_refused(sql: str, catalog: Catalog, tol
     tally(inputs=1)
     python_table = pa.table({"a": [SECRET]})
     with pytest.raises(QueryError) as refusal:
-        run(catalog.path, told(sql))
+        run_sql(catalog.path, told(sql))
     assert SECRET not in str(refusal.value)
     # a connection in Python may make temporary tables, and still reaches nothing
     with connect(catalog.path) as connection, suppress(duckdb.Error):
@@ -96,7 +96,7 @@ def test_a_statement_that_reaches_out_is_refused(sql: str, catalog: Catalog, tol
 @pytest.mark.parametrize("sql", HARMLESS)
 def test_what_is_accepted_is_harmless(sql: str, catalog: Catalog, told: Told, tally: Tally) -> None:
     tally(inputs=1)
-    assert SECRET not in str(run(catalog.path, told(sql)).to_pylist())
+    assert SECRET not in str(run_sql(catalog.path, told(sql)).to_pylist())
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_no_function_that_duckdb_has_opens_a_file(arguments: str, catalog: Catal
 )
 def test_a_refusal_of_files_and_settings_names_the_way_to_them(sql: str, catalog: Catalog) -> None:
     with pytest.raises(QueryError, match=r"files, the network and settings are locked here, and .* --unlocked` opens"):
-        run(catalog.path, sql)
+        run_sql(catalog.path, sql)
 
 
 # ---- what must stop it, through the command
@@ -197,4 +197,4 @@ def test_a_cast_that_crashes_duckdb_comes_to_a_sentence_or_to_rows(catalog: Cata
 def test_not_even_an_unlocked_query_changes_the_catalog(sql: str, catalog: Catalog, told: Told, tally: Tally) -> None:
     tally(inputs=1)
     with pytest.raises(QueryError):
-        confined.rows(catalog.path, query(told(sql)), confined.Bounds(60, 10**9), unlocked=True)
+        bounded.run_bounded(catalog.path, make_query(told(sql)), bounded.Bounds(60, 10**9), unlocked=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from made.catalogs import Catalog, insert, is_range, tensor_row
-from shardscan.answers.connection import connect, run
+from shardscan.answers.connection import connect, run_sql
 from shardscan.catalog import sqlfiles
 from shardscan.errors import QueryError
 
@@ -262,7 +262,7 @@ def test_a_magnitude_that_occurs_with_both_signs_is_one_value() -> None:
 )
 def test_an_argument_out_of_range_is_refused_with_the_range(catalog: Catalog, call: str, rule: str) -> None:
     with pytest.raises(QueryError, match=rule):
-        run(catalog.path, f"FROM {call}")
+        run_sql(catalog.path, f"FROM {call}")
 
 
 def test_quantiles_of_ranges_are_within_one_per_cent(catalog: Catalog) -> None:

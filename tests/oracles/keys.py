@@ -1,16 +1,12 @@
 """The keys of the tables, which no index enforces: what conftest checks of every catalog that a test builds."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import duckdb
 
-from shardscan.catalog.build import KEYS
-
-REPEATED = " union all ".join(
-    f"(select '{table}' from checked.{table} having count(*) <> count(distinct ({key},)))"
-    for table, key in KEYS.items()
-)
+from shardscan.catalog import sqlfiles
 
 
 def repeated(catalog: Path) -> list[str]:
@@ -18,7 +14,7 @@ def repeated(catalog: Path) -> list[str]:
     connection = _connection()
     connection.execute("attach '{}' as checked (read_only)".format(str(catalog).replace("'", "''")))
     try:
-        return [table for (table,) in connection.execute(REPEATED).fetchall()]
+        return [table for (table,) in connection.execute(_repeated_in(tuple(sqlfiles.schema()))).fetchall()]
     finally:
         connection.execute("detach checked")
 
@@ -27,3 +23,12 @@ def repeated(catalog: Path) -> list[str]:
 def _connection() -> duckdb.DuckDBPyConnection:
     """One for the whole process: it takes longer to make another than to check a small catalog."""
     return duckdb.connect(config={"threads": 1})
+
+
+@cache
+def _repeated_in(scripts: Sequence[str]) -> str:
+    """The query that names them, of all tables that these scripts create."""
+    return " union all ".join(
+        f"(select '{name}' from checked.{name} having count(*) <> count(distinct ({', '.join(table.key)},)))"
+        for name, table in sqlfiles.tables().items()
+    )

@@ -13,6 +13,7 @@ from made import compared, tiny
 from made.compared import AFTER, BEFORE, NORM, UP, flip, rows, survivors
 from made.once import Once
 from shardscan.catalog import build as catalog
+from shardscan.catalog import checks
 from shardscan.errors import StoreError
 from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment
@@ -112,13 +113,13 @@ def test_no_comparison_touches_them_nor_they_a_comparison(scans: Path, models: t
 
 def test_a_catalog_that_lacks_them_is_stale(scans: Path) -> None:
     speaking = store.current(scans)
-    assert catalog.stale(scans / CATALOG, speaking) == []
+    assert checks.find_stale(scans / CATALOG, speaking) == []
     for others in (AFTER, []):
         with writers.writing(scans):
             compared.keep(scans, others)
-        assert catalog.stale(scans / CATALOG, speaking) == [("a", "b")]
+        assert checks.find_stale(scans / CATALOG, speaking) == [("a", "b")]
         catalog.build(scans)
-        assert catalog.stale(scans / CATALOG, speaking) == []
+        assert checks.find_stale(scans / CATALOG, speaking) == []
 
 
 def test_a_flipped_bit_is_found_and_costs_no_more_than_finding_them_again(scans: Path) -> None:

@@ -15,6 +15,7 @@ import shardscan
 from made import tiny
 from oracles import survival
 from shardscan.catalog import build as catalog
+from shardscan.catalog import checks
 from shardscan.errors import OptionError, StoreError
 from shardscan.jobs.scan.job import execute, rebuild_catalog
 from shardscan.jobs.scan.prepare import prepare, remaining
@@ -264,7 +265,7 @@ def test_a_catalog_is_built_again_where_a_commit_was_and_nothing_else_shows_it(
         patch.setattr(commits, "record_run", interrupted)
         shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True)
     assert query(tmp_path / "scans", "select method from spectra") == [("gram",)]
-    assert [*catalog.stale(tmp_path / "scans" / commits.CATALOG, store.current(tmp_path / "scans"))] == [("low",)]
+    assert [*checks.find_stale(tmp_path / "scans" / commits.CATALOG, store.current(tmp_path / "scans"))] == [("low",)]
     assert shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True).tasks == 0
     assert query(tmp_path / "scans", "select method from spectra") == [("qr_svd",)]
 

@@ -12,9 +12,9 @@ def tabulate_questions() -> pa.Table:
     """One row a question: name, title, parameters with their defaults."""
     import pyarrow as pa
 
-    from shardscan.answers.questions import questions
+    from shardscan.answers.questions import read_questions
 
-    shipped = questions().values()
+    shipped = read_questions().values()
     return pa.table({
         "question": [question.name for question in shipped],
         "title": [question.title for question in shipped],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from shardscan.answers.connection import Connection, read
+from shardscan.answers.connection import Connection, fetch_rows
 from shardscan.catalog.sqlfiles import job_sql
 from shardscan.jobs.comparison.axes import Axis, Key
 from shardscan.store.alignments import Alignment
@@ -151,4 +151,4 @@ def _read_features(connection: Connection, model: str, matrix: str, axis: str) -
 def _read_channels(connection: Connection, name: str, model: str, matrix: str, axis: str) -> list[np.ndarray]:
     """The columns (n,) of a query of the channels of one axis."""
     values = {"model": model, "matrix": matrix, "axis": axis}
-    return [column.to_numpy() for column in read(connection, job_sql("comparison", name), values).columns]
+    return [column.to_numpy() for column in fetch_rows(connection, job_sql("comparison", name), values).columns]

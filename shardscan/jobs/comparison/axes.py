@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shardscan.answers.connection import Connection, read
+from shardscan.answers.connection import Connection, fetch_rows
 from shardscan.catalog.sqlfiles import job_sql
 
 APPROXIMATE = "(approximate)"  # how the names of methods end that go by statistics
@@ -59,7 +59,7 @@ class Axis:
 
 def read_axes(connection: Connection, a: str, b: str) -> list[Axis]:
     """Both axes of every matrix that a and b have, with what `surviving_axes` tells of them."""
-    table = read(connection, job_sql("comparison", "axes"), {"a": a, "b": b})
+    table = fetch_rows(connection, job_sql("comparison", "axes"), {"a": a, "b": b})
     channels = table["channels"]
     rows = table.drop_columns("channels").to_pylist()
     return [Axis(**row, channels=_as_numbers(channels[i]) if row["is_known"] else None) for i, row in enumerate(rows)]

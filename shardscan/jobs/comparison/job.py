@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardscan.answers.connection import connect, read
+from shardscan.answers.connection import connect, fetch_rows
 from shardscan.catalog.build import build
 from shardscan.catalog.sqlfiles import job_sql
 from shardscan.jobs.comparison.axes import Axis
@@ -173,7 +173,7 @@ def _read_difference(
     with connect(folder) as connection:
 
         def query(name: str) -> pa.Table:
-            return read(connection, job_sql("comparison", name), names)
+            return fetch_rows(connection, job_sql("comparison", name), names)
 
         modules = query("modules")
         (summary,) = query("summary").to_pylist()

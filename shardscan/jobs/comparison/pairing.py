@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shardscan.anatomy.places import Anatomy
-from shardscan.answers.connection import connect, read
+from shardscan.answers.connection import connect, fetch_rows
 from shardscan.catalog.sqlfiles import job_sql
 from shardscan.jobs.comparison.axes import Axis, Key
 from shardscan.jobs.comparison.subjects import Subjects
@@ -25,7 +25,7 @@ def pair_weights(folder: Path, both: Subjects, axes: Sequence[Axis]) -> tuple[li
     assert both[0].prepared and both[1].prepared
     names = {"a": both[0].model, "b": both[1].model}
     with connect(folder) as connection:
-        rows = read(connection, job_sql("comparison", "weights"), names).to_pylist()
+        rows = fetch_rows(connection, job_sql("comparison", "weights"), names).to_pylist()
     sides_a, sides_b = sides_by_id(both[0].prepared.anatomy), sides_by_id(both[1].prepared.anatomy)
     by_key = {axis.key: axis for axis in axes}
     by_module = _rows_by_module(sides_b, axes)

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardscan.answers.connection import rows
+from shardscan.answers.connection import run_query
 from shardscan.answers.questions import Query
-from shardscan.catalog.build import is_outdated, stale
+from shardscan.catalog.checks import find_stale, is_outdated
 from shardscan.catalog.sqlfiles import job_sql
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, StoreNotFound, shown
 from shardscan.jobs.scan.job import rebuild_catalog
@@ -70,7 +70,7 @@ def find_subject(text: str | os.PathLike[str], name: str | None, folder: Path, p
 def _list_models(folder: Path) -> list[str]:
     """The names of a store's models; none where there is no store."""
     try:
-        return list(rows(folder, Query(job_sql("comparison", "models"), {}))["model"].to_pylist())
+        return list(run_query(folder, Query(job_sql("comparison", "models"), {}))["model"].to_pylist())
     except StoreNotFound:
         return []
 
@@ -87,7 +87,7 @@ def check_names(a: Subject, b: Subject) -> None:
 def renew_catalog(folder: Path) -> None:
     """Build the catalog again where it is not of what is committed, or an older version made it."""
     file = folder / CATALOG
-    if file.is_file() and (is_outdated(file) or stale(file, current(folder))):
+    if file.is_file() and (is_outdated(file) or find_stale(file, current(folder))):
         rebuild_catalog(folder, everything=False)
 
 

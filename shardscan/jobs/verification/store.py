@@ -15,8 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from shardscan.catalog import build as catalog
-from shardscan.catalog import comparisons
+from shardscan.catalog import checks, comparisons
 from shardscan.catalog.comparisons import Comparison
 from shardscan.catalog.scans import contents
 from shardscan.errors import shown
@@ -250,10 +249,10 @@ def _of_catalog(folder: Path, scans: list[Scan], *, are_whole: bool) -> Iterator
         if scans:
             yield Finding(NOTE, "catalog", f"There is no catalog: {again}.", CATALOG)
         return
-    damage = list(catalog.damage(file))
+    damage = list(checks.find_damage(file))
     yield from (Finding(PROBLEM, "catalog", f"{sentence.rstrip('.')}: {again}.", CATALOG) for sentence in damage)
     if are_whole and not damage:
-        for names in catalog.stale(file, store.current(folder)):
+        for names in checks.find_stale(file, store.current(folder)):
             models = " with ".join(map(shown, names))
             detail = f"Its rows of {models} are not of what is committed: {again}."
             yield Finding(NOTE, "catalog", detail, CATALOG)
