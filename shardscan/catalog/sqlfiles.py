@@ -59,8 +59,11 @@ def _is_checkout(root: Path) -> bool:
 
 
 def schema(root: Traversable | None = None) -> list[str]:
-    """One script per table, in the order of their names: its CREATE TABLE and its COMMENTs."""
-    return list(_read_texts("schema", root).values())
+    """One script per table, in the order of their names: its CREATE TABLE and its COMMENTs; then those of products."""
+    from shardscan.plan import products  # which a process that answers a query has no use for
+
+    of_products = [product.schema for product in products.every() if product.schema]
+    return [*_read_texts("schema", root).values(), *of_products]
 
 
 def tables() -> Mapping[str, Table]:
