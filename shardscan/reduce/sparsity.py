@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardscan.anatomy.matrices import Matrix
+from shardscan.reduce.contributors import Contributor
 from shardscan.reduce.kernels import cpu
+from shardscan.reduce.moments import Moments
 
 VIOLATIONS = ("violations_2_4", "violations_4_8")
 GROUPS = (4, 8)  # in their order
@@ -40,21 +42,25 @@ def has_groups(matrix: Matrix | None) -> bool:
     return matrix is not None and matrix.has_columns and matrix.cols % GROUPS[0] == 0
 
 
-def violations(
-    matrix: Matrix | None, values: np.ndarray, table: np.ndarray | None, zeros: np.ndarray
-) -> Violations | None:
-    """Of whole stored rows of a matrix, `zeros` (rows,) the zeros in each; None where there are no groups.
+def _reduce(matrix: Matrix | None, values: np.ndarray, table: np.ndarray | None, rows: Moments) -> Violations | None:
+    """Of whole stored rows of a matrix, whose moments say the zeros in each; None where there are no groups.
 
-    Counted on the CPU, which has the values, also beside a GPU: most rows need no more than their `zeros`.
+    Counted on the CPU, which has the values, also beside a GPU: most rows need no more than their zeros.
     """
     if matrix is None or not has_groups(matrix):
         return None
-    return Violations(matrix.turned, cpu.group_violations(values, table, np.ascontiguousarray(zeros), matrix.turned))
+    zeros = np.ascontiguousarray(rows.zeros)
+    return Violations(matrix.turned, cpu.group_violations(values, table, zeros, matrix.turned))
 
 
-def of_channels(matrix: Matrix, found: Violations | None) -> np.ndarray | None:
-    """The same of all output channels of a matrix: float64 (2, rows), NaN where 8 does not divide the columns."""
-    if found is None:
-        return None
+def _finish(matrix: Matrix, violations: Violations) -> np.ndarray:
+    """Of all output channels of a matrix: float64 (2, rows), NaN where 8 does not divide the columns."""
     divides = np.array([[matrix.cols % length == 0] for length in GROUPS])
-    return np.where(divides, found.counts, np.nan)
+    return np.where(divides, violations.counts, np.nan)
+
+
+def _compile(values: np.ndarray, table: np.ndarray | None) -> None:
+    cpu.group_violations(values, table, np.zeros(1), True)
+
+
+SPARSITY = Contributor(VIOLATIONS, _reduce, _finish, _compile)

@@ -7,27 +7,28 @@ fingerprints_out, fingerprints_in     and what tells one channel from another
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shardscan.anatomy.matrices import Matrix
 from shardscan.plan.tasks import Piece, Unit
-from shardscan.reduce import sparsity, tensors
+from shardscan.reduce import tensors
 from shardscan.reduce.devices import Device, DeviceBlock
 from shardscan.reduce.distribution import BINS, Tails
 from shardscan.reduce.kernels import Sums, cpu
 from shardscan.reduce.moments import CHANNEL_STATISTICS, Moments
 from shardscan.reduce.products import BlockSteps, Reduced, Stack, StackedArray, StackedArrays, Weights
 from shardscan.reduce.result import Outcome
-from shardscan.reduce.sparsity import VIOLATIONS, Violations
+from shardscan.reduce.sparsity import SPARSITY
 from shardscan.reduce.tensors import TENSOR_MOMENTS
 
-# of one channel, as they are stored; of an input channel there are no violations
-STORED_STATISTICS = (*CHANNEL_STATISTICS, *VIOLATIONS)
+CONTRIBUTORS = (SPARSITY,)
+# of one channel, as they are stored; of an input channel there are none of the contributors'
+STORED_STATISTICS = (*CHANNEL_STATISTICS, *(name for contributor in CONTRIBUTORS for name in contributor.names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Of a run of a matrix's stored rows: moments and fingerprints of rows and columns, and its N:M sparsity."""
+    """Of a run of a matrix's stored rows: moments and fingerprints of rows and columns, and the contributors'."""
 
     rows: Moments
     row_fingerprints: np.ndarray
     columns: Moments | None
     column_fingerprints: np.ndarray
-    violations: Violations | None
+    contributed: tuple[Any, ...]
 
     def merge(self, other: Channels) -> Channels:
         """Join two runs of rows: `other` comes after."""
@@ -59,7 +60,7 @@ class Channels:
             np.concatenate([self.row_fingerprints, other.row_fingerprints]),
             self.columns.merge(other.columns) if self.columns and other.columns else None,
             self.column_fingerprints + other.column_fingerprints,
-            self.violations.merge(other.violations) if self.violations and other.violations else None,
+            tuple(a and b and a.merge(b) for a, b in zip(self.contributed, other.contributed, strict=True)),
         )
 
 
@@ -81,7 +82,7 @@ def _reduce(sums: Sums, piece: Piece, values: np.ndarray, table: np.ndarray | No
         sums.row_prints,
         Moments.from_shifted_sums(sums.column_shifts, sums.column_sums) if piece.columns else None,
         sums.column_prints,
-        sparsity.violations(piece.matrix, values, table, rows.zeros),
+        tuple(contributor.reduce(piece.matrix, values, table, rows) for contributor in CONTRIBUTORS),
     )
     return Reduced(Values(sums.counts, Tails(*sums.tails) if sums.tails else None), channels)
 
@@ -110,18 +111,28 @@ def _of_matrix(matrix: Matrix, channels: Channels) -> dict[str, np.ndarray]:
     across = _Side(columns, channels.column_fingerprints)
     out, into = (across, down) if matrix.turned else (down, across)
     arrays = {}
-    violations = sparsity.of_channels(matrix, channels.violations)
+    contributed = _contributed(matrix, channels.contributed)
     for side, (statistics, fingerprints) in (("out", out), ("in", into)):
         if statistics is not None:
-            more = [violations] if side == "out" and violations is not None else []
+            more = contributed if side == "out" else []
             arrays[f"channels_{side}"] = np.concatenate([statistics, *more])
             arrays[f"fingerprints_{side}"] = fingerprints
     return arrays
 
 
+def _contributed(matrix: Matrix, merged: Sequence[Any]) -> list[np.ndarray]:
+    """What contributors tell of a matrix's output channels, up to the last that tells anything."""
+    told = [i for i, own in enumerate(merged) if own is not None]
+    return [
+        np.full((len(contributor.names), matrix.rows), np.nan) if own is None else contributor.finish(matrix, own)
+        for contributor, own in zip(CONTRIBUTORS[: max(told, default=-1) + 1], merged, strict=False)
+    ]
+
+
 def _compile(values: np.ndarray, table: np.ndarray | None) -> None:
     cpu.statistics(values, table, 0, True)
-    cpu.group_violations(values, table, np.zeros(1), True)
+    for contributor in CONTRIBUTORS:
+        contributor.compile(values, table)
 
 
 def _tensor_arrays(stack: Stack) -> StackedArrays:

@@ -14,10 +14,10 @@ from shardscan.catalog.scans import Contents, HeldMatrix, Region, regions
 from shardscan.plan.products import STATS
 from shardscan.plan.scan import keeps_channels_of
 from shardscan.plan.tasks import Slot
-from shardscan.reduce.sparsity import VIOLATIONS
+from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.statistics import STORED_STATISTICS
 
-TOTALS = ("zeros", *VIOLATIONS)  # of a matrix, summed over its output channels
+TOTALS = ("zeros", *STORED_STATISTICS[len(CHANNEL_STATISTICS) :])  # of a matrix, summed over its output channels
 
 
 def statistics_rows(scanned: Contents) -> Iterator[Rows]:
