@@ -32,11 +32,11 @@ from shardscan.store.layout import stacked_arrays, words
 from shardscan.store.records import (
     Stamp,
     StoredComposite,
-    StoredFile,
     StoredGroup,
     StoredHeader,
     StoredMatrix,
     StoredScan,
+    StoredShard,
     StoredTensor,
     read_record,
     record_of,
@@ -144,7 +144,7 @@ def _missing(plan: Plan, vouched: Mapping[str, Stamp]) -> set[str]:
 
 
 def _stored_scan(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> StoredScan:
-    names = [field.name for field in fields(StoredFile)]
+    names = [field.name for field in fields(StoredShard)]
     return StoredScan(
         layout=LAYOUT,
         model=checkpoint.name,
@@ -152,7 +152,7 @@ def _stored_scan(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Pla
         probe=probe,
         **_said(checkpoint, anatomy),
         sizes=dict(anatomy.sizes),
-        files=tuple(StoredFile(*(getattr(file, name) for name in names)) for file in checkpoint.files),
+        files=tuple(StoredShard(*(getattr(file, name) for name in names)) for file in checkpoint.files),
         groups=tuple(group.folder for group in plan.groups),
     )
 

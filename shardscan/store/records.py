@@ -156,7 +156,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredShard:
     """One file of a checkpoint: see `shards.address.ShardFile`."""
 
     name: str
@@ -181,7 +181,7 @@ class StoredScan:
     notes: tuple[str, ...]
     family: str | None
     sizes: Mapping[str, int | None]
-    files: tuple[StoredFile, ...]
+    files: tuple[StoredShard, ...]
     groups: tuple[str, ...]
 
 

@@ -281,9 +281,9 @@ def test_a_factor_that_cannot_be_read_fails_its_circuits_alone_and_is_tried_agai
     monkeypatch.setattr(keep, "is_unchanged", lambda tensor, seen: tensor != wrong and unseen(tensor, seen))
     shardscan.ingest(model, tmp_path / "scans", spectra="heads")
     failed = shardscan.ingest(model, tmp_path / "scans", spectra="circuits").failures
-    assert failed["circuit:text.1.ov"] == keep.CHANGED
+    assert failed["circuit:text.1.ov"] == keep.CHANGED_IN_SCAN
     why = "select reason, count(*) from spectra where role in ('ov', 'qk') group by 1 order by 2"
-    assert query(tmp_path / "scans", why) == [(keep.CHANGED, tiny.HEADS), (None, 3 * tiny.HEADS)]
+    assert query(tmp_path / "scans", why) == [(keep.CHANGED_IN_SCAN, tiny.HEADS), (None, 3 * tiny.HEADS)]
     assert query(tmp_path / "scans", "select count(*) from matrices where kind = 'circuit'") == [(4 * tiny.HEADS,)]
     monkeypatch.undo()
     again = shardscan.ingest(model, tmp_path / "scans", spectra="circuits")

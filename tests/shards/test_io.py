@@ -126,7 +126,7 @@ def test_a_shard_that_changes_during_the_scan_costs_its_own_tensors_and_nothing_
     done = shardscan.ingest(spread, tmp_path / "scans", workers=1, io="read")
     ((name, why),) = done.failures.items()
     assert name == "b.weight"
-    assert any(said in why for said in (keep.CHANGED, "shorter than its header says", "No such file"))
+    assert any(said in why for said in (keep.CHANGED_IN_SCAN, "shorter than its header says", "No such file"))
     found = query(tmp_path / "scans", "select tensor, status, mean is not null, reason from tensors order by tensor")
     assert found == [
         ("a.weight", "ok", True, None),
@@ -194,7 +194,7 @@ def test_a_shard_replaced_between_its_header_and_its_values_is_seen(spread: Path
 
     prepared = prepare(spread)
     rewrite(spread / "b.safetensors")
-    assert execute(prepared, tmp_path / "scans").failures == {"b.weight": keep.CHANGED}
+    assert execute(prepared, tmp_path / "scans").failures == {"b.weight": keep.CHANGED_IN_SCAN}
 
 
 def test_a_mapped_shard_that_is_cut_may_cost_the_run_but_nothing_that_is_committed(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_shard_that_changes_costs_its_tensors_and_gives_no_number(
     toys.put(SHARD, data[:-4000] if change == "truncated" else data[:-1] + b"\0")
     failures = flow.execute(prepared, tmp_path / "scans").failures
     assert set(failures) == set(prepared.checkpoint)
-    assert all(why == gate.CHANGED or "shorter than its header says" in why for why in failures.values())
+    assert all(why == gate.CHANGED_IN_SCAN or "shorter than its header says" in why for why in failures.values())
     with shardscan.connect(tmp_path / "scans") as db:
         assert db.sql("select distinct status, mean is null from tensors").fetchall() == [("failed", True)]
 

@@ -204,7 +204,7 @@ def test_a_shard_rewritten_during_the_scan_is_said_to_have_changed(
     monkeypatch.setattr(keep, "keep_tensors", rewriting)
     done = shardscan.ingest(model, tmp_path / "scans", workers=1)
     assert len(done.failures) == 16
-    assert set(done.failures.values()) == {keep.CHANGED}
+    assert set(done.failures.values()) == {keep.CHANGED_IN_SCAN}
     assert query(tmp_path / "scans", "select count(*) from tensors where mean is not null") == [(0,)]
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from shardscan.catalog.rows.columns import Rows
 from shardscan.catalog.scans import Contents
 from shardscan.plan import products
-from shardscan.store.records import Run, StoredFile
+from shardscan.store.records import Run, StoredShard
 
 RUN_FACTS = ("options", "host", "versions")
 SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
@@ -76,7 +76,7 @@ def _first(values: Any) -> str | None:
     return str(values[0]) if isinstance(values, list) and values else None
 
 
-def _files(model: str, files: Sequence[StoredFile]) -> Rows:
+def _files(model: str, files: Sequence[StoredShard]) -> Rows:
     return "files", pa.table({
         "model": [model] * len(files),
         "file": [file.name for file in files],

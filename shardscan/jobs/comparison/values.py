@@ -21,12 +21,12 @@ from functools import partial
 
 from shardscan import machine
 from shardscan.jobs.scan.options import Resources
-from shardscan.plan.comparison import Pair, Task
+from shardscan.plan.comparison import Task
 from shardscan.plan.comparison_budget import Budget, is_large, least
 from shardscan.plan.comparison_budget import budget as budget_of_comparison
 from shardscan.plan.workers import most_workers
 from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
-from shardscan.reduce.comparison import Compared, compare
+from shardscan.reduce.comparison import compare
 from shardscan.reduce.kernels.cpu import comparison as differences
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
@@ -35,7 +35,7 @@ from shardscan.store import commits
 from shardscan.store import comparison as store
 from shardscan.store.alignments import Alignment
 from shardscan.store.commits import Scan
-from shardscan.store.gate import is_unchanged
+from shardscan.store.gate import keep_changes, keep_figures
 from shardscan.store.records import FAILED, OK, RANKS, VALUES, WeightVerdict
 
 __all__ = [
@@ -51,12 +51,9 @@ __all__ = [
     "remaining",
 ]
 
-CHANGED = "the file changed while it was compared: do it again once nobody writes to it"
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
 
 begin_comparison, read_alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
-
-Seen = tuple[Mapping[str, list[int]], Mapping[str, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +133,10 @@ def compare_weights(
             progress(read, left.nbytes)
 
     machine.give_back()
-    done = len(compare(left.values, partial(_keep, comparison, seen), workers=planned.workers, progress=advance))
+    done = len(compare(left.values, partial(keep_figures, comparison, seen), workers=planned.workers, progress=advance))
 
     def find_ranks(tasks: Sequence[tuple[Task, Mapping[int, Change | None]]], workers: int, blas_threads: int) -> int:
-        keep = partial(_keep_changes, comparison, seen, {"blas_threads": blas_threads})
+        keep = partial(keep_changes, comparison, seen, {"blas_threads": blas_threads})
         return len(rank_changes(tasks, keep, workers=workers, blas_threads=blas_threads, progress=advance))
 
     ranked = _asked(comparison, left.ranks)
@@ -176,28 +173,3 @@ def _known(verdict: WeightVerdict) -> Change | None:
     if verdict.status != OK:
         return Change(failure=str(verdict.reason))
     return None if verdict.changed else UNCHANGED
-
-
-def _keep(comparison: Scan, seen: Seen, task: Task, found: Sequence[Compared]) -> None:
-    """Write a task's figures, less those of files that are no longer what they were when they were opened."""
-    kept = [
-        result if all(_is_as_seen(pair, seen) for pair in unit.pairs) else Compared(failure=CHANGED)
-        for unit, result in zip(task.units, found, strict=True)
-    ]
-    store.write_figures(comparison, task, kept)
-
-
-def _keep_changes(
-    comparison: Scan, seen: Seen, options: Mapping[str, object], task: Task, found: Sequence[Change | None]
-) -> None:
-    """Likewise the ranks of its changes."""
-    kept = [
-        Change(failure=CHANGED) if change and not _is_as_seen(pair, seen) else change
-        for pair, change in zip(task.pairs, found, strict=True)
-    ]
-    store.write_changes(comparison, task, kept, options)
-
-
-def _is_as_seen(pair: Pair, seen: Seen) -> bool:
-    tensors = (pair.a.placed.tensor, pair.b.placed.tensor)
-    return all(is_unchanged(tensor, before) for tensor, before in zip(tensors, seen, strict=True))
