@@ -22,7 +22,7 @@ from bench.measure import ROOT, Failed
 from bench.row import Context, Missing, Row
 from bench.rows import ROWS
 from shardscan.machine import processors, versions
-from shardscan.output.writer import write
+from shardscan.output.writer import write_rows
 
 PEERS = ("torch", "transformers", "weightlens", "weightwatcher")
 SHOWN = ("row", "against", "unit", "ours", "theirs", "ratio", "ours_mb", "theirs_mb", "at_least", "aim", "met", "note")
@@ -65,7 +65,7 @@ def main(
         measured = [_stamped(name, row, context) for row in _run(name, context)]
         records += measured
         _merge(output, measured)
-    write(pa.Table.from_pylist([_shown(r) for r in records], _schema()), format="table")
+    write_rows(pa.Table.from_pylist([_shown(r) for r in records], _schema()), format="table")
     click.echo(f"Recorded in {output}.", err=True)
     if any(_failed(record) for record in records):
         raise SystemExit(1)

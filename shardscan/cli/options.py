@@ -58,12 +58,12 @@ class Printing:
 
     def write(self, rows: pa.Table) -> None:
         """Write the rows of a command."""
-        from shardscan.output.writer import write
+        from shardscan.output.writer import write_rows
 
         format_, source = self.format, click.get_current_context().get_parameter_source("format_")
         if self.output and source is ParameterSource.ENVIRONMENT and Path(self.output).suffix.lower() in ENDINGS:
             format_ = None  # what somebody typed today goes before what their profile says
-        write(rows, format=format_, output=self.output)
+        write_rows(rows, format=format_, output=self.output)
         if not rows.num_rows and not self.output and not sys.stdout.isatty():
             click.echo("0 rows.", err=True)  # a pipe would say nothing at all
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from shardscan.output.writer import abandon
+from shardscan.output.writer import abandon_stream
 
 GRACE = 2.0  # seconds from a signal to the end
 
@@ -41,7 +41,7 @@ class Ears:
             try:
                 print(self._farewell(), file=sys.stderr, flush=True)
             except (OSError, ValueError):
-                abandon(sys.stderr)
+                abandon_stream(sys.stderr)
 
     def interrupt(self, number: int, _: FrameType | None) -> NoReturn:
         """Handle a signal."""

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 _ROWS, _BYTES = 10_000, 1 << 23  # rows, and their bytes in Arrow or as text, turned into Python objects at a time
 
 
-def batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """The batches of `reader`, cut."""
+def cut_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches of `reader`, each cut into pieces of a few MB."""
     for batch in reader:
-        length = step(batch.nbytes // max(batch.num_rows, 1))
+        length = count_rows_at_once(batch.nbytes // max(batch.num_rows, 1))
         for start in range(0, batch.num_rows, length):
             yield batch.slice(start, length)
 
 
-def step(row: int) -> int:
-    """Rows at a time, where one has so many bytes."""
-    return max(1, min(_ROWS, _BYTES // max(row, 1)))
+def count_rows_at_once(row_bytes: int) -> int:
+    """How many rows, of so many bytes each, are turned into Python objects at a time."""
+    return max(1, min(_ROWS, _BYTES // max(row_bytes, 1)))
 
 
-def values(column: pa.Array) -> list[Any]:
+def list_values(column: pa.Array) -> list[Any]:
     """A column's values; as text where Python has no such value."""
     import pyarrow as pa
 
@@ -37,16 +37,18 @@ def values(column: pa.Array) -> list[Any]:
         with suppress(pa.ArrowNotImplementedError):
             return list(column.cast(pa.string()).to_pylist())
         # inside a list
-        return [column[i].as_py() if column[i : i + 1].null_count else _as_text(column, i) for i in range(len(column))]
+        return [
+            column[i].as_py() if column[i : i + 1].null_count else _show_item(column, i) for i in range(len(column))
+        ]
 
 
-def _as_text(column: pa.Array, i: int) -> str:
+def _show_item(column: pa.Array, i: int) -> str:
     return str(column[i : i + 1].to_string(indent=0, skip_new_lines=True))[1:-1]
 
 
-def rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    """A batch's rows."""
-    return zip(*map(values, batch.columns), strict=True)
+def iterate_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """A batch's rows, as tuples of Python's values."""
+    return zip(*map(list_values, batch.columns), strict=True)
 
 
 def is_number(kind: pa.DataType) -> bool:

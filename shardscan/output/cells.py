@@ -1,7 +1,7 @@
 """ASK: how one value looks, as JSON can hold it and as a person, a spreadsheet or a Markdown page reads it. Pure.
 
-Promises: `plain` keeps every digit and is valid JSON; `cell` shows six digits; and text from a stranger's checkpoint
-comes out as text, never as something that a terminal, a page or a spreadsheet obeys.
+Promises: `to_json_value` keeps every digit and is valid JSON; `show_value` shows six digits; and text from a stranger's
+checkpoint comes out as text, never as something that a terminal, a page or a spreadsheet obeys.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _MARKUP = re.compile(r"[\\`*<|~$]|&(?=[#A-Za-z])|\](?=[(\[])|(?<![0-9A-Za-z])_|_
 
 def visible(text: str) -> str:
     r"""`text` with every character that a terminal would obey or hide written out: `\x1b`, `\n`, `\u202e`."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """`value` as JSON can hold it: NaN and infinities as null, bytes in hex, times in ISO 8601, every digit kept."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, int | str):
         return value
     if isinstance(value, Decimal):
-        return _decimal(value)
+        return _decimal_to_json_value(value)
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
     return value.isoformat() if isinstance(value, date | time) else str(value)
 
 
-def _decimal(value: Decimal) -> int | float | str:
+def _decimal_to_json_value(value: Decimal) -> int | float | str:
     """A number where a JSON reader's double holds it; text where it would lose digits."""
     text = f"{value:f}"
     if "." not in text:
@@ -58,40 +58,40 @@ def _decimal(value: Decimal) -> int | float | str:
     return float(text) if Decimal(repr(float(text))) == value else text
 
 
-def cell(value: Any, limit: int | None = None) -> str:
+def show_value(value: Any, limit: int | None = None) -> str:
     """`value` as a person reads it in a table or in Markdown; a long text is cut to `limit` characters."""
     if value is None:
         return NULL
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, bool | list | tuple | dict):
-        return visible(cut(json.dumps(_short(plain(value)), ensure_ascii=False), limit))
+        return visible(cut(json.dumps(_round_floats(to_json_value(value)), ensure_ascii=False), limit))
     if isinstance(value, Decimal):
         return f"{value:f}"
-    return visible(cut(str(value) if isinstance(value, datetime) else str(plain(value)), limit))
+    return visible(cut(str(value) if isinstance(value, datetime) else str(to_json_value(value)), limit))
 
 
-def _short(value: Any) -> Any:
+def _round_floats(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
-    return [_short(item) for item in value] if isinstance(value, list) else value
+        return {key: _round_floats(item) for key, item in value.items()}
+    return [_round_floats(item) for item in value] if isinstance(value, list) else value
 
 
-def unmarked(text: str) -> str:
+def escape_markup(text: str) -> str:
     """`text` as Markdown shows it literally, inside a cell of a table."""
     return _MARKUP.sub(r"\\\g<0>", visible(text))
 
 
-def csv_text(value: Any, terminal: bool) -> str:
+def show_csv(value: Any, terminal: bool) -> str:
     """`value` as the text of a CSV cell: structures as JSON; every character kept, but not on a terminal."""
     if isinstance(value, str):
-        return unformula(visible(value) if terminal else value)
-    held = plain(value)
-    return held if isinstance(held, str) else json.dumps(held)
+        return disarm_formula(visible(value) if terminal else value)
+    value = to_json_value(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def unformula(text: str) -> str:
+def disarm_formula(text: str) -> str:
     """An apostrophe before what a spreadsheet would run as a formula, blanks before it or not."""
     return f"'{text}" if _FORMULA.match(text) else text

@@ -21,14 +21,14 @@ FINISHING = "building the catalog"
 def showing_progress(label: str, finishing: str = FINISHING) -> Iterator[Advance]:
     """Show on stderr what the function that this gives is told: the bytes done and in all; `finishing` comes last."""
     if sys.stderr.isatty():
-        with _moving(label, finishing) as advance:
+        with _moving_line(label, finishing) as advance:
             yield advance
     else:
-        yield _logged(label)
+        yield _log_now_and_then(label)
 
 
 @contextmanager
-def _moving(label: str, finishing: str) -> Iterator[Advance]:
+def _moving_line(label: str, finishing: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -45,18 +45,18 @@ def _moving(label: str, finishing: str) -> Iterator[Advance]:
 
         def advance(done: int, total: int) -> None:
             known = progress.tasks[0]
-            progress.update(task, completed=done, total=total, state=_state(known, done, total, finishing))
+            progress.update(task, completed=done, total=total, state=_describe_state(known, done, total, finishing))
 
         yield advance
 
 
-def _state(task: Task, done: int, total: int, finishing: str) -> str:
+def _describe_state(task: Task, done: int, total: int, finishing: str) -> str:
     if done >= total:
         return finishing
-    return sentence(done, total, task.finished_speed or task.speed)
+    return describe_progress(done, total, task.finished_speed or task.speed)
 
 
-def sentence(done: int, total: int, speed: float | None) -> str:
+def describe_progress(done: int, total: int, speed: float | None) -> str:
     """`1.20 of 8.03 GB, 1.21 GB/s, 6 s left`; `speed` is in bytes a second, None before it is known."""
     read = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
     if not speed:
@@ -66,19 +66,19 @@ def sentence(done: int, total: int, speed: float | None) -> str:
     return f"{read}, {speed / 1e9:.2f} GB/s, {left} left"
 
 
-def _logged(label: str) -> Advance:
+def _log_now_and_then(label: str) -> Advance:
     from shardscan.output.cells import visible
 
-    label, told = visible(label), time.monotonic()
+    label, last_printed = visible(label), time.monotonic()
     first: tuple[float, int] | None = None  # the time before it went into compiling and says nothing of the speed
 
     def advance(done: int, total: int) -> None:
-        nonlocal told, first
+        nonlocal last_printed, first
         now = time.monotonic()
         first = first or (now, done)
-        if done < total and now - told >= LOG_SECONDS:
-            told = now
+        if done < total and now - last_printed >= LOG_SECONDS:
+            last_printed = now
             speed = (done - first[1]) / (now - first[0]) if now > first[0] else None
-            print(f"{label}: {sentence(done, total, speed)}.", file=sys.stderr, flush=True)
+            print(f"{label}: {describe_progress(done, total, speed)}.", file=sys.stderr, flush=True)
 
     return advance

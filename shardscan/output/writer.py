@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
 from shardscan.errors import OutputError, ShardscanError, shown
-from shardscan.output.batches import batches, is_number, rows, values
-from shardscan.output.cells import cell, csv_text, plain, unformula, unmarked, visible
-from shardscan.output.table import table
+from shardscan.output.batches import cut_batches, is_number, iterate_rows, list_values
+from shardscan.output.cells import disarm_formula, escape_markup, show_csv, show_value, to_json_value, visible
+from shardscan.output.table import lay_out_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ ENDINGS = {
 }
 
 
-def write(
+def write_rows(
     rows: pa.Table | pa.RecordBatchReader,
     *,
     format: str | None = None,
@@ -52,7 +52,7 @@ def write(
     error. Raises `OutputError` for a format that does not exist or contradicts the ending, and for a target that cannot
     be written; the file that was there before then stays as it was.
     """
-    reader = _distinct(rows if hasattr(rows, "read_next_batch") else rows.to_reader())
+    reader = _name_columns_apart(rows if hasattr(rows, "read_next_batch") else rows.to_reader())
     if format is not None and format not in FORMATS:
         hint = " (Parquet needs a file: give an output that ends in .parquet)" if format == "parquet" else ""
         raise OutputError(f"There is no format {shown(format)}: take one of {', '.join(FORMATS)}{hint}.")
@@ -60,19 +60,19 @@ def write(
         stream = sys.stdout if stream is None else stream
         terminal = stream.isatty()
         chosen = format or ("table" if terminal else "jsonl")
-        _to_stream(_text(reader, chosen, stream, terminal), stream)
+        _print_text(_format_rows(reader, chosen, stream, terminal), stream)
         return
     path = Path(output)
-    chosen = _file_format(path, format)
+    chosen = _choose_file_format(path, format)
     with _replacing(path) as file:
         if chosen == "parquet":
-            _to_parquet(reader, file, path)
+            _write_parquet(reader, file, path)
         else:
-            for text in _text(reader, chosen, io.StringIO(), terminal=False):
+            for text in _format_rows(reader, chosen, io.StringIO(), terminal=False):
                 file.write(text.encode())
 
 
-def _distinct(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+def _name_columns_apart(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """`reader` with every column under a name of its own: `select *` over a join repeats `model`, JSON cannot."""
     import pyarrow as pa
 
@@ -90,7 +90,7 @@ def _distinct(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, (batch.rename_columns(names) for batch in reader))
 
 
-def _file_format(path: Path, format: str | None) -> str:
+def _choose_file_format(path: Path, format: str | None) -> str:
     by_ending = ENDINGS.get(path.suffix.lower())
     if by_ending is None and format is None:
         raise OutputError(
@@ -111,7 +111,7 @@ def _unwritable(name: str, error: OSError) -> OutputError:
     return OutputError(f"{name} cannot be written ({reason}): choose another output, or see to what stands in the way.")
 
 
-def _to_stream(chunks: Iterator[str], stream: TextIO) -> None:
+def _print_text(chunks: Iterator[str], stream: TextIO) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         for text in chunks:
@@ -120,13 +120,13 @@ def _to_stream(chunks: Iterator[str], stream: TextIO) -> None:
     except ShardscanError:
         raise
     except BrokenPipeError:
-        abandon(stream)
+        abandon_stream(stream)
     except OSError as error:
-        abandon(stream)
+        abandon_stream(stream)
         raise _unwritable("The output stream", error) from error
 
 
-def abandon(stream: TextIO) -> None:
+def abandon_stream(stream: TextIO) -> None:
     """Point a broken stream at nothing, or the interpreter complains again when it flushes at exit."""
     with suppress(OSError, AttributeError):
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -158,7 +158,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             partial.unlink()
 
 
-def _to_parquet(reader: pa.RecordBatchReader, file: IO[bytes], path: Path) -> None:
+def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -176,50 +176,50 @@ def _to_parquet(reader: pa.RecordBatchReader, file: IO[bytes], path: Path) -> No
 # ---- what it looks like
 
 
-def _text(reader: pa.RecordBatchReader, format: str, stream: TextIO, terminal: bool) -> Iterator[str]:
+def _format_rows(reader: pa.RecordBatchReader, format: str, stream: TextIO, terminal: bool) -> Iterator[str]:
     if format == "table":
-        return table(reader, stream, terminal)
+        return lay_out_table(reader, stream, terminal)
     if format == "csv":
-        return _csv(reader, terminal)
-    return {"json": _json, "jsonl": _jsonl, "markdown": _markdown}[format](reader)
+        return _format_csv(reader, terminal)
+    return {"json": _format_json, "jsonl": _format_jsonl, "markdown": _format_markdown}[format](reader)
 
 
-def _objects(batch: pa.RecordBatch) -> Iterator[str]:
+def _format_objects(batch: pa.RecordBatch) -> Iterator[str]:
     names = batch.schema.names
-    for row in rows(batch):
+    for row in iterate_rows(batch):
         # ASCII escapes also keep control characters and bidi overrides away from a terminal
-        yield json.dumps(dict(zip(names, map(plain, row), strict=True)), allow_nan=False)
+        yield json.dumps(dict(zip(names, map(to_json_value, row), strict=True)), allow_nan=False)
 
 
-def _json(reader: pa.RecordBatchReader) -> Iterator[str]:
+def _format_json(reader: pa.RecordBatchReader) -> Iterator[str]:
     before = "["
-    for batch in batches(reader):
-        yield before + ",\n ".join(_objects(batch))
+    for batch in cut_batches(reader):
+        yield before + ",\n ".join(_format_objects(batch))
         before = ",\n "
     yield "[]\n" if before == "[" else "]\n"
 
 
-def _jsonl(reader: pa.RecordBatchReader) -> Iterator[str]:
-    for batch in batches(reader):
-        yield "".join(f"{line}\n" for line in _objects(batch))
+def _format_jsonl(reader: pa.RecordBatchReader) -> Iterator[str]:
+    for batch in cut_batches(reader):
+        yield "".join(f"{line}\n" for line in _format_objects(batch))
 
 
-def _csv(reader: pa.RecordBatchReader, terminal: bool) -> Iterator[str]:
+def _format_csv(reader: pa.RecordBatchReader, terminal: bool) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.csv
 
-    names = [unformula(visible(name) if terminal else name) for name in reader.schema.names]
+    names = [disarm_formula(visible(name) if terminal else name) for name in reader.schema.names]
     # written here, because pyarrow does not escape a quote in a header
     yield ",".join('"' + name.replace('"', '""') + '"' for name in names) + "\n"
     bare = pyarrow.csv.WriteOptions(include_header=False)
-    for batch in batches(reader):
-        columns = [_csv_column(column, terminal) for column in batch.columns]
+    for batch in cut_batches(reader):
+        columns = [_prepare_csv_column(column, terminal) for column in batch.columns]
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(pa.RecordBatch.from_arrays(columns, names=names), sink, bare)
         yield sink.getvalue().to_pybytes().decode()
 
 
-def _csv_column(column: pa.Array, terminal: bool) -> pa.Array:
+def _prepare_csv_column(column: pa.Array, terminal: bool) -> pa.Array:
     """`column` as pyarrow's CSV writer takes it: numbers and times as they are, all else as text."""
     import pyarrow as pa
 
@@ -227,16 +227,16 @@ def _csv_column(column: pa.Array, terminal: bool) -> pa.Array:
     native = (pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_boolean, pa.types.is_decimal)
     if any(test(kind) for test in (*native, pa.types.is_timestamp, pa.types.is_date, pa.types.is_time)):
         return column
-    texts = (None if value is None else csv_text(value, terminal) for value in values(column))
+    texts = (None if value is None else show_csv(value, terminal) for value in list_values(column))
     return pa.array(texts, pa.large_string())
 
 
-def _markdown(reader: pa.RecordBatchReader) -> Iterator[str]:
+def _format_markdown(reader: pa.RecordBatchReader) -> Iterator[str]:
     rules = ["---:" if is_number(field.type) else "---" for field in reader.schema]
-    yield _markdown_row(map(unmarked, reader.schema.names)) + _markdown_row(rules)
-    for batch in batches(reader):
-        yield "".join(_markdown_row(unmarked(cell(value)) for value in row) for row in rows(batch))
+    yield _join_cells(map(escape_markup, reader.schema.names)) + _join_cells(rules)
+    for batch in cut_batches(reader):
+        yield "".join(_join_cells(escape_markup(show_value(value)) for value in row) for row in iterate_rows(batch))
 
 
-def _markdown_row(cells: Iterator[str] | Sequence[str]) -> str:
+def _join_cells(cells: Iterator[str] | Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |\n"

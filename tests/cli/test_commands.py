@@ -268,10 +268,10 @@ def test_an_interrupt_ends_in_a_sentence_and_130() -> None:
 
 
 def test_progress_is_in_gigabytes_a_second_and_time_left() -> None:
-    assert progress.sentence(0, 8_030_000_000, None) == "0.00 of 8.03 GB"
-    assert progress.sentence(1_200_000_000, 8_030_000_000, 1.21e9) == "1.20 of 8.03 GB, 1.21 GB/s, 6 s left"
-    assert progress.sentence(0, 1_000_000_000_000, 1e9) == "0.00 of 1000.00 GB, 1.00 GB/s, 16 min left"
-    assert progress.sentence(0, 14_400_000_000_000, 1e9) == "0.00 of 14400.00 GB, 1.00 GB/s, 4.0 h left"
+    assert progress.describe_progress(0, 8_030_000_000, None) == "0.00 of 8.03 GB"
+    assert progress.describe_progress(1_200_000_000, 8_030_000_000, 1.21e9) == "1.20 of 8.03 GB, 1.21 GB/s, 6 s left"
+    assert progress.describe_progress(0, 1_000_000_000_000, 1e9) == "0.00 of 1000.00 GB, 1.00 GB/s, 16 min left"
+    assert progress.describe_progress(0, 14_400_000_000_000, 1e9) == "0.00 of 14400.00 GB, 1.00 GB/s, 4.0 h left"
 
 
 def test_a_log_hears_of_long_work_now_and_then(

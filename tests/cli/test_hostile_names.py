@@ -21,8 +21,8 @@ from oracles.tally import Tally
 from shardscan.anatomy.names import canonical
 from shardscan.cli import main
 from shardscan.output import progress
-from shardscan.output.cells import unformula, visible
-from shardscan.output.writer import write
+from shardscan.output.cells import disarm_formula, visible
+from shardscan.output.writer import write_rows
 from shardscan.shards.ahead import Ahead
 from shardscan.store.commits import CATALOG
 
@@ -98,12 +98,12 @@ def test_a_log_has_one_line_whatever_the_model_is_called(
     "text", ["=1", " =1", "\n=1", "\u00a0=1", "\u3000+1", "\ufeff@x", "\x00-1", "\uff1d1", "\uff20x", "\tx"]
 )
 def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
-    assert unformula(text) == f"'{text}"
+    assert disarm_formula(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["a=1", "1-2", "", "model.layers.0", "é"])
 def test_other_text_does_not(text: str) -> None:
-    assert unformula(text) == text
+    assert disarm_formula(text) == text
 
 
 def test_ids_are_unique_also_where_tensors_are_named_like_parts_experts_heads_and_circuits(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_many_wrappers_before_a_name_are_taken_off_at_once() -> None:
 def test_many_columns_of_one_name_have_names_of_their_own() -> None:
     rows = pa.table([pa.array([i]) for i in range(3000)], names=["c"] * 2999 + ["c_1"])
     stream = io.StringIO()
-    write(rows, format="jsonl", stream=stream)
+    write_rows(rows, format="jsonl", stream=stream)
     assert sorted(json.loads(stream.getvalue()).values()) == list(range(3000))
 
 

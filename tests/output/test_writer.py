@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardscan.errors import OutputError
-from shardscan.output.writer import ENDINGS, FORMATS, write
+from shardscan.output.writer import ENDINGS, FORMATS, write_rows
 
 ROWS = pa.table(
     {
@@ -44,7 +44,7 @@ def _eighty_columns_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def printed(rows: pa.Table | pa.RecordBatchReader, format: str | None, stream: io.StringIO | None = None) -> str:
     stream = io.StringIO() if stream is None else stream
-    write(rows, format=format, stream=stream)
+    write_rows(rows, format=format, stream=stream)
     return stream.getvalue()
 
 
@@ -168,7 +168,7 @@ def test_rows_are_written_before_the_next_batch_is_asked_for() -> None:
             seen.append(stream.getvalue().count("\n"))
             yield batch
 
-    write(pa.RecordBatchReader.from_batches(ROWS.schema, batches()), format="jsonl", stream=stream)
+    write_rows(pa.RecordBatchReader.from_batches(ROWS.schema, batches()), format="jsonl", stream=stream)
     assert seen == [0, 1]
 
 
@@ -269,20 +269,20 @@ def test_a_join_that_repeats_a_column_keeps_both() -> None:
 
 @pytest.mark.parametrize(("ending", "format"), [item for item in ENDINGS.items() if item[1] != "parquet"])
 def test_a_file_gets_the_format_of_its_ending(tmp_path: Path, ending: str, format: str) -> None:
-    write(ROWS, output=tmp_path / f"rows{ending}")
+    write_rows(ROWS, output=tmp_path / f"rows{ending}")
     assert (tmp_path / f"rows{ending}").read_text() == printed(ROWS, format)
     assert [path.name for path in tmp_path.iterdir()] == [f"rows{ending}"]
 
 
 def test_a_parquet_file_reads_back_as_the_same_rows(tmp_path: Path) -> None:
-    write(ROWS, output=str(tmp_path / "rows.parquet"))
+    write_rows(ROWS, output=str(tmp_path / "rows.parquet"))
     back = pq.read_table(tmp_path / "rows.parquet")
     assert back.drop_columns("mean") == ROWS.drop_columns("mean")
     assert str(back["mean"]) == str(ROWS["mean"])
 
 
 def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
-    write(ROWS, output=tmp_path / "rows.csv")
+    write_rows(ROWS, output=tmp_path / "rows.csv")
     (tmp_path / "other").touch()
     assert (tmp_path / "rows.csv").stat().st_mode == (tmp_path / "other").stat().st_mode
 
@@ -295,57 +295,57 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "rows.json"
     target.write_text("old")
     with pytest.raises(RuntimeError, match="interrupted"):
-        write(pa.RecordBatchReader.from_batches(ROWS.schema, batches()), output=target)
+        write_rows(pa.RecordBatchReader.from_batches(ROWS.schema, batches()), output=target)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
-    write(ROWS, output=tmp_path / "link.csv")
+    write_rows(ROWS, output=tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == printed(ROWS, "csv")
 
 
 def test_an_unknown_ending_needs_a_format(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"\.json, \.jsonl, \.csv, \.md, \.parquet, \.txt"):
-        write(ROWS, output=tmp_path / "rows.xlsx")
-    write(ROWS, output=tmp_path / "rows.data", format="csv")
+        write_rows(ROWS, output=tmp_path / "rows.xlsx")
+    write_rows(ROWS, output=tmp_path / "rows.data", format="csv")
     assert (tmp_path / "rows.data").read_text() == printed(ROWS, "csv")
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(OutputError, match="not a regular file"):
-        write(ROWS, output=tmp_path / "folder.csv")
+        write_rows(ROWS, output=tmp_path / "folder.csv")
     with pytest.raises(OutputError, match="not a regular file"):
-        write(ROWS, output=os.devnull, format="csv")
+        write_rows(ROWS, output=os.devnull, format="csv")
     with pytest.raises(OutputError, match="No such file or directory"):
-        write(ROWS, output=tmp_path / "absent" / "rows.csv")
+        write_rows(ROWS, output=tmp_path / "absent" / "rows.csv")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="Not a directory"):
-        write(ROWS, output=tmp_path / "file" / "rows.csv")
+        write_rows(ROWS, output=tmp_path / "file" / "rows.csv")
     with pytest.raises(OutputError, match="File name too long"):
-        write(ROWS, output=tmp_path / ("x" * 300 + ".csv"))
+        write_rows(ROWS, output=tmp_path / ("x" * 300 + ".csv"))
     interval = pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
     with pytest.raises(OutputError, match="Parquet cannot hold"):
-        write(interval, output=tmp_path / "rows.parquet")
+        write_rows(interval, output=tmp_path / "rows.parquet")
     with pytest.raises(OutputError, match=r"ends in \.json, and the format asked for is csv"):
-        write(ROWS, output=tmp_path / "rows.json", format="csv")
+        write_rows(ROWS, output=tmp_path / "rows.json", format="csv")
     with pytest.raises(OutputError, match=r"ends in \.parquet"):
-        write(ROWS, format="parquet")
+        write_rows(ROWS, format="parquet")
     with pytest.raises(OutputError, match="'xml'"):
-        write(ROWS, format="xml")
+        write_rows(ROWS, format="xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
 
 
 def test_a_full_disk_is_one_sentence() -> None:
     with open("/dev/full", "w") as full, pytest.raises(OutputError, match="No space left"):
-        write(ROWS, format="csv", stream=full)
+        write_rows(ROWS, format="csv", stream=full)
 
 
 MANY = (
-    "import pyarrow as pa; from shardscan.output.writer import write; "
-    "write(pa.table({'n': range(200_000)}), format='jsonl')"
+    "import pyarrow as pa; from shardscan.output.writer import write_rows; "
+    "write_rows(pa.table({'n': range(200_000)}), format='jsonl')"
 )
 
 
@@ -363,7 +363,7 @@ def test_a_real_terminal_without_no_color_gets_bold_headers(monkeypatch: pytest.
     monkeypatch.setenv("TERM", "xterm-256color")
     ours, theirs = pty.openpty()
     with open(theirs, "w") as stream:
-        write(ROWS, stream=stream)
+        write_rows(ROWS, stream=stream)
         text = os.read(ours, 65536).decode()
     os.close(ours)
     assert "\x1b[1mtensor" in text
@@ -371,7 +371,7 @@ def test_a_real_terminal_without_no_color_gets_bold_headers(monkeypatch: pytest.
 
 def test_a_stream_that_cannot_encode_a_character_escapes_it() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), "ascii")
-    write(pa.table({"a": ["σ"]}), format="csv", stream=stream)
+    write_rows(pa.table({"a": ["σ"]}), format="csv", stream=stream)
     stream.seek(0)
     assert stream.read() == '"a"\n"\\u03c3"\n'
 

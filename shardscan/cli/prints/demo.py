@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def print_facts(facts: Sequence[Fact]) -> None:
     """Each fact with its SQL and its rows, as a person reads them."""
-    from shardscan.output.writer import write
+    from shardscan.output.writer import write_rows
 
     for fact in facts:
         verdict = click.style("found", fg="green") if fact.found else click.style("NOT FOUND", fg="red")
         click.echo(f"{click.style('Planted', bold=True)}: {fact.planted}: {verdict} by", err=True)
         click.echo("".join(f"    {line}\n" for line in fact.sql.splitlines()), err=True)
-        write(fact.rows, format="table")
+        write_rows(fact.rows, format="table")
         click.echo(err=True)
 
 
