@@ -24,19 +24,19 @@ DIGEST_BYTES = 16  # at the end of what is kept: the hash of everything before t
 def create(file: Path) -> None:
     """Write an empty catalog to `file`, which is not there yet; OSError or duckdb.Error where that cannot be."""
     scripts = [*sqlfiles.schema(), *sqlfiles.views().values()]
-    cache = _cache_folder()
+    cache = _find_cache()
     if cache is None:
-        _execute(file, scripts)
+        _run_scripts(file, scripts)
         return
-    ready = cache / f"empty-{_version(scripts)}.duckdb"
-    if kept := _read(ready):
+    ready = cache / f"empty-{_hash_scripts(scripts)}.duckdb"
+    if kept := _read_kept(ready):
         file.write_bytes(kept)
         return
-    _execute(file, scripts)
-    _keep(ready, file.read_bytes())
+    _run_scripts(file, scripts)
+    _keep_copy(ready, file.read_bytes())
 
 
-def _execute(file: Path, scripts: list[str]) -> None:
+def _run_scripts(file: Path, scripts: list[str]) -> None:
     with duckdb.connect(file, config={"threads": 1}) as connection:
         # one transaction: a checkpoint after each of many small statements would take most of the time. One at the end:
         # where the disk refuses it, closing says nothing and leaves a file that lacks what its log has
@@ -44,11 +44,11 @@ def _execute(file: Path, scripts: list[str]) -> None:
             connection.execute(script).fetchall()
 
 
-def _version(scripts: list[str]) -> str:
+def _hash_scripts(scripts: list[str]) -> str:
     return xxhash.xxh3_128_hexdigest("\0".join([duckdb.__version__, *scripts]).encode())
 
 
-def _cache_folder() -> Path | None:
+def _find_cache() -> Path | None:
     """Where this user keeps what can be made again; None for a user without a home."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():  # its specification says to ignore one that is not
@@ -59,7 +59,7 @@ def _cache_folder() -> Path | None:
     return None
 
 
-def _read(ready: Path) -> bytes | None:
+def _read_kept(ready: Path) -> bytes | None:
     """The bytes of the catalog kept there; None where there is none, or none that can be trusted."""
     try:
         if not _is_private(ready.parent):
@@ -76,7 +76,7 @@ def _read(ready: Path) -> bytes | None:
     return catalog if catalog and xxhash.xxh3_128_digest(catalog) == digest else None
 
 
-def _keep(ready: Path, catalog: bytes) -> None:
+def _keep_copy(ready: Path, catalog: bytes) -> None:
     """Keep an empty catalog for the next time, whole or not at all; without a folder to write to, nothing is kept."""
     with suppress(OSError):
         ready.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

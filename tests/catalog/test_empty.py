@@ -56,7 +56,7 @@ def _empty(ready: Path) -> None:
 @pytest.mark.parametrize("spoil", [_cut, _change, _link, _open_to_all, _empty])
 def test_what_cannot_be_trusted_is_not_read(ready: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     spoil(ready)
-    assert empty._read(ready) is None
+    assert empty._read_kept(ready) is None
     empty.create(tmp_path / "again.duckdb")
     assert not checks.is_outdated(tmp_path / "again.duckdb")
 
@@ -118,7 +118,7 @@ def test_a_catalog_that_the_disk_did_not_take_whole_is_not_kept(
     def fill_disk(*_: object) -> None:
         raise duckdb.IOException("No space left on device")
 
-    monkeypatch.setattr(empty, "_execute", fill_disk)
+    monkeypatch.setattr(empty, "_run_scripts", fill_disk)
     with pytest.raises(duckdb.IOException):
         empty.create(tmp_path / "made.duckdb")
     assert not (tmp_path / "cache").exists()
