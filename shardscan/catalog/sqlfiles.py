@@ -58,12 +58,11 @@ def _is_checkout(root: Path) -> bool:
     )
 
 
-def schema(root: Traversable | None = None) -> list[str]:
-    """One script per table, in the order of their names: its CREATE TABLE and its COMMENTs; then those of products."""
-    from shardscan.plan import products  # which a process that answers a query has no use for
+def schema() -> list[str]:
+    """Scripts of CREATE TABLE and COMMENT: the files of sql/schema, in the order of their names, then products' own."""
+    from shardscan.plan import products  # here, or whoever reads a question would load what plans a scan
 
-    of_products = [product.schema for product in products.every() if product.schema]
-    return [*_read_texts("schema", root).values(), *of_products]
+    return [*_read_texts("schema", None).values(), *(product.schema for product in products.every() if product.schema)]
 
 
 def tables() -> Mapping[str, Table]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 import pytest
 
-from shardscan.catalog import sqlfiles
+from shardscan.catalog import checks, empty, sqlfiles
 from shardscan.errors import StoreError
+from shardscan.plan import products
 
 TYPES_OF_WHOLE_NUMBERS = {"INTEGER", "BIGINT"}
 KEYS_OF_SOURCES = {"a scan": ("model",), "a comparison": ("model_a", "model_b"), "alignments": ("model_a", "model_b")}
@@ -67,3 +70,17 @@ def test_a_script_may_hold_several_tables() -> None:
 def test_a_table_that_does_not_say_what_it_is_is_named(header: str) -> None:
     with pytest.raises(StoreError, match="The SQL of the table toys does not say"):
         sqlfiles._read_headers((f"{header}CREATE TABLE toys (model VARCHAR);",))
+
+
+def test_a_product_brings_tables_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    empty.create(tmp_path / "without.duckdb")
+    script = "-- key: model, toy\n-- of: a scan\nCREATE TABLE toys (model VARCHAR, toy INTEGER);"
+    with products.registered(products.Product(name="toys/1", steps="", rows="", schema=script)):
+        assert sqlfiles.tables()["toys"] == sqlfiles.Table(("model", "toy"), "a scan", None)
+        for name in ("with", "again"):  # made by statements, and from what is ready
+            empty.create(tmp_path / f"{name}.duckdb")
+            assert list(checks.find_damage(tmp_path / f"{name}.duckdb")) == []
+        assert list(checks.find_damage(tmp_path / "without.duckdb")) == ["It has no table toys."]
+        assert checks.is_outdated(tmp_path / "without.duckdb")
+    assert "toys" not in sqlfiles.tables()
