@@ -75,7 +75,9 @@ def describe_views() -> Iterator[str]:
 def describe_macros() -> Iterator[str]:
     """Every macro with its parameters, their defaults, and the columns of its rows where it gives rows."""
     # a macro is a row for each number of arguments that it takes
-    sql = "SELECT DISTINCT function_name, comment, function_type FROM duckdb_functions() WHERE NOT internal ORDER BY ALL"
+    sql = (
+        "SELECT DISTINCT function_name, comment, function_type FROM duckdb_functions() WHERE NOT internal ORDER BY ALL"
+    )
     texts = sqlfiles.views()
     for name, comment, of_type in fetch(sql):
         signature = SIGNATURE.search(texts[name])
