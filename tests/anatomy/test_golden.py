@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from made import golden
@@ -81,7 +79,3 @@ def test_without_a_config_names_and_shapes_give_the_same_places_and_no_heads(nam
         if any(m.heads for m in a.matrices):
             assert b.reason is not None
             assert "no config.json says how large" in b.reason
-
-
-def test_the_readme_has_the_table() -> None:
-    assert golden.table() in (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")

@@ -315,20 +315,6 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("name", main.commands)
-def test_the_readme_shows_every_command(name: str) -> None:
-    assert f"shardscan {name}" in (ROOT / "README.md").read_text("utf-8")
-
-
-def test_the_readme_help_and_errors_tell_of_the_same_exit_codes() -> None:
-    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShardscanError)]
-    codes = {0, INCOMPLETE, INTERRUPTED, TERMINATED, UNCLEAN} | {c.exit_code for c in classes}
-    (sentence,) = re.findall(r"Exit codes: (.*?)\.\n", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert {int(n) for n in re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE)} == codes
-    assert {int(part.split()[0]) for part in sentence.split(";")} == codes
-    assert {int(n) for n in re.findall(r"^\| (\d+) \|", errors.__doc__ or "", re.MULTILINE)} == codes
-
-
 def test_a_question_of_ones_own_is_asked_from_its_file_with_its_defaults(run: Run, tmp_path: Path) -> None:
     own = tmp_path / "wide.sql"
     own.write_text(

@@ -1,6 +1,6 @@
 """Golden places: what each architecture's tensors are called, how large they are, and where they belong.
 
-One file of tests/golden for each architecture:
+One file of tests/made/golden for each architecture:
 
     Phi3ForCausalLM                              the class of transformers; `saved` after it: names as files have them
     {"hidden_size": 64, …}                       what its config is made with
@@ -11,9 +11,9 @@ One file of tests/golden for each architecture:
 A matrix is its role, with [expert] in a stack, and `heads x length / queries of each` where heads divide it, with a ^
 where they divide the columns and a T before it where it is stored inputs × outputs.
 
-    python tests/golden.py phi3 …                make the files again, from transformers and from our own placement,
+    python tests/made/golden.py phi3 …           make the files again, from transformers and from our own placement,
                                                  after which a person reads what changed
-    python tests/golden.py table                 the table of the README
+    python tests/made/golden.py table            the table of shardscan/anatomy/families/README.md
 """
 
 from __future__ import annotations

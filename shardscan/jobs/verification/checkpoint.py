@@ -162,7 +162,7 @@ def _of_zeros(seen: Iterable[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding
 
 
 def _may_be_zero(run: ZeroRun) -> bool:
-    """Whether a run of zeros is no sign of a hole: see the table in README."""
+    """Whether a run of zeros is no sign of a hole: see the table in this folder's README."""
     module, part = split(run.tensor)
     if DTYPES[run.tensor.dtype].kind == "bool":
         return True
