@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import duckdb
 
-from shardscan.answers.questions import Question, questions
+from shardscan.answers.questions import Question, read_questions
 from shardscan.catalog import sqlfiles
 from shardscan.cli import main as shardscan
 from shardscan.cli.frame import EXIT_CODES
@@ -150,7 +150,7 @@ PARTS: dict[str, Callable[[], Iterable[str]]] = {
     "tables": describe_tables,
     "views": describe_views,
     "macros": describe_macros,
-    "questions": lambda: (text for question in questions().values() for text in describe_question(question)),
+    "questions": lambda: (text for question in read_questions().values() for text in describe_question(question)),
     "commands": lambda: (text for named in shardscan.commands.items() for text in describe_command(*named)),
     "variables": lambda: [describe_variables()],
     "exit_codes": lambda: [describe_exit_codes()],
