@@ -18,6 +18,7 @@ from made.once import Once
 from oracles.keys import repeated
 from oracles.tally import Tally, summed, tally_into
 from shardscan.catalog import build as building
+from shardscan.catalog import empty
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,9 +38,14 @@ def _keys_are_keys() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What shardscan keeps in the user's cache folder is kept elsewhere, for commands in processes of their own too."""
+    """What shardscan keeps in the user's cache folder is kept elsewhere, for commands in processes of their own too.
+
+    An empty catalog is ready there from the start: runs whose writes are counted have none that is not the store's.
+    """
+    folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        empty.create(folder / "empty.duckdb")
         yield
 
 
