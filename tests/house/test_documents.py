@@ -137,12 +137,9 @@ def test_the_tours_listing_is_what_the_command_prints(
     assert shows(lines, take_the_tour(words))
 
 
+@pytest.mark.full_only
 @pytest.mark.real
-def test_the_tour_is_what_its_commands_print(
-    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    if request.config.getoption("campaigns", "smoke") != "full":
-        pytest.skip("a whole scan of SmolLM2 is for --campaigns=full")
+def test_the_tour_is_what_its_commands_print(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "125")
     (tmp_path / "SmolLM2-135M").symlink_to(smollm2)
     monkeypatch.chdir(tmp_path)
