@@ -9,8 +9,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
+
+from shardscan.plan import products
+from shardscan.reduce.products import Steps
 
 PACKAGE = Path(__file__).resolve().parents[2] / "shardscan"
 
@@ -134,6 +138,24 @@ def test_an_import_of_a_room_above_is_seen_wherever_it_stands(planted: str) -> N
 def test_a_circle_is_seen_also_through_types_and_functions() -> None:
     planted = {"a": "from shardscan.b import x", "b": "def f():\n    from shardscan.a import y"}
     assert set(circle(planted)) == {"a", "b"}
+
+
+def test_what_plans_keeps_and_checks_knows_no_product_by_name() -> None:
+    names = {f"shardscan.plan.products.{name}" for name in ("STATS", "HEADS", "FULL", "CIRCUITS", "DELTAS")}
+    users = {module for module, text in sources().items() if names & set(imported(text))}
+    # rows are a product's own, and `ingest` tells why there are no circuits
+    assert {user for user in users if not user.startswith("catalog.rows.")} == {"cli.prints.scan"}
+    texts = {m: text for m, text in sources().items() if m != "plan.products"}
+    literals = ('"stats/1"', '"heads/1"', '"full/1"', '"circuits/1"', '"deltas/1"')
+    assert {module for module, text in texts.items() if any(literal in text for literal in literals)} == set()
+
+
+def test_every_product_names_steps_and_rows_that_are_there() -> None:
+    for product in products.every():
+        assert product.steps.startswith("shardscan.reduce.")
+        assert product.rows.startswith("shardscan.catalog.rows.")
+        assert isinstance(resolve_name(product.steps), Steps)
+        assert callable(resolve_name(product.rows))
 
 
 @pytest.mark.parametrize("library", DOORS)
