@@ -134,7 +134,10 @@ def test_a_slow_machine_shows_the_same() -> None:
             "Compiling the kernels, which happens once and takes up to a minute.",
             "Read 1.0 MB and built the catalog in 9 s.",
         ),
-        *(f"m: {progress.sentence(10**7, 10**9, None)}.", f"m: {progress.sentence(10**9, 10**9, 10**6)}."),
+        *(
+            f"m: {progress.describe_progress(10**7, 10**9, None)}.",
+            f"m: {progress.describe_progress(10**9, 10**9, 10**6)}.",
+        ),
     ]
     assert mask_time(slow) == mask_time(["Read 1.0 MB and built the catalog in 1,234.5 s."])
 
