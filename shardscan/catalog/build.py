@@ -78,7 +78,7 @@ def _replace_catalog(folder: Path, target: Path, old: Path | None) -> Path:
             if old:
                 attach(connection, old)
             fetch(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
-            _fill_tables(connection, store.current(folder), read_origins(connection) if old else {})
+            _fill_tables(connection, store.list_current_scans(folder), read_origins(connection) if old else {})
             fetch(connection, "COMMIT")
         return building.replace(target)
     finally:

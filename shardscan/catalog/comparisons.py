@@ -105,13 +105,13 @@ def digest(found: Sequence[Alignment]) -> str:
 
 def current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
-    for scan, facts in of_two.speaking(COMPARISON, BegunComparison, scans, store.LAYOUT):
-        sealed, are_all = commits.sealed(scan)
+    for scan, facts in of_two.list_speaking(COMPARISON, BegunComparison, scans, store.LAYOUT):
+        sealed, are_all = commits.read_sealed_commits(scan)
         done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record.files)}
-        of_b = commits.channels(Scan(scan.store, facts.b))
+        of_b = commits.read_channels(Scan(scan.store, facts.b))
         yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts.files), of_b)
-    for place, begun in of_two.speaking(ALIGNED, BegunAlignments, scans, aligned.LAYOUT):
-        yield Aligned(place, begun.models, aligned.read(place, begun))
+    for place, begun in of_two.list_speaking(ALIGNED, BegunAlignments, scans, aligned.LAYOUT):
+        yield Aligned(place, begun.models, aligned.read_begun_alignments(place, begun))
 
 
 def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:

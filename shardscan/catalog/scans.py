@@ -26,7 +26,7 @@ from shardscan.plan.tasks import (
     task_name,
 )
 from shardscan.store import commits
-from shardscan.store.arrays import read
+from shardscan.store.arrays import read_stacked_array
 from shardscan.store.commits import Commits, Scan
 from shardscan.store.creation import read_groups, read_scan
 from shardscan.store.records import (
@@ -69,7 +69,7 @@ class Contents:
 
     @property
     def runs(self) -> list[Run]:
-        return commits.runs(self.scan)
+        return commits.read_runs(self.scan)
 
     @property
     def identity(self) -> str:
@@ -111,12 +111,14 @@ class Contents:
 
     def array(self, region: Region[Any], name: str) -> np.ndarray:
         """A stacked array of a region."""
-        return read(self.scan, region.folder, name, (region.layers, region.experts))
+        return read_stacked_array(self.scan, region.folder, name, (region.layers, region.experts))
 
     def arrays_at(self, folder: str, name: str, slot: Slot) -> np.ndarray:
         """What lies in one slot of a stacked array."""
         layer, expert = slot
-        found: np.ndarray = read(self.scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))[0, 0]
+        found: np.ndarray = read_stacked_array(
+            self.scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1))
+        )[0, 0]
         return found
 
 
@@ -216,7 +218,7 @@ def channels_of(matrix: StoredMatrix) -> int:
 
 def contents(scan: Scan) -> Contents:
     """Read what a scan's tables are made from, less the arrays."""
-    return Contents(scan, read_scan(scan), commits.committed(scan), commits.channels(scan))
+    return Contents(scan, read_scan(scan), commits.read_commits(scan), commits.read_channels(scan))
 
 
 def composites(scanned: Contents, kind: str) -> Iterator[Composites]:

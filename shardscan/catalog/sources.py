@@ -75,5 +75,5 @@ def is_current(origin: Origin | None, source: Source) -> bool:
         return origin == (source.state,)
     *built_from, channels = origin or (None,)
     is_as_chosen = source.channels in (None, channels)  # once somebody has chosen, it is never None again
-    runs = [len(commits.runs(source.scan))] if isinstance(source, Contents) else []
+    runs = [len(commits.read_runs(source.scan))] if isinstance(source, Contents) else []
     return built_from == [source.scan.id, source.state, *runs] and is_as_chosen

@@ -47,15 +47,15 @@ class Alignment:
     reason: str | None = None
 
 
-def keep(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
+def keep_alignments(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
     """Keep these alignments of two scans, of which there is one for a weight of b and an axis; others are no more.
 
     Only what differs from what is kept already, or what a disk has lost of it, is written. To be called within
     `writers.writing`. StoreError where one of the scans does not speak for its model any more.
     """
-    of_two.check(a, b, models)
-    place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
-    of_two.be_the_only(place, ALIGNED, models)
+    of_two.check_both_speak(a, b, models)
+    place = of_two.locate_of_two(ALIGNED, a, b, LAYOUT)
+    of_two.forget_others(place, ALIGNED, models)
     if not found:
         commits.forget(place)
         return
@@ -71,14 +71,14 @@ def keep(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
     _sweep(place, array)
 
 
-def alignments(a: Scan, b: Scan) -> list[Alignment]:
-    """What `keep` last kept of two scans; none where it is lost or damaged."""
-    place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
+def read_alignments(a: Scan, b: Scan) -> list[Alignment]:
+    """What `keep_alignments` last kept of two scans; none where it is lost or damaged."""
+    place = of_two.locate_of_two(ALIGNED, a, b, LAYOUT)
     begun = commits.read_begun_of_two(place, BegunAlignments)
-    return read(place, begun) or [] if begun else []
+    return read_begun_alignments(place, begun) or [] if begun else []
 
 
-def read(place: Scan, begun: BegunAlignments) -> list[Alignment] | None:
+def read_begun_alignments(place: Scan, begun: BegunAlignments) -> list[Alignment] | None:
     """The alignments that began so; None where they are not to the bit what was kept."""
     if not commits.is_intact(place, begun.files):
         return None

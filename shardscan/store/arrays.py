@@ -30,14 +30,14 @@ from shardscan.store.records import CODES, DEGENERATE, FAILED, OK, AnyVerdict, C
 from shardscan.version import __version__
 
 
-def current(store: Path) -> list[Scan]:
+def list_current_scans(store: Path) -> list[Scan]:
     """The scans that speak for their models, by model name: one that is still replacing another does not yet.
 
     Those of another layout do not at all: their checkpoints are to be scanned again.
     """
-    found = commits.begun(store)
+    found = commits.list_scans(store)
     ids = {scan.id for scan in found}
-    speaking = [scan for scan in found if not ids & set(commits.replaces(scan))]
+    speaking = [scan for scan in found if not ids & set(commits.read_replaced(scan))]
     readable = [(facts.model, scan) for scan in speaking if (facts := read_scan(scan)).layout == LAYOUT]
     return [scan for _, scan in sorted(readable, key=lambda one: one[0])]
 
@@ -78,11 +78,11 @@ def read_matrix(scan: Scan, task: Task, unit: Unit, matrix: Matrix, name: str) -
     """
     layer, expert = unit.slot_of(matrix)
     folder = stack_folder(task.folder, unit.placed.place.role, matrix.role)
-    values = read(scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))
+    values = read_stacked_array(scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))
     return values[0, 0, ..., : matrix.rows if name.endswith("_out") else matrix.cols]
 
 
-def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
+def read_stacked_array(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
     """One stacked array, whole or a region of its layers and experts; see `layout.stacked_arrays` for its axes."""
     array = zarr.open_array(scan.arrays / folder / name, mode="r")
     # heads have no axis for experts

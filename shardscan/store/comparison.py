@@ -48,15 +48,15 @@ CHANNEL_FIGURES = ("channel_a", *FIGURES)
 CHANGES = ("change_rank", "change_stable_rank", "change_sigma_max", "rounding_edge")
 
 
-def begin(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) -> Scan:
+def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) -> Scan:
     """The comparison of two scans of one store, to go on with or new; the tasks are all of it.
 
     One whose pairs were others is begun anew, and what was compared before of these two models is removed. To be called
     within `writers.writing`. StoreError where one of the scans does not speak for its model any more.
     """
-    of_two.check(a, b, models)
-    found = of_two.of_scans(COMPARISON, a, b, LAYOUT)
-    of_two.be_the_only(found, COMPARISON, models)
+    of_two.check_both_speak(a, b, models)
+    found = of_two.locate_of_two(COMPARISON, a, b, LAYOUT)
+    of_two.forget_others(found, COMPARISON, models)
     begun = BegunComparison(a.id, b.id, models, LAYOUT, *_sizes(tasks), {})
     before = commits.read_begun_of_two(found, BegunComparison)
     if before and replace(before, files={}) == begun:
@@ -213,7 +213,7 @@ def _verdict_of(change: Change) -> RankVerdict:
     return RankVerdict(OK, None, change.rank, *map(_number, (change.stable_rank, change.sigma_max, change.edge)))
 
 
-def read(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
+def read_channel_figures(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
     """A region of the figures (9, channels)."""
     values = zarr.open_array(comparison.arrays / "figures", mode="r")[region]
     assert isinstance(values, np.ndarray)

@@ -122,7 +122,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
     That is its config, notes, path and family's name, which are the same to a scan.
     """
     write_root(scan)
-    vouched = commits.made(scan)
+    vouched = commits.read_first_stamps(scan)
     stale = {name for name, stamp in vouched.items() if not commits.is_as_stamped(scan.arrays / name, stamp)}
     if METADATA not in stale:
         facts = read_scan(scan)
@@ -134,7 +134,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
     files = _first_files(checkpoint, probe, anatomy, plan)
     for name in stale:
         write_file(scan.arrays / name, files[name])
-    commits.begin(scan, commits.replaces(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
+    commits.begin(scan, commits.read_replaced(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 
 def _missing(plan: Plan, vouched: Mapping[str, Stamp]) -> set[str]:

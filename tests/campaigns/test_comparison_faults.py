@@ -87,7 +87,7 @@ def keeping(
     """Likewise of keeping alignments, the first of two scans or in the place of others."""
     folder = tmp_path_factory.mktemp("alignments")
     before = shutil.copytree(two_scans, folder / "before")
-    with writers.writing(before):
+    with writers.writing_store(before):
         compared.keep(before, request.param)
         catalog.build(before)
     after = shutil.copytree(before, folder / "after")

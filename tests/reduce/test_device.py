@@ -180,8 +180,8 @@ def test_a_scan_goes_on_on_another_device_and_commits_say_which(tmp_path: Path) 
         (False, "gram_gpu", True),
         (True, "gram", True),
     ]
-    (scan,) = commits.begun(tmp_path / "scans")
-    options = {(product, json.dumps(record.options)) for (_, product), record in commits.committed(scan).items()}
+    (scan,) = commits.list_scans(tmp_path / "scans")
+    options = {(product, json.dumps(record.options)) for (_, product), record in commits.read_commits(scan).items()}
     assert options == {
         ("stats/1", '{"device": "cuda:1"}'),
         ("heads/1", '{"device": "cuda:1"}'),

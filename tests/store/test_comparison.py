@@ -225,7 +225,7 @@ def test_all_arrays_lost_are_made_anew(scans: Path, models: tuple[Path, Path]) -
 
 
 def test_comparisons_are_no_scans(scans: Path) -> None:
-    assert len(commits.begun(scans)) == 2
+    assert len(commits.list_scans(scans)) == 2
     assert rows(scans, "select count(*) from models") == [(2,)]
 
 
@@ -250,7 +250,7 @@ def test_a_half_made_comparison_is_swept(scans: Path) -> None:
     never_began = Scan(scans, f"diff-{'1' * 32}")
     never_began.commits.mkdir()
     shardscan.catalog.build.build(scans)
-    with writers.writing(scans):
+    with writers.writing_store(scans):
         assert not left.exists()
         assert not never_began.commits.exists()
     assert compared.only(scans).arrays.exists()
@@ -338,7 +338,7 @@ def test_one_tensor_that_cannot_be_read_costs_only_itself(
 def test_too_little_memory_is_refused_before_anything_is_read(fresh: Path, models: tuple[Path, Path]) -> None:
     with pytest.raises(OptionError, match="--memory"):
         compared.compare(*models, fresh, room=50 << 20)
-    assert commits.committed(compared.only(fresh)) == {}
+    assert commits.read_commits(compared.only(fresh)) == {}
 
 
 def test_memory_that_does_for_no_comparison_is_told_before_there_is_one() -> None:
@@ -351,7 +351,7 @@ def test_memory_that_does_for_no_comparison_is_told_before_there_is_one() -> Non
 def test_more_than_may_be_read_is_refused_before_anything_is(fresh: Path, models: tuple[Path, Path]) -> None:
     with pytest.raises(OptionError, match=r"this comparison would read .* bytes and may read 1,000: .* --max-bytes"):
         compared.compare(*models, fresh, max_bytes=1000)
-    assert commits.committed(compared.only(fresh)) == {}
+    assert commits.read_commits(compared.only(fresh)) == {}
 
 
 @pytest.mark.parametrize("rank", [False, True])
@@ -359,13 +359,13 @@ def test_what_is_committed_is_hashed_once(
     rank: bool, scans: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    intact = commits.intact
+    intact = commits.read_intact_commits
 
     def counted(scan: Scan) -> commits.Commits:
         asked.append(scan)
         return intact(scan)
 
-    monkeypatch.setattr(commits, "intact", counted)
+    monkeypatch.setattr(commits, "read_intact_commits", counted)
     compared.compare(*models, scans, rank=rank, alignments=ALIGNED)
     assert asked.count(compared.only(scans)) == 1
 

@@ -102,7 +102,7 @@ def _pieces(found: Iterator[Found]) -> Iterator[list[Found]]:
 def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
     first = piece[0][1].channels[0]
     last = sum(piece[-1][1].channels)
-    values = store.read(held.scan, (slice(None), slice(first, last)))
+    values = store.read_channel_figures(held.scan, (slice(None), slice(first, last)))
     sides = [(name, v, side, *_place(v, side)) for name, v in piece for side in ("out", "in") if _place(v, side)[1]]
     joined = np.concatenate([values[:, at - first : at - first + n] for *_, at, n in sides], axis=1)
     lengths = [n for *_, n in sides]

@@ -11,7 +11,7 @@ from shardscan.anatomy.composites import CIRCUIT, DELTA
 from shardscan.catalog.rows.columns import Rows, repeat
 from shardscan.catalog.rows.spectra import Spectrum, known_sigma, tables
 from shardscan.catalog.scans import Composites, Contents, composites
-from shardscan.store.arrays import read
+from shardscan.store.arrays import read_stacked_array
 from shardscan.store.records import StoredComposite
 
 
@@ -28,7 +28,9 @@ def delta_rows(scanned: Contents) -> Iterator[Rows]:
 def _rows(scanned: Contents, kind: str) -> Iterator[Rows]:
     for some in composites(scanned, kind):
         region = some.layers, slice(None)
-        sigma, facts = (read(scanned.scan, some.folder, name, region) for name in ("composites", "composites_facts"))
+        sigma, facts = (
+            read_stacked_array(scanned.scan, some.folder, name, region) for name in ("composites", "composites_facts")
+        )
         yield _matrices(scanned.model, some)
         yield from tables(scanned.model, list(_spectra(some, sigma, facts)))
 

@@ -25,7 +25,7 @@ from shardscan.jobs.comparison.values import keep_alignments, read_alignments
 from shardscan.reduce.restricted_fingerprints import Restricted, fingerprints
 from shardscan.store.alignments import Alignment
 from shardscan.store.commits import Scan
-from shardscan.store.lock import writing
+from shardscan.store.lock import writing_store
 
 Phase = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Scans = tuple[Scan, Scan]
@@ -42,7 +42,7 @@ def settle_axes(folder: Path, scans: Scans, both: Subjects, workers: int, phase:
         if not new:
             return every
         kept |= {(alignment.weight_b, alignment.axis): alignment for alignment in new}
-        with writing(folder):
+        with writing_store(folder):
             keep_alignments(*scans, names, list(kept.values()))
             build(folder)
 

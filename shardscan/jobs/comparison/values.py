@@ -53,7 +53,11 @@ __all__ = [
 
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
 
-begin_comparison, read_alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
+begin_comparison, read_alignments, keep_alignments = (
+    store.begin_comparison,
+    aligned.read_alignments,
+    aligned.keep_alignments,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Summary:
 
 def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = False) -> Left:
     """What of the tasks is left: all of them if there is no comparison yet. What a disk has lost is done again."""
-    records = commits.intact(comparison) if comparison else {}
+    records = commits.read_intact_commits(comparison) if comparison else {}
     done = {key for key, record in records.items() if all(v.status != FAILED for v in record.tensors.values())}
     values = tuple(task for task in tasks if (task.name, VALUES) not in done)
     again = {task.name for task in values}
@@ -152,14 +156,18 @@ def _has_large_change(task: Task, changes: Mapping[int, Change | None]) -> bool:
 
 def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
     """Why which weights of b failed, or their ranks, if those are among the products."""
-    records = (record for (_, product), record in commits.sealed(comparison)[0].items() if product in products)
+    records = (
+        record for (_, product), record in commits.read_sealed_commits(comparison)[0].items() if product in products
+    )
     verdicts = (item for record in records for item in record.tensors.items())
     return {name: str(verdict.reason) for name, verdict in verdicts if verdict.status == FAILED}
 
 
 def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
     """The pairs of each task that have a rank, by number: None of those that must be read to find it."""
-    records = commits.sealed(comparison)[0] if tasks else {}  # what is not intact was compared again by now
+    records = (
+        commits.read_sealed_commits(comparison)[0] if tasks else {}
+    )  # what is not intact was compared again by now
     found = []
     for task in tasks:
         commit = records.get((task.name, VALUES))
