@@ -90,10 +90,10 @@ class Aligned:
     @property
     def state(self) -> str | None:
         """A hash of what the rows are made of."""
-        return None if self.found is None else digest(self.found)
+        return None if self.found is None else digest_alignments(self.found)
 
 
-def digest(found: Sequence[Alignment]) -> str:
+def digest_alignments(found: Sequence[Alignment]) -> str:
     """A hash of alignments, in whatever order they are."""
     hashed = xxhash.xxh3_128()
     for one in sorted(found, key=lambda one: (one.weight_b, one.axis)):
@@ -103,7 +103,7 @@ def digest(found: Sequence[Alignment]) -> str:
     return hashed.hexdigest()
 
 
-def current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
+def read_current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
     for scan, facts in of_two.list_speaking(COMPARISON, BegunComparison, scans, store.LAYOUT):
         sealed, are_all = commits.read_sealed_commits(scan)
@@ -122,7 +122,7 @@ def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]
             yield name, verdict
 
 
-def status(verdict: WeightVerdict, change: RankVerdict | None) -> tuple[str, str | None]:
+def describe_status(verdict: WeightVerdict, change: RankVerdict | None) -> tuple[str, str | None]:
     """Status and reason of a weight: a rank that failed is told where nothing else is."""
     if verdict.status == OK and change and change.status == FAILED:
         return OK, f"the rank of its change: {change.reason}"

@@ -216,12 +216,12 @@ def channels_of(matrix: StoredMatrix) -> int:
     return matrix.rows + (matrix.cols if matrix.kind != FOLDED else 0)
 
 
-def contents(scan: Scan) -> Contents:
+def read_contents(scan: Scan) -> Contents:
     """Read what a scan's tables are made from, less the arrays."""
     return Contents(scan, read_scan(scan), commits.read_commits(scan), commits.read_channels(scan))
 
 
-def composites(scanned: Contents, kind: str) -> Iterator[Composites]:
+def list_composites(scanned: Contents, kind: str) -> Iterator[Composites]:
     """Every composite of one kind that is committed, a few layers at a time."""
     product = next(product.name for product in products.of_composites(kind))
     for folder, group in scanned.groups.items():
@@ -239,7 +239,7 @@ def composites(scanned: Contents, kind: str) -> Iterator[Composites]:
                 yield Composites(folder, group.component, layers, {i: group.composites[i] for i in inside}, failures)
 
 
-def regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Region[Each]]:
+def cut_regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Region[Each]]:
     """A folder in pieces that are small in memory, however many layers and experts it has; files are not cut.
 
     `width` is how many values a slot of its largest array has.

@@ -51,7 +51,7 @@ def keep_alignments(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]
     """Keep these alignments of two scans, of which there is one for a weight of b and an axis; others are no more.
 
     Only what differs from what is kept already, or what a disk has lost of it, is written. To be called within
-    `writers.writing`. StoreError where one of the scans does not speak for its model any more.
+    `lock.writing_store`. StoreError where one of the scans does not speak for its model any more.
     """
     of_two.check_both_speak(a, b, models)
     place = of_two.locate_of_two(ALIGNED, a, b, LAYOUT)

@@ -52,7 +52,7 @@ def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) ->
     """The comparison of two scans of one store, to go on with or new; the tasks are all of it.
 
     One whose pairs were others is begun anew, and what was compared before of these two models is removed. To be called
-    within `writers.writing`. StoreError where one of the scans does not speak for its model any more.
+    within `lock.writing_store`. StoreError where one of the scans does not speak for its model any more.
     """
     of_two.check_both_speak(a, b, models)
     found = of_two.locate_of_two(COMPARISON, a, b, LAYOUT)

@@ -102,7 +102,7 @@ def compare(
 
 
 def keep(folder: Path, alignments: list[Alignment], a: str = "a", b: str = "b") -> None:
-    """Keep the alignments of two models, within `writers.writing_store`."""
+    """Keep the alignments of two models, within `lock.writing_store`."""
     comparing.keep_alignments(*scans_of(folder, a, b), (a, b), alignments)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shardscan.catalog.comparisons import Aligned, Comparison, status, with_channels
-from shardscan.catalog.rows.columns import Rows, numbers, repeat
+from shardscan.catalog.comparisons import Aligned, Comparison, describe_status, with_channels
+from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
 from shardscan.reduce.comparison import FIGURES
 from shardscan.store import comparison as store
 from shardscan.store.alignments import Alignment
@@ -25,7 +25,7 @@ AT_ONCE = 1 << 18  # channels in one piece of rows; a weight is not cut
 Found = tuple[str, WeightVerdict]
 
 
-def of_comparison(held: Comparison) -> Iterator[Rows]:
+def comparison_rows(held: Comparison) -> Iterator[Rows]:
     """Every row of one comparison, table by table; ValueError where it is damaged."""
     if held.is_damaged:
         raise ValueError("a record is not what was once written")
@@ -38,7 +38,7 @@ def of_comparison(held: Comparison) -> Iterator[Rows]:
         yield _channel_diffs(held, piece)
 
 
-def of_alignments(held: Aligned) -> Iterator[Rows]:
+def alignment_rows(held: Aligned) -> Iterator[Rows]:
     """Every row of the alignments of two scans; ValueError where they are damaged."""
     if held.found is None:
         raise ValueError("the alignments are not what was once kept")
@@ -62,13 +62,13 @@ def _diff(held: Comparison) -> Rows:
 
 def _models(held: Comparison | Aligned, n: int) -> dict[str, pa.Array]:
     a, b = held.models
-    return {"model_a": repeat([a], [n]), "model_b": repeat([b], [n])}
+    return {"model_a": repeat_values([a], [n]), "model_b": repeat_values([b], [n])}
 
 
 def _tensor_diffs(held: Comparison, some: Sequence[Found], changes: Mapping[str, RankVerdict]) -> Rows:
     verdicts = [verdict for _, verdict in some]
     of_changes = [changes.get(name) for name, _ in some]
-    told = [status(v, changes.get(name)) for name, v in some]
+    told = [describe_status(v, changes.get(name)) for name, v in some]
     columns: dict[str, Any] = {
         **_models(held, len(some)),
         "weight_a": pa.array([v.weight_a for v in verdicts], pa.string()),
@@ -77,8 +77,11 @@ def _tensor_diffs(held: Comparison, some: Sequence[Found], changes: Mapping[str,
         "status": pa.array([word for word, _ in told], pa.string()),
         "reason": pa.array([reason for _, reason in told], pa.string()),
         "values": pa.array([v.values for v in verdicts], pa.int64()),
-        **{name: numbers(_floats([getattr(v, name) for v in verdicts]), name) for name in FIGURES},
-        **{name: numbers(_floats([getattr(change, name, None) for change in of_changes]), name) for name in CHANGES},
+        **{name: statistics_column(_floats([getattr(v, name) for v in verdicts]), name) for name in FIGURES},
+        **{
+            name: statistics_column(_floats([getattr(change, name, None) for change in of_changes]), name)
+            for name in CHANGES
+        },
     }
     return "tensor_diffs", pa.table(columns)
 
@@ -108,7 +111,7 @@ def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
     lengths = [n for *_, n in sides]
 
     def each(of: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
-        return repeat(of, lengths, kind)
+        return repeat_values(of, lengths, kind)
 
     return "channel_diffs", pa.table({
         **_models(held, sum(lengths)),
@@ -120,7 +123,7 @@ def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
         "layer": each([v.layer for _, v, *_ in sides], pa.int32()),
         "role": each([v.role for _, v, *_ in sides]),
         "values": each([v.shape[1 if side == "out" else 0] for _, v, side, *_ in sides], pa.int64()),
-        **{name: numbers(joined[i], name) for i, name in enumerate(CHANNEL_FIGURES) if i},
+        **{name: statistics_column(joined[i], name) for i, name in enumerate(CHANNEL_FIGURES) if i},
     })  # fmt: skip
 
 
@@ -134,11 +137,11 @@ def _alignment(held: Aligned, one: Alignment) -> Rows:
     n = len(one.channels_a)
     return "alignments", pa.table({
         **_models(held, n),
-        "weight_a": repeat([one.weight_a], [n]),
-        "weight_b": repeat([one.weight_b], [n]),
-        "axis": repeat([one.axis], [n]),
+        "weight_a": repeat_values([one.weight_a], [n]),
+        "weight_b": repeat_values([one.weight_b], [n]),
+        "axis": repeat_values([one.axis], [n]),
         "channel_a": pa.array(one.channels_a.astype(np.int32), mask=one.channels_a < 0),
         "channel_b": np.arange(n, dtype=np.int32),
-        "method": repeat([one.method], [n]),
-        "reason": repeat([one.reason], [n]),
+        "method": repeat_values([one.method], [n]),
+        "reason": repeat_values([one.reason], [n]),
     })  # fmt: skip

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan.anatomy.composites import CIRCUIT, DELTA
-from shardscan.catalog.rows.columns import Rows, repeat
-from shardscan.catalog.rows.spectra import Spectrum, known_sigma, tables
-from shardscan.catalog.scans import Composites, Contents, composites
+from shardscan.catalog.rows.columns import Rows, repeat_values
+from shardscan.catalog.rows.spectra import Spectrum, known_sigma, spectrum_rows
+from shardscan.catalog.scans import Composites, Contents, list_composites
 from shardscan.store.arrays import read_stacked_array
 from shardscan.store.records import StoredComposite
 
@@ -26,13 +26,13 @@ def delta_rows(scanned: Contents) -> Iterator[Rows]:
 
 
 def _rows(scanned: Contents, kind: str) -> Iterator[Rows]:
-    for some in composites(scanned, kind):
+    for some in list_composites(scanned, kind):
         region = some.layers, slice(None)
         sigma, facts = (
             read_stacked_array(scanned.scan, some.folder, name, region) for name in ("composites", "composites_facts")
         )
         yield _matrices(scanned.model, some)
-        yield from tables(scanned.model, list(_spectra(some, sigma, facts)))
+        yield from spectrum_rows(scanned.model, list(_spectra(some, sigma, facts)))
 
 
 def _matrices(model: str, some: Composites) -> Rows:
@@ -40,10 +40,10 @@ def _matrices(model: str, some: Composites) -> Rows:
     every = [(facts, id) for facts in some.stored.values() for id in _ids_of(facts)]
     n = len(every)
     return "matrices", pa.table({
-        "model": repeat([model], [n]),
+        "model": repeat_values([model], [n]),
         "matrix": pa.array([id for _, id in every], pa.string()),
         "kind": pa.array([facts.kind for facts, _ in every], pa.string()),
-        "component": repeat([some.component], [n]),
+        "component": repeat_values([some.component], [n]),
         "layer": pa.array([facts.layer for facts, _ in every], pa.int32()),
         "role": pa.array([facts.role for facts, _ in every], pa.string()),
         "expert": pa.array([facts.expert for facts, _ in every], pa.int32()),

@@ -25,7 +25,7 @@ SAID = {
 }  # fmt: skip
 
 
-def of_scan(scanned: Contents) -> Iterator[Rows]:
+def scan_rows(scanned: Contents) -> Iterator[Rows]:
     """Every row of one model, table by table in no promised order; a table may come in several pieces."""
     for product in products.every():
         yield from _rows_of(product.rows)(scanned)
@@ -45,7 +45,7 @@ def _model(scanned: Contents) -> Rows:
     tensors = [tensor for group in scanned.groups.values() for tensor in group.tensors]
     return "models", pa.table({
         "model": [scanned.model],
-        **{name: pa.array([value], SAID[name]) for name, value in said(scanned).items()},
+        **{name: pa.array([value], SAID[name]) for name, value in describe_checkpoint(scanned).items()},
         "format": [facts.format],
         "parameters": [sum(int(np.prod(tensor.tensor.shape, dtype=object)) for tensor in tensors)],
         "bytes": [sum(file.used_nbytes for file in facts.files)],
@@ -58,7 +58,7 @@ def _model(scanned: Contents) -> Rows:
     })  # fmt: skip
 
 
-def said(scanned: Contents) -> dict[str, Any]:
+def describe_checkpoint(scanned: Contents) -> dict[str, Any]:
     """What a checkpoint says of itself, by the columns of its row: a scan need not be done again for any of it."""
     facts = scanned.facts
     config = facts.config or {}

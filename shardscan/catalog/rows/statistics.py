@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan.anatomy.matrices import FOLDED
-from shardscan.catalog.rows.columns import Rows, numbers, repeat
+from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
 from shardscan.catalog.rows.tensors import tensor_rows
-from shardscan.catalog.scans import Contents, HeldMatrix, Region, regions
+from shardscan.catalog.scans import Contents, HeldMatrix, Region, cut_regions
 from shardscan.plan.products import STATS
 from shardscan.plan.scan import keeps_channels_of
 from shardscan.plan.tasks import Slot
@@ -25,7 +25,7 @@ def statistics_rows(scanned: Contents) -> Iterator[Rows]:
     yield from tensor_rows(scanned)
     for folder, matrices in scanned.stacks.items():
         width = len(STORED_STATISTICS) * max(max(m.stored.rows, m.stored.cols) for m in matrices)
-        for region in regions(folder, matrices, width):
+        for region in cut_regions(folder, matrices, width):
             yield from _of_region(scanned, region)
 
 
@@ -49,7 +49,7 @@ def _matrices(model: str, region: Region[HeldMatrix], channels: np.ndarray) -> R
     totals = np.array([_totals(m, region.slot(m), channels) for m in found])
     heads = [m.heads for m in stored]
     return "matrices", pa.table({
-        "model": repeat([model], [len(found)]),
+        "model": repeat_values([model], [len(found)]),
         "matrix": pa.array([m.id for m in stored], pa.string()),
         "kind": pa.array([m.kind for m in stored], pa.string()),
         "tensor": pa.array([m.tensor for m in found], pa.string()),
@@ -61,7 +61,7 @@ def _matrices(model: str, region: Region[HeldMatrix], channels: np.ndarray) -> R
         "cols": pa.array([m.cols for m in stored], pa.int64()),
         "heads": pa.array([h and h.count for h in heads], pa.int32()),
         "queries_per_head": pa.array([h and h.queries for h in heads], pa.int32()),
-        **{name: numbers(totals[:, i], name) for i, name in enumerate(TOTALS)},
+        **{name: statistics_column(totals[:, i], name) for i, name in enumerate(TOTALS)},
     })  # fmt: skip
 
 
@@ -89,14 +89,14 @@ def _channels(
     prints = [fingerprints[region.slot(m)][:n] for m, n in zip(found, lengths, strict=True)]
     joined = np.concatenate(pieces, axis=1)
     return "channels", pa.table({
-        "model": repeat([model], [sum(lengths)]),
-        "matrix": repeat([m.stored.id for m in found], lengths),
-        "axis": repeat([side], [sum(lengths)]),
+        "model": repeat_values([model], [sum(lengths)]),
+        "matrix": repeat_values([m.stored.id for m in found], lengths),
+        "axis": repeat_values([side], [sum(lengths)]),
         "channel": np.concatenate(indices),
-        "layer": repeat([m.layer for m in found], lengths, pa.int32()),
-        "role": repeat([m.stored.role for m in found], lengths),
+        "layer": repeat_values([m.layer for m in found], lengths, pa.int32()),
+        "role": repeat_values([m.stored.role for m in found], lengths),
         "head": pa.concat_arrays(heads),
-        **{name: numbers(joined[i], name) for i, name in enumerate(STORED_STATISTICS)},
+        **{name: statistics_column(joined[i], name) for i, name in enumerate(STORED_STATISTICS)},
         "fingerprint": np.concatenate(prints),
     })  # fmt: skip
 

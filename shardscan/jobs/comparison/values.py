@@ -1,7 +1,7 @@
 """The whole line of a comparison, from pairs on: plan → compare → store. What is committed is not read again.
 
     tasks = plan.comparison.tasks(pairs)                               # pure; the same pairs give the same tasks
-    with writing(store):
+    with writing_store(store):
         comparison = begin_comparison(scan_a, scan_b, models, tasks)   # goes on, or begins
         compare_weights(comparison, tasks, (checkpoint_a, checkpoint_b), resources, …)
         build(store)
@@ -10,7 +10,7 @@ Who calls it has made sure that the checkpoints are those that the scans are of;
 models is made sure here. A comparison of the same scans whose pairs are others is begun anew. Alignments are beside it:
 
     read_alignments(scan_a, scan_b)                                    # what was kept of the two, compared or not
-    keep_alignments(scan_a, scan_b, models, alignments)                # within `writing`, then `build`
+    keep_alignments(scan_a, scan_b, models, alignments)                # within `writing_store`, then `build`
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def compare_weights(
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
     `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
-    read, where the resources are too few; StoreWriteError (within `writing`) where the disk is full or fails. A
+    read, where the resources are too few; StoreWriteError (within `writing_store`) where the disk is full or fails. A
     pair that fails costs only itself.
     """
     read = 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from shardscan.catalog import checks, comparisons
 from shardscan.catalog.comparisons import Comparison
-from shardscan.catalog.scans import contents
+from shardscan.catalog.scans import read_contents
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 from shardscan.shards.formats.kinds import is_weights
@@ -193,7 +193,7 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
     """What is not scanned yet, or failed."""
     where = f"{COMMITS}/{scan.id}"
     try:
-        held = contents(scan)
+        held = read_contents(scan)
         if held.facts.layout != LAYOUT:
             detail = f"Another version made this scan (layout {held.facts.layout}): ingest its checkpoint again."
             yield Finding(NOTE, "scan", detail, where)
@@ -218,7 +218,8 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
     where = f"{COMMITS}/{scan.id}"
     try:
         held = next(
-            (found for found in comparisons.current(store.list_current_scans(scan.store)) if found.scan == scan), None
+            (found for found in comparisons.read_current(store.list_current_scans(scan.store)) if found.scan == scan),
+            None,
         )
         if held is None:
             detail = (
