@@ -13,12 +13,10 @@ import numpy as np
 import xxhash
 
 from shardscan.plan.scan import keeps_channels_of, kept_channels
-from shardscan.store import alignments as aligned
 from shardscan.store import commits
-from shardscan.store import comparison as store
-from shardscan.store import two_scans as of_two
-from shardscan.store.alignments import Alignment
+from shardscan.store.alignments import ALIGNMENTS_LAYOUT, Alignment, read_begun_alignments
 from shardscan.store.commits import ALIGNED, COMPARISON, Scan
+from shardscan.store.comparison import COMPARISON_LAYOUT
 from shardscan.store.records import (
     FAILED,
     OK,
@@ -31,6 +29,7 @@ from shardscan.store.records import (
     RankVerdict,
     WeightVerdict,
 )
+from shardscan.store.two_scans import list_speaking
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +104,13 @@ def digest_alignments(found: Sequence[Alignment]) -> str:
 
 def read_current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
-    for scan, facts in of_two.list_speaking(COMPARISON, BegunComparison, scans, store.LAYOUT):
+    for scan, facts in list_speaking(COMPARISON, BegunComparison, scans, COMPARISON_LAYOUT):
         sealed, are_all = commits.read_sealed_commits(scan)
         done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record.files)}
         of_b = commits.read_channels(Scan(scan.store, facts.b))
         yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts.files), of_b)
-    for place, begun in of_two.list_speaking(ALIGNED, BegunAlignments, scans, aligned.LAYOUT):
-        yield Aligned(place, begun.models, aligned.read_begun_alignments(place, begun))
+    for place, begun in list_speaking(ALIGNED, BegunAlignments, scans, ALIGNMENTS_LAYOUT):
+        yield Aligned(place, begun.models, read_begun_alignments(place, begun))
 
 
 def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:

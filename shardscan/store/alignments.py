@@ -22,13 +22,12 @@ from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from shardscan.store import commits
-from shardscan.store import two_scans as of_two
 from shardscan.store.commits import ALIGNED, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
 from shardscan.store.records import BegunAlignments
-from shardscan.store.two_scans import Models
+from shardscan.store.two_scans import Models, check_both_speak, forget_others, locate_of_two
 
-LAYOUT = 1
+ALIGNMENTS_LAYOUT = 1
 OURS = re.compile(r"[0-9a-f]{32}")  # arrays; what else lies beside them is somebody's
 
 
@@ -53,15 +52,15 @@ def keep_alignments(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]
     Only what differs from what is kept already, or what a disk has lost of it, is written. To be called within
     `lock.writing_store`. StoreError where one of the scans does not speak for its model any more.
     """
-    of_two.check_both_speak(a, b, models)
-    place = of_two.locate_of_two(ALIGNED, a, b, LAYOUT)
-    of_two.forget_others(place, ALIGNED, models)
+    check_both_speak(a, b, models)
+    place = locate_of_two(ALIGNED, a, b, ALIGNMENTS_LAYOUT)
+    forget_others(place, ALIGNED, models)
     if not found:
         commits.forget(place)
         return
     array, files = _files(found)
     stamps = {name: commits.stamp_of(data.to_bytes()) for name, data in files.items()}
-    begun = BegunAlignments(a.id, b.id, models, LAYOUT, array, _parts(found), stamps)
+    begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, array, _parts(found), stamps)
     write_root(place)
     for name, data in files.items():
         if not commits.is_as_stamped(place.arrays / name, stamps[name]):
@@ -73,7 +72,7 @@ def keep_alignments(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]
 
 def read_alignments(a: Scan, b: Scan) -> list[Alignment]:
     """What `keep_alignments` last kept of two scans; none where it is lost or damaged."""
-    place = of_two.locate_of_two(ALIGNED, a, b, LAYOUT)
+    place = locate_of_two(ALIGNED, a, b, ALIGNMENTS_LAYOUT)
     begun = commits.read_begun_of_two(place, BegunAlignments)
     return read_begun_alignments(place, begun) or [] if begun else []
 

@@ -23,7 +23,6 @@ from shardscan.plan.comparison import CHUNK, Pair, Task
 from shardscan.reduce.change_ranks import Change
 from shardscan.reduce.comparison import FIGURES, Compared, Figures
 from shardscan.store import commits
-from shardscan.store import two_scans as of_two
 from shardscan.store.arrays import commit_product
 from shardscan.store.commits import COMPARISON, PARTIAL, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
@@ -41,9 +40,9 @@ from shardscan.store.records import (
     WeightVerdict,
     record_of,
 )
-from shardscan.store.two_scans import Models
+from shardscan.store.two_scans import Models, check_both_speak, forget_others, locate_of_two
 
-LAYOUT = 1
+COMPARISON_LAYOUT = 1
 CHANNEL_FIGURES = ("channel_a", *FIGURES)
 CHANGES = ("change_rank", "change_stable_rank", "change_sigma_max", "rounding_edge")
 
@@ -54,10 +53,10 @@ def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) ->
     One whose pairs were others is begun anew, and what was compared before of these two models is removed. To be called
     within `lock.writing_store`. StoreError where one of the scans does not speak for its model any more.
     """
-    of_two.check_both_speak(a, b, models)
-    found = of_two.locate_of_two(COMPARISON, a, b, LAYOUT)
-    of_two.forget_others(found, COMPARISON, models)
-    begun = BegunComparison(a.id, b.id, models, LAYOUT, *_sizes(tasks), {})
+    check_both_speak(a, b, models)
+    found = locate_of_two(COMPARISON, a, b, COMPARISON_LAYOUT)
+    forget_others(found, COMPARISON, models)
+    begun = BegunComparison(a.id, b.id, models, COMPARISON_LAYOUT, *_sizes(tasks), {})
     before = commits.read_begun_of_two(found, BegunComparison)
     if before and replace(before, files={}) == begun:
         commits.sweep(found)

@@ -18,8 +18,8 @@ from shardscan.catalog import scans as contents
 from shardscan.catalog import sqlfiles
 from shardscan.errors import StoreNotFound
 from shardscan.jobs.comparison.values import Alignment
-from shardscan.store import arrays as store
 from shardscan.store import commits
+from shardscan.store.arrays import list_current_scans
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_catalog_of_another_version_is_not_copied_from(scans: Path, tmp_path: 
 
 def test_only_commits_become_numbers(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    scan = store.list_current_scans(tmp_path / "scans")[0]
+    scan = list_current_scans(tmp_path / "scans")[0]
     (scan.commits / "text.q_proj.1.stats-1.json").unlink()
     (scan.commits / "text.k_proj.1.heads-1.json").unlink()
     catalog.build(tmp_path / "scans")

@@ -20,9 +20,9 @@ from shardscan.errors import CheckpointNotFound, StoreError
 from shardscan.jobs.scan.job import execute as execute_scan
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.jobs.verification.job import Finding, verify
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans
+from shardscan.store.lock import writing_store
 
 Spoil = Callable[[Path], object]
 
@@ -304,7 +304,7 @@ def test_a_scan_that_replaces_a_number_is_of_another_form(scans: Path) -> None:
 
 
 def test_a_store_that_is_being_written_is_not_judged(scans: Path) -> None:
-    with writers.writing_store(scans):
+    with writing_store(scans):
         done = CliRunner().invoke(main, ["verify", str(scans)])
     assert (done.exit_code, done.stdout) == (5, "")
     assert "is being written by process" in done.stderr
@@ -314,7 +314,7 @@ def test_a_store_that_was_written_meanwhile_is_not_judged(scans: Path, monkeypat
     begun = commits.list_scans
 
     def written_meanwhile(folder: Path) -> list[commits.Scan]:
-        with writers.writing_store(folder):
+        with writing_store(folder):
             return begun(folder)
 
     monkeypatch.setattr(commits, "list_scans", written_meanwhile)
@@ -344,4 +344,4 @@ def test_a_flipped_record_is_refused_by_whoever_reads_the_store(scans: Path) -> 
     with pytest.raises(StoreError, match=r"text\.up_proj\.1\.stats-1\.json is damaged: ingest its checkpoint"):
         catalog.build(scans)
     path.unlink()
-    assert [scan.id for scan in store.list_current_scans(scans)] == [commits.list_scans(scans)[0].id]
+    assert [scan.id for scan in list_current_scans(scans)] == [commits.list_scans(scans)[0].id]

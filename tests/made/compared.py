@@ -27,9 +27,9 @@ from shardscan.shards.address import Checkpoint
 from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import comparison as stored
-from shardscan.store import lock as writers
 from shardscan.store.commits import Scan
 from shardscan.store.creation import read_scan
+from shardscan.store.lock import writing_store
 
 Kept = Mapping[str, tuple[np.ndarray | None, np.ndarray | None]]  # rows and columns of a, by the id in b
 
@@ -90,7 +90,7 @@ def compare(
     **options: Any,
 ) -> Summary:
     """Compare and rebuild the catalog."""
-    with writers.writing_store(folder):
+    with writing_store(folder):
         comparison, found, checkpoints = begun(a, b, folder, kept, io)
         if alignments:
             keep(folder, alignments, a.name, b.name)
@@ -153,7 +153,7 @@ def main_keeping(words: list[str]) -> NoReturn:
     """Keep the alignments of models a and b of a store as a command does that may be killed."""
     folder = Path(words[0])
     try:
-        with writers.writing_store(folder):
+        with writing_store(folder):
             keep(folder, AFTER)
             catalog.build(folder)
     except ShardscanError as error:

@@ -28,8 +28,8 @@ from shardscan.reduce import change_ranks as changes
 from shardscan.shards.address import Window
 from shardscan.store import commits
 from shardscan.store import comparison as store
-from shardscan.store import lock as writers
 from shardscan.store.commits import Scan
+from shardscan.store.lock import writing_store
 
 TABLES = ("diffs", "tensor_diffs", "channel_diffs", "alignments")
 UP, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
@@ -250,7 +250,7 @@ def test_a_half_made_comparison_is_swept(scans: Path) -> None:
     never_began = Scan(scans, f"diff-{'1' * 32}")
     never_began.commits.mkdir()
     shardscan.catalog.build.build(scans)
-    with writers.writing_store(scans):
+    with writing_store(scans):
         assert not left.exists()
         assert not never_began.commits.exists()
     assert compared.only(scans).arrays.exists()

@@ -12,9 +12,8 @@ import pyarrow as pa
 from shardscan.catalog.comparisons import Aligned, Comparison, describe_status, with_channels
 from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
 from shardscan.reduce.comparison import FIGURES
-from shardscan.store import comparison as store
 from shardscan.store.alignments import Alignment
-from shardscan.store.comparison import CHANGES, CHANNEL_FIGURES
+from shardscan.store.comparison import CHANGES, CHANNEL_FIGURES, read_channel_figures
 from shardscan.store.records import FAILED, RankVerdict, WeightVerdict
 
 PLACE = {
@@ -105,7 +104,7 @@ def _pieces(found: Iterator[Found]) -> Iterator[list[Found]]:
 def _channel_diffs(held: Comparison, piece: Sequence[Found]) -> Rows:
     first = piece[0][1].channels[0]
     last = sum(piece[-1][1].channels)
-    values = store.read_channel_figures(held.scan, (slice(None), slice(first, last)))
+    values = read_channel_figures(held.scan, (slice(None), slice(first, last)))
     sides = [(name, v, side, *_place(v, side)) for name, v in piece for side in ("out", "in") if _place(v, side)[1]]
     joined = np.concatenate([values[:, at - first : at - first + n] for *_, at, n in sides], axis=1)
     lengths = [n for *_, n in sides]

@@ -30,11 +30,10 @@ from shardscan.reduce.comparison import compare
 from shardscan.reduce.kernels.cpu import comparison as differences
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
-from shardscan.store import alignments as aligned
 from shardscan.store import commits
-from shardscan.store import comparison as store
-from shardscan.store.alignments import Alignment
+from shardscan.store.alignments import Alignment, keep_alignments, read_alignments
 from shardscan.store.commits import Scan
+from shardscan.store.comparison import begin_comparison
 from shardscan.store.gate import keep_changes, keep_figures
 from shardscan.store.records import FAILED, OK, RANKS, VALUES, WeightVerdict
 
@@ -52,12 +51,6 @@ __all__ = [
 ]
 
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
-
-begin_comparison, read_alignments, keep_alignments = (
-    store.begin_comparison,
-    aligned.read_alignments,
-    aligned.keep_alignments,
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from shardscan.catalog.scans import read_contents
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 from shardscan.shards.formats.kinds import is_weights
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import CATALOG, PARTIAL, Scan
 from shardscan.store.creation import LAYOUT, METADATA
+from shardscan.store.lock import reading_unwritten, reporting_unreadable
 from shardscan.store.records import FAILED, Stamp
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
@@ -50,7 +50,7 @@ def verify(folder: Path, advance: Advance) -> Verdict:
 
     StoreError where somebody writes it.
     """
-    with writers.reporting_unreadable(folder), writers.reading_unwritten(folder):
+    with reporting_unreadable(folder), reading_unwritten(folder):
         scans = commits.list_scans(folder)
         everything = [*scans, *commits.list_of_two_scans(folder)]
         findings = list(_strays(folder, {scan.id for scan in everything}))
@@ -218,7 +218,7 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
     where = f"{COMMITS}/{scan.id}"
     try:
         held = next(
-            (found for found in comparisons.read_current(store.list_current_scans(scan.store)) if found.scan == scan),
+            (found for found in comparisons.read_current(list_current_scans(scan.store)) if found.scan == scan),
             None,
         )
         if held is None:
@@ -255,7 +255,7 @@ def _of_catalog(folder: Path, scans: list[Scan], *, are_whole: bool) -> Iterator
     damage = list(checks.find_damage(file))
     yield from (Finding(PROBLEM, "catalog", f"{sentence.rstrip('.')}: {again}.", CATALOG) for sentence in damage)
     if are_whole and not damage:
-        for names in checks.find_stale(file, store.list_current_scans(folder)):
+        for names in checks.find_stale(file, list_current_scans(folder)):
             models = " with ".join(map(shown, names))
             detail = f"Its rows of {models} are not of what is committed: {again}."
             yield Finding(NOTE, "catalog", detail, CATALOG)
