@@ -84,31 +84,33 @@ class Aligned:
 
     scan: Scan
     models: tuple[str, str]
-    found: Sequence[Alignment] | None
+    alignments: Sequence[Alignment] | None
 
     @property
     def state(self) -> str | None:
         """A hash of what the rows are made of."""
-        return None if self.found is None else digest_alignments(self.found)
+        return None if self.alignments is None else digest_alignments(self.alignments)
 
 
-def digest_alignments(found: Sequence[Alignment]) -> str:
+def digest_alignments(alignments: Sequence[Alignment]) -> str:
     """A hash of alignments, in whatever order they are."""
     hashed = xxhash.xxh3_128()
-    for one in sorted(found, key=lambda one: (one.weight_b, one.axis)):
-        said = [one.weight_a, one.weight_b, one.axis, one.method, one.reason]
-        hashed.update(json.dumps(said).encode())
-        hashed.update(np.ascontiguousarray(one.channels_a, np.int64).tobytes())
+    for alignment in sorted(alignments, key=lambda alignment: (alignment.weight_b, alignment.axis)):
+        facts = [alignment.weight_a, alignment.weight_b, alignment.axis, alignment.method, alignment.reason]
+        hashed.update(json.dumps(facts).encode())
+        hashed.update(np.ascontiguousarray(alignment.channels_a, np.int64).tobytes())
     return hashed.hexdigest()
 
 
 def read_current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
     for scan, facts in list_speaking(COMPARISON, BegunComparison, scans, COMPARISON_LAYOUT):
-        sealed, are_all = commits.read_sealed_commits(scan)
-        done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record.files)}
-        of_b = commits.read_channels(Scan(scan.store, facts.b))
-        yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts.files), of_b)
+        records, are_all_sealed = commits.read_sealed_commits(scan)
+        done = {key: record for key, record in records.items() if commits.is_whole(scan, record.files)}
+        channels_of_b = commits.read_channels(Scan(scan.store, facts.b))
+        yield Comparison(
+            scan, facts, done, not are_all_sealed or not commits.is_intact(scan, facts.files), channels_of_b
+        )
     for place, begun in list_speaking(ALIGNED, BegunAlignments, scans, ALIGNMENTS_LAYOUT):
         yield Aligned(place, begun.models, read_begun_alignments(place, begun))
 
