@@ -121,12 +121,12 @@ def solve_matrix(unit: Unit, number: int, product: str, solver: Solver) -> Solve
 
 def join(unit: Unit, solved: Sequence[Solved]) -> Result:
     """The results of all matrices of a unit as one; a failure of one is the tensor's."""
-    if failure := next((one.failure for one in solved if one.failure), None):
+    if failure := next((matrix.failure for matrix in solved if matrix.failure), None):
         return Result(failure=failure)
-    arrays = {(one.product, one.number): one.arrays for one in solved}
+    arrays = {(matrix.product, matrix.number): matrix.arrays for matrix in solved}
     return Result({
         product: Outcome(of_matrices=tuple(arrays.get((product, n), {}) for n in range(len(unit.matrices))))
-        for product in dict.fromkeys(one.product for one in solved)
+        for product in dict.fromkeys(matrix.product for matrix in solved)
     })  # fmt: skip
 
 

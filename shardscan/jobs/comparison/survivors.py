@@ -22,7 +22,7 @@ from shardscan.jobs.comparison.axes import Axis, Key, read_axes
 from shardscan.jobs.comparison.pairing import sides_by_id
 from shardscan.jobs.comparison.subjects import Subject, Subjects
 from shardscan.jobs.comparison.values import keep_alignments, read_alignments
-from shardscan.reduce.restricted_fingerprints import Restricted, fingerprints
+from shardscan.reduce.restricted_fingerprints import Restricted, find_restricted_fingerprints
 from shardscan.store.alignments import Alignment
 from shardscan.store.commits import Scan
 from shardscan.store.lock import writing_store
@@ -101,5 +101,5 @@ def _restricted_fingerprints(
             read += nbytes
             advance(read, total)
 
-        of_each = fingerprints(restricted, workers=workers, progress=progress)
+        of_each = find_restricted_fingerprints(restricted, workers=workers, progress=progress)
     return {key: of_axis for key, of_axis in zip(keys, of_each, strict=True) if of_axis is not None}

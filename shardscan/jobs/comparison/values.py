@@ -26,7 +26,7 @@ from shardscan.plan.comparison_budget import Budget, is_large, least
 from shardscan.plan.comparison_budget import budget as budget_of_comparison
 from shardscan.plan.workers import most_workers
 from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
-from shardscan.reduce.comparison import compare
+from shardscan.reduce.comparison import compare_tasks
 from shardscan.reduce.kernels.cpu import comparison as differences
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
@@ -130,7 +130,9 @@ def compare_weights(
             progress(read, left.nbytes)
 
     machine.give_back()
-    done = len(compare(left.values, partial(keep_figures, comparison, seen), workers=planned.workers, progress=advance))
+    done = len(
+        compare_tasks(left.values, partial(keep_figures, comparison, seen), workers=planned.workers, progress=advance)
+    )
 
     def find_ranks(tasks: Sequence[tuple[Task, Mapping[int, Change | None]]], workers: int, blas_threads: int) -> int:
         keep = partial(keep_changes, comparison, seen, {"blas_threads": blas_threads})
