@@ -116,10 +116,10 @@ class Contents:
     def arrays_at(self, folder: str, name: str, slot: Slot) -> np.ndarray:
         """What lies in one slot of a stacked array."""
         layer, expert = slot
-        found: np.ndarray = read_stacked_array(
+        values: np.ndarray = read_stacked_array(
             self.scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1))
         )[0, 0]
-        return found
+        return values
 
 
 @dataclass(frozen=True, slots=True)

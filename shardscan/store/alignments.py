@@ -46,7 +46,7 @@ class Alignment:
     reason: str | None = None
 
 
-def keep_alignments(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
+def keep_alignments(a: Scan, b: Scan, models: Models, alignments: Sequence[Alignment]) -> None:
     """Keep these alignments of two scans, of which there is one for a weight of b and an axis; others are no more.
 
     Only what differs from what is kept already, or what a disk has lost of it, is written. To be called within
@@ -55,12 +55,12 @@ def keep_alignments(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]
     check_both_speak(a, b, models)
     place = locate_of_two(ALIGNED, a, b, ALIGNMENTS_LAYOUT)
     forget_others(place, ALIGNED, models)
-    if not found:
+    if not alignments:
         commits.forget(place)
         return
-    array, files = _files(found)
+    array, files = _files(alignments)
     stamps = {name: commits.stamp_of(data.to_bytes()) for name, data in files.items()}
-    begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, array, _parts(found), stamps)
+    begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, array, _parts(alignments), stamps)
     write_root(place)
     for name, data in files.items():
         if not commits.is_as_stamped(place.arrays / name, stamps[name]):
@@ -89,19 +89,19 @@ def read_begun_alignments(place: Scan, begun: BegunAlignments) -> list[Alignment
     ]
 
 
-def _parts(found: Sequence[Alignment]) -> tuple[tuple[str, str, str, str, str | None, int, int], ...]:
+def _parts(alignments: Sequence[Alignment]) -> tuple[tuple[str, str, str, str, str | None, int, int], ...]:
     """What each is of, and which part of the array it has: its first channel, and how many."""
-    lengths = [len(alignment.channels_a) for alignment in found]
+    lengths = [len(alignment.channels_a) for alignment in alignments]
     firsts = accumulate(lengths, initial=0)
     return tuple(
-        (x.weight_a, x.weight_b, x.axis, x.method, x.reason, first, n)
-        for x, first, n in zip(found, firsts, lengths, strict=False)  # the last sum begins nothing
+        (alignment.weight_a, alignment.weight_b, alignment.axis, alignment.method, alignment.reason, first, n)
+        for alignment, first, n in zip(alignments, firsts, lengths, strict=False)  # the last sum begins nothing
     )
 
 
-def _files(found: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
+def _files(alignments: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
     """The array's name, and every file."""
-    values = np.concatenate([np.asarray(one.channels_a, np.int64) for one in found])
+    values = np.concatenate([np.asarray(alignment.channels_a, np.int64) for alignment in alignments])
     name = xxhash.xxh3_128_hexdigest(values.astype("<i8").tobytes())
     files: dict[str, Buffer] = {}
     zarr.open_group(MemoryStore(files), mode="w", zarr_format=3).create_array(

@@ -35,11 +35,11 @@ def list_current_scans(store: Path) -> list[Scan]:
 
     Those of another layout do not at all: their checkpoints are to be scanned again.
     """
-    found = commits.list_scans(store)
-    ids = {scan.id for scan in found}
-    speaking = [scan for scan in found if not ids & set(commits.read_replaced(scan))]
-    readable = [(facts.model, scan) for scan in speaking if (facts := read_scan(scan)).layout == LAYOUT]
-    return [scan for _, scan in sorted(readable, key=lambda one: one[0])]
+    scans = commits.list_scans(store)
+    ids = {scan.id for scan in scans}
+    current = [scan for scan in scans if not ids & set(commits.read_replaced(scan))]
+    readable = [(facts.model, scan) for scan in current if (facts := read_scan(scan)).layout == LAYOUT]
+    return [scan for _, scan in sorted(readable, key=lambda named: named[0])]
 
 
 def write_tensors(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> None:

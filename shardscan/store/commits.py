@@ -103,12 +103,12 @@ def sweep_damaged(scan: Scan) -> None:
 
 def list_scans(store: Path) -> list[Scan]:
     """Every scan of a store that exists, what is of two aside."""
-    return [found for found in _everything(store) if not found.is_of_two]
+    return [scan for scan in _everything(store) if not scan.is_of_two]
 
 
 def list_of_two_scans(store: Path, kind: str | tuple[str, ...] = (COMPARISON, ALIGNED)) -> list[Scan]:
     """What a store has of two scans: every comparison and all alignments, or those of one kind, also of scans gone."""
-    return [found for found in _everything(store) if found.id.startswith(kind)]
+    return [pair for pair in _everything(store) if pair.id.startswith(kind)]
 
 
 def _everything(store: Path) -> list[Scan]:
@@ -192,9 +192,9 @@ def read_intact_commits(scan: Scan) -> Commits:
 
 def read_sealed_commits(scan: Scan) -> tuple[Commits, bool]:
     """Every commit that is what was once written, whatever became of its files; whether no other is there."""
-    found = [read_unsealed(path) for path in _paths(scan)]
-    whole = (read_commit(record) for record, is_as_written in found if is_as_written)
-    return _by_key(whole), all(is_as_written for _, is_as_written in found)
+    records = [read_unsealed(path) for path in _paths(scan)]
+    whole = (read_commit(record) for record, is_as_written in records if is_as_written)
+    return _by_key(whole), all(is_as_written for _, is_as_written in records)
 
 
 def _paths(scan: Scan) -> list[Path]:
@@ -213,8 +213,10 @@ def state_of(commits: Commits) -> str:
 
 def stamps(scan: Scan) -> dict[tuple[str, str], int]:
     """When each task and product was committed, in ns, by the commits' files alone."""
-    found = ((path.name.removesuffix(".json").rpartition("."), path.stat()) for path in scan.commits.glob("*.json"))
-    return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
+    named_stats = (
+        (path.name.removesuffix(".json").rpartition("."), path.stat()) for path in scan.commits.glob("*.json")
+    )
+    return {(task, product): stat.st_mtime_ns for (task, _, product), stat in named_stats}
 
 
 def is_whole(scan: Scan, files: Mapping[str, Stamp]) -> bool:

@@ -31,18 +31,18 @@ def scan_for(
     place once it is complete. OptionError where files are not those last seen, and comparing them would read too much.
     """
     seen, sample = witness(checkpoint), probe(checkpoint)
-    base, found = scan_id(checkpoint, sample, anatomy), commits.list_scans(folder)
-    generations = _generations(found, base)
+    base, scans = scan_id(checkpoint, sample, anatomy), commits.list_scans(folder)
+    generations = _generations(scans, base)
     for scan in generations:
         if commits.read_witness(scan) == seen or _holds(scan, plan, max_bytes):
-            rivals = [rival for rival in found if rival.id in commits.read_replaced(scan)]
+            rivals = [rival for rival in scans if rival.id in commits.read_replaced(scan)]
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
             commits.sweep(scan)
             commits.record_witness(scan, seen)
             refresh(scan, checkpoint, sample, anatomy, plan)
             return scan
-    rivals = [other for other in found if read_scan(other).model == checkpoint.name]
+    rivals = [other for other in scans if read_scan(other).model == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
         raise _taken(folder, checkpoint.name)
     number = 1 + max(map(_number, generations), default=0)
@@ -94,9 +94,9 @@ def _chosen(scans: list[Scan]) -> str | None:
     return next((choice for scan in scans if (choice := commits.read_channels(scan))), None)
 
 
-def _generations(found: list[Scan], base: str) -> list[Scan]:
+def _generations(scans: list[Scan], base: str) -> list[Scan]:
     """The scans of these contents, the first begun first."""
-    return sorted((scan for scan in found if scan.id.partition("-")[0] == base), key=_number)
+    return sorted((scan for scan in scans if scan.id.partition("-")[0] == base), key=_number)
 
 
 def _number(scan: Scan) -> int:

@@ -39,10 +39,10 @@ def forget_others(pair: Scan, kind: str, models: Models) -> None:
 def list_speaking(kind: str, begun: type[OfTwo], scans: Sequence[Scan], layout: int) -> list[tuple[Scan, OfTwo]]:
     """What is of scans that speak for their models, as this version writes it, by their models' names."""
     ids = {scan.id for scan in scans}
-    found = commits.list_of_two_scans(scans[0].store, kind) if scans else []
-    known = [(facts, pair) for pair in found if (facts := commits.read_begun_of_two(pair, begun))]
+    pairs = commits.list_of_two_scans(scans[0].store, kind) if scans else []
+    begun_pairs = [(facts, pair) for pair in pairs if (facts := commits.read_begun_of_two(pair, begun))]
     return [
         (pair, facts)
-        for facts, pair in sorted(known, key=lambda one: one[0].models)
+        for facts, pair in sorted(begun_pairs, key=lambda begun_pair: begun_pair[0].models)
         if {facts.a, facts.b} <= ids and facts.layout == layout
     ]

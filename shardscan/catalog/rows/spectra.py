@@ -63,9 +63,9 @@ def full_rows(scanned: Contents) -> Iterator[Rows]:
 def _rows(scanned: Contents, product: str, name: str) -> Iterator[Rows]:
     """Of the matrices whose commits speak of a product, from the arrays of this name."""
     for folder, matrices in scanned.stacks.items():
-        told = [m for m in matrices if m.has(product) or m.failure(product) is not None]
-        width = max((max(m.stored.rows, m.stored.cols) for m in told), default=0)
-        for region in cut_regions(folder, told, width) if told else ():
+        committed = [m for m in matrices if m.has(product) or m.failure(product) is not None]
+        width = max((max(m.stored.rows, m.stored.cols) for m in committed), default=0)
+        for region in cut_regions(folder, committed, width) if committed else ():
             sigma, facts = scanned.array(region, name), scanned.array(region, f"{name}_facts")
             slots = [region.slot(m)[: sigma.ndim - (2 if product == HEADS else 1)] for m in region.members]
             spectra = (

@@ -44,17 +44,17 @@ def _of_region(scanned: Contents, region: Region[HeldMatrix]) -> Iterator[Rows]:
 
 
 def _matrices(model: str, region: Region[HeldMatrix], channels: np.ndarray) -> Rows:
-    found = region.members
-    stored = [m.stored for m in found]
-    totals = np.array([_totals(m, region.slot(m), channels) for m in found])
+    matrices = region.members
+    stored = [m.stored for m in matrices]
+    totals = np.array([_totals(m, region.slot(m), channels) for m in matrices])
     heads = [m.heads for m in stored]
     return "matrices", pa.table({
-        "model": repeat_values([model], [len(found)]),
+        "model": repeat_values([model], [len(matrices)]),
         "matrix": pa.array([m.id for m in stored], pa.string()),
         "kind": pa.array([m.kind for m in stored], pa.string()),
-        "tensor": pa.array([m.tensor for m in found], pa.string()),
-        "component": pa.array([m.component for m in found], pa.string()),
-        "layer": pa.array([m.layer for m in found], pa.int32()),
+        "tensor": pa.array([m.tensor for m in matrices], pa.string()),
+        "component": pa.array([m.component for m in matrices], pa.string()),
+        "layer": pa.array([m.layer for m in matrices], pa.int32()),
         "role": pa.array([m.role for m in stored], pa.string()),
         "expert": pa.array([m.expert for m in stored], pa.int32()),
         "rows": pa.array([m.rows for m in stored], pa.int64()),
@@ -77,24 +77,24 @@ def _totals(m: HeldMatrix, slot: Slot, channels: np.ndarray) -> np.ndarray:
 def _channels(
     model: str,
     region: Region[HeldMatrix],
-    found: Sequence[HeldMatrix],
+    matrices: Sequence[HeldMatrix],
     side: str,
     stacked: tuple[np.ndarray, np.ndarray],
 ) -> Rows:
     values, fingerprints = stacked
-    lengths = [m.stored.rows if side == "out" else m.stored.cols for m in found]
+    lengths = [m.stored.rows if side == "out" else m.stored.cols for m in matrices]
     indices = [np.arange(n, dtype=np.int32) for n in lengths]
-    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(found, indices, strict=True)]
-    pieces = [values[region.slot(m)][:, :n] for m, n in zip(found, lengths, strict=True)]
-    prints = [fingerprints[region.slot(m)][:n] for m, n in zip(found, lengths, strict=True)]
+    heads = [_heads_of_channels(m, side, channel) for m, channel in zip(matrices, indices, strict=True)]
+    pieces = [values[region.slot(m)][:, :n] for m, n in zip(matrices, lengths, strict=True)]
+    prints = [fingerprints[region.slot(m)][:n] for m, n in zip(matrices, lengths, strict=True)]
     joined = np.concatenate(pieces, axis=1)
     return "channels", pa.table({
         "model": repeat_values([model], [sum(lengths)]),
-        "matrix": repeat_values([m.stored.id for m in found], lengths),
+        "matrix": repeat_values([m.stored.id for m in matrices], lengths),
         "axis": repeat_values([side], [sum(lengths)]),
         "channel": np.concatenate(indices),
-        "layer": repeat_values([m.layer for m in found], lengths, pa.int32()),
-        "role": repeat_values([m.stored.role for m in found], lengths),
+        "layer": repeat_values([m.layer for m in matrices], lengths, pa.int32()),
+        "role": repeat_values([m.stored.role for m in matrices], lengths),
         "head": pa.concat_arrays(heads),
         **{name: statistics_column(joined[i], name) for i, name in enumerate(STORED_STATISTICS)},
         "fingerprint": np.concatenate(prints),

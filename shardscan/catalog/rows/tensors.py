@@ -67,7 +67,7 @@ def _tensors(
 ) -> Rows:
     nothing = np.full(len(TENSOR_STATISTICS), np.nan)
     dtypes = [m.stored.tensor.dtype for m in members]
-    found = np.array([
+    statistics = np.array([
         tensors.statistics(values[m.name][0], dtype, values[m.name][1]) if m.name in values else nothing
         for m, dtype in zip(members, dtypes, strict=True)
     ])  # fmt: skip
@@ -87,7 +87,7 @@ def _tensors(
         "shared_with": pa.array([m.stored.tensor.shared_with for m in members], pa.string()),
         "status": [m.status for m in members],
         "reason": pa.array([m.reason for m in members], pa.string()),
-        **{name: statistics_column(found[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
+        **{name: statistics_column(statistics[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
         "quantiles_exact": pa.array(
             [is_exact(dtype) if m.scanned else None for m, dtype in zip(members, dtypes, strict=True)],
             pa.bool_(),
