@@ -81,8 +81,8 @@ class Contents:
     @cached_property
     def kept(self) -> str:
         """Which channels become rows, by what was asked for or by their number."""
-        every = (matrix.stored for stacked in self.stacks.values() for matrix in stacked)
-        return kept_channels(self.channels, sum(map(channels_of, every)))
+        matrices = (matrix.stored for stacked in self.stacks.values() for matrix in stacked)
+        return kept_channels(self.channels, sum(map(channels_of, matrices)))
 
     @cached_property
     def groups(self) -> Mapping[str, StoredGroup]:

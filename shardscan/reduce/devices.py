@@ -172,10 +172,10 @@ def chosen(words: str) -> Device:
         return _automatic()
     if words == "cpu":
         return CPU
-    found = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", words)
-    if not found:
+    match = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", words)
+    if not match:
         raise OptionError(f"{shown(words)} is no --device: take auto, cpu, cuda, or cuda:1 for the second GPU.")
-    device = Cuda(int(found[1] or 0))
+    device = Cuda(int(match[1] or 0))
     device.require()
     return device
 

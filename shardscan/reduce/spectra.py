@@ -48,8 +48,8 @@ class Spectra:
         """With the self-check |Σσ² − ‖W‖_F²| / ‖W‖_F² against norms² (n,) from statistics; NaN where one is unknown."""
         facts = self.facts.copy()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            found = np.sum(self.sigma**2, axis=1)
-            facts[:, SELF_CHECK] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
+            squares = np.sum(self.sigma**2, axis=1)
+            facts[:, SELF_CHECK] = np.where(norms == squares, 0.0, np.abs(squares - norms) / norms)
         return Spectra(self.sigma, facts)
 
     @property

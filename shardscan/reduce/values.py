@@ -46,9 +46,9 @@ def selected(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
     across: slice | np.ndarray = slice(cols.start, cols.start + cols.length)
     if cols.groups > 1:
         across = cols.indices(0, len(cols)) if cols.length > 1 else slice(cols.start, None, cols.stride)
-    found = np.ascontiguousarray(values[down][:, across])
-    found.flags.writeable = False
-    return found
+    part = np.ascontiguousarray(values[down][:, across])
+    part.flags.writeable = False
+    return part
 
 
 def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -71,9 +71,9 @@ def head_slices(placed: Placed, matrix: Matrix, heads: Iterable[int]) -> Iterato
         start = head * dim
         if matrix.stored_axis == "out":
             values, table = matrix_rows(placed, matrix, start, start + dim)
-            found = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
+            weights = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
         else:
             together = together or matrix_rows(placed, matrix, 0, len(matrix.stored_rows))
             values, table = together
-            found = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
-        yield found.T if matrix.turned else found
+            weights = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
+        yield weights.T if matrix.turned else weights

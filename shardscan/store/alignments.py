@@ -119,6 +119,6 @@ def _files(alignments: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
 def _sweep(place: Scan, array: str) -> None:
     """Remove what was kept before, and what a killed writer left."""
     commits.sweep(place)
-    for left in place.arrays.glob("*/"):
-        if OURS.fullmatch(left.name) and left.name != array:
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in place.arrays.glob("*/"):
+        if OURS.fullmatch(leftover.name) and leftover.name != array:
+            shutil.rmtree(leftover, ignore_errors=True)

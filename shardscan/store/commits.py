@@ -90,8 +90,8 @@ def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
 def sweep(scan: Scan) -> None:
     """Remove files of a scan that a killed writer left half written."""
     for folder in (scan.commits, scan.arrays):
-        for left in folder.rglob(f"*{PARTIAL}"):
-            left.unlink()
+        for leftover in folder.rglob(f"*{PARTIAL}"):
+            leftover.unlink()
 
 
 def sweep_damaged(scan: Scan) -> None:
@@ -181,8 +181,8 @@ Commits = dict[tuple[str, str], Commit]
 
 def read_commits(scan: Scan) -> Commits:
     """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
-    every = (read_commit(read_whole_record(path)) for path in _paths(scan))
-    return _by_key(commit for commit in every if is_whole(scan, commit.files))
+    records = (read_commit(read_whole_record(path)) for path in _paths(scan))
+    return _by_key(commit for commit in records if is_whole(scan, commit.files))
 
 
 def read_intact_commits(scan: Scan) -> Commits:

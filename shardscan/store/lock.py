@@ -131,8 +131,8 @@ def _last_writer(store: Path) -> int:
 
 def _sweep(store: Path) -> None:
     """Remove catalogs half built, folders of scans that never began or were being removed, and what was of those."""
-    for left in store.glob(f"{CATALOG}.*{PARTIAL}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for leftover in store.glob(f"{CATALOG}.*{PARTIAL}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     scans = {scan.id for scan in list_scans(store)}
     for pair in list_of_two_scans(store):
         begun_of = read_begun_of_two(pair, BegunOfTwo)
@@ -140,6 +140,6 @@ def _sweep(store: Path) -> None:
             forget(pair)
     ids = scans | {pair.id for pair in list_of_two_scans(store)}
     for folder in (store / "commits", store / "arrays.zarr"):
-        for left in folder.glob("*/"):
-            if OURS.fullmatch(left.name) and left.name not in ids:
-                shutil.rmtree(left, ignore_errors=True)
+        for leftover in folder.glob("*/"):
+            if OURS.fullmatch(leftover.name) and leftover.name not in ids:
+                shutil.rmtree(leftover, ignore_errors=True)

@@ -35,12 +35,12 @@ def _of_region(scanned: Contents, region: Region[HeldMatrix]) -> Iterator[Rows]:
     yield _matrices(scanned.model, region, values)
     if not keeps_channels_of(scanned.kept, region.members[0].stored.expert is not None):
         return
-    for side in ("out", "in"):
-        inside = [m for m in known if side == "out" or m.stored.kind != FOLDED]
-        if inside:
-            values = values if side == "out" else scanned.array(region, "channels_in")
-            fingerprints = scanned.array(region, f"fingerprints_{side}")
-            yield _channels(scanned.model, region, inside, side, (values, fingerprints))
+    if known:
+        yield _channels(scanned, region, known, "out", values)
+    unfolded = [m for m in known if m.stored.kind != FOLDED]
+    if unfolded:
+        values = scanned.array(region, "channels_in")
+        yield _channels(scanned, region, unfolded, "in", values)
 
 
 def _matrices(model: str, region: Region[HeldMatrix], channels: np.ndarray) -> Rows:
@@ -75,13 +75,10 @@ def _totals(m: HeldMatrix, slot: Slot, channels: np.ndarray) -> np.ndarray:
 
 
 def _channels(
-    model: str,
-    region: Region[HeldMatrix],
-    matrices: Sequence[HeldMatrix],
-    side: str,
-    stacked: tuple[np.ndarray, np.ndarray],
+    scanned: Contents, region: Region[HeldMatrix], matrices: Sequence[HeldMatrix], side: str, values: np.ndarray
 ) -> Rows:
-    values, fingerprints = stacked
+    """The channels of one side of some of a region's matrices, whose stacked statistics are `values`."""
+    fingerprints = scanned.array(region, f"fingerprints_{side}")
     lengths = [m.stored.rows if side == "out" else m.stored.cols for m in matrices]
     indices = [np.arange(n, dtype=np.int32) for n in lengths]
     heads = [_heads_of_channels(m, side, channel) for m, channel in zip(matrices, indices, strict=True)]
@@ -89,7 +86,7 @@ def _channels(
     prints = [fingerprints[region.slot(m)][:n] for m, n in zip(matrices, lengths, strict=True)]
     joined = np.concatenate(pieces, axis=1)
     return "channels", pa.table({
-        "model": repeat_values([model], [sum(lengths)]),
+        "model": repeat_values([scanned.model], [sum(lengths)]),
         "matrix": repeat_values([m.stored.id for m in matrices], lengths),
         "axis": repeat_values([side], [sum(lengths)]),
         "channel": np.concatenate(indices),
