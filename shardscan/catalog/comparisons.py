@@ -102,7 +102,7 @@ def digest_alignments(alignments: Sequence[Alignment]) -> str:
     return hashed.hexdigest()
 
 
-def read_current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
+def read_current_comparisons(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
     for scan, facts in list_speaking(COMPARISON, BegunComparison, scans, COMPARISON_LAYOUT):
         records, are_all_sealed = commits.read_sealed_commits(scan)
@@ -115,7 +115,7 @@ def read_current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
         yield Aligned(place, begun.models, read_begun_alignments(place, begun))
 
 
-def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:
+def list_with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:
     """The weights whose channels become rows of the catalog."""
     kept = comparison.kept
     for name, verdict in comparison.verdicts.items():

@@ -25,7 +25,7 @@ Origin = tuple[Any, ...]  # what its rows were built from
 def read_sources(scans: Sequence[Scan]) -> Iterator[Source]:
     """Every source of a store: its scans, and then what is of two of them."""
     yield from map(read_contents, scans)
-    yield from comparisons.read_current(scans)
+    yield from comparisons.read_current_comparisons(scans)
 
 
 def identify_source(source: Source) -> Identity:

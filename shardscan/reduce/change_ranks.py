@@ -20,7 +20,7 @@ import numpy as np
 from shardscan.errors import CheckpointError
 from shardscan.plan.comparison import BLOCK_BYTES, Block, Pair, Task, rows_of_a, strips
 from shardscan.reduce.comparison import Values, read_both_sides
-from shardscan.reduce.graph import Done, Progress, keeping, on_workers
+from shardscan.reduce.graph import Done, Progress, keep_results, on_workers
 from shardscan.reduce.kernels import cpu
 from shardscan.reduce.kernels.cpu.comparison import add_rounding
 from shardscan.reduce.panels import panel_rows
@@ -73,7 +73,7 @@ def rank_changes(
             key = changes[number] = ("rank", task.name, number)
             graph[key] = (rank_change, task.pairs[number])
             sizes[key] = task.nbytes // len(task.pairs)
-        graph["keep", task.name] = (keeping, keep, task, changes)
+        graph["keep", task.name] = (keep_results, keep, task, changes)
     tasks = [task for task, _ in asked]
     return on_workers(graph, tasks, workers, Progress(sizes, progress), blas_threads)
 

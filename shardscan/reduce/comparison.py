@@ -18,7 +18,7 @@ import numpy as np
 from shardscan.errors import CheckpointError
 from shardscan.plan.comparison import SIDES, Block, Pair, Side, Strip, Task, Unit, cols_of_a, rows_of_a
 from shardscan.plan.tasks import in_flight
-from shardscan.reduce.graph import Done, Progress, Steps, folds, in_threads, on_workers
+from shardscan.reduce.graph import Done, Progress, Steps, fold_blocks, in_threads, on_workers
 from shardscan.reduce.kernels.cpu import comparison as kernels
 from shardscan.reduce.kernels.cpu.comparison import AA, AB, BB, CHANGED, DD, FINITE, MOST, NEWLY_ZERO
 from shardscan.reduce.values import kernel_values
@@ -96,20 +96,22 @@ def compare_tasks(
 ) -> list[Done]:
     """Compare the pairs of every task and `keep` their figures; `progress` is told the bytes of each block.
 
-    As `scan.run`: threads of this process, or what is set through dask.
+    As `scan.run_blocks`: threads of this process, or what is set through dask.
     """
     numbered_units = [(task, i, unit) for task in tasks for i, unit in enumerate(task.units)]
     sizes = {
         ("block", task.name, i, j): b.nbytes for task, i, unit in numbered_units for j, b in enumerate(unit.blocks)
     }
     windows = [window for _, _, unit in numbered_units for block in unit.blocks for window in block.windows]
-    compile_kernels({window.dtype for window in windows})
+    compile_comparison_kernels({window.dtype for window in windows})
     with Ahead(windows, SIDES * DEPTH) if in_threads() else nullcontext() as ahead:
-        steps = Steps(partial(reduce_block, ahead=ahead), Partial(), merge_partials, finish_unit)
-        return on_workers(folds(tasks, keep, in_flight(workers), steps), tasks, workers, Progress(sizes, progress))
+        steps = Steps(partial(compare_block, ahead=ahead), Partial(), merge_partials, finish_unit)
+        return on_workers(
+            fold_blocks(tasks, keep, in_flight(workers), steps), tasks, workers, Progress(sizes, progress)
+        )
 
 
-def compile_kernels(dtypes: set[str]) -> None:
+def compile_comparison_kernels(dtypes: set[str]) -> None:
     """Compile what values of these dtypes need, or load it: beside blocks it would take memory that no plan has."""
     for dtype in dtypes:
         values, table = kernel_values(np.zeros(DTYPES[dtype].nbytes(8), np.uint8), dtype, (1, 8))
@@ -119,7 +121,7 @@ def compile_kernels(dtypes: set[str]) -> None:
     kernels.add_rounding(np.ones((1, 8)), 7, -126, np.zeros(1), np.zeros(8))
 
 
-def reduce_block(block: Block, ahead: Ahead | None = None) -> Partial:
+def compare_block(block: Block, ahead: Ahead | None = None) -> Partial:
     """Read one block of both sides, and reduce the values of each of its pairs."""
     raw: Raw = ahead.raw if ahead else read_window
     try:

@@ -163,7 +163,7 @@ class Solver:
     device: Device = CPU
 
 
-def chosen(words: str) -> Device:
+def choose_device(words: str) -> Device:
     """The device of 'cpu', 'cuda' (the first) or 'cuda:1'; of 'auto' the first that works, else the CPU.
 
     OptionError where the words are none of these, and NoDevice, which is one, where what they name cannot be used.
@@ -180,7 +180,7 @@ def chosen(words: str) -> Device:
     return device
 
 
-def of_cuda() -> list[str]:
+def list_cuda_devices() -> list[str]:
     """Every CUDA device by id and name; none where there is no CuPy, and nothing of the GPU's is imported then."""
     if find_spec("cupy") is None:
         return []
@@ -190,7 +190,7 @@ def of_cuda() -> list[str]:
 
 
 def _automatic() -> Device:
-    if not of_cuda():
+    if not list_cuda_devices():
         return CPU
     from shardscan.reduce.kernels import gpu
 

@@ -58,7 +58,9 @@ class Spectra:
         return self.facts[:, SELF_CHECK]
 
 
-def fitted(sigma: np.ndarray, methods: np.ndarray, rows: int, cols: int, largest: np.ndarray | None = None) -> Spectra:
+def fit_spectra(
+    sigma: np.ndarray, methods: np.ndarray, rows: int, cols: int, largest: np.ndarray | None = None
+) -> Spectra:
     """Spectra of n (rows, cols) matrices: σ (n, rank) and indices in METHODS (n,). The self-check is yet to be made.
 
     `largest` (n,) is what a method's rounding is relative to: σ₁ unless said.

@@ -91,7 +91,7 @@ def _finish(unit: Unit, values: Values, channels: Mapping[int, Channels]) -> Out
     of_matrices = tuple(_of_matrix(m, channels[n]) for n, m in zip(unit.numbers, unit.matrices, strict=True))
     rows = reduce(Moments.concatenate, (merged.rows for merged in channels.values()))
     tensor = unit.placed.tensor
-    moments = tensors.stored(rows, values.tails, tensor.dtype, values.counts)
+    moments = tensors.stored_moments(rows, values.tails, tensor.dtype, values.counts)
     return Outcome(
         {"moments": moments, "distribution": values.counts}, of_matrices, _degenerate(moments, tensor.parameters)
     )

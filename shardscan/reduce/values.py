@@ -38,7 +38,7 @@ def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[
     return values, table
 
 
-def selected(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
+def select_values(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
     """Some rows of values (n, cols), by ascending indices, and some of their columns; a view where they are all."""
     down: slice | np.ndarray = rows
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
@@ -60,7 +60,7 @@ def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[
     stop = min(-(-(int(indices[-1]) + 1) // ROW_MULTIPLE) * ROW_MULTIPLE, rows)
     window = placed.tensor.rows(start, stop, cols)
     values, table = kernel_values(window.raw(), window.dtype, window.shape)
-    return selected(values, indices - start, matrix.stored_cols), table
+    return select_values(values, indices - start, matrix.stored_cols), table
 
 
 def head_slices(placed: Placed, matrix: Matrix, heads: Iterable[int]) -> Iterator[np.ndarray]:

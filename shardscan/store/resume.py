@@ -22,7 +22,7 @@ from shardscan.store.creation import create, read_scan, refresh, scan_id
 from shardscan.store.records import DEGENERATE, FAILED
 
 
-def scan_for(
+def begin_or_continue_scan(
     checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path, *, replace: bool, max_bytes: int | None
 ) -> Scan:
     """The scan to write to: the one that was begun with these contents, else a new one.

@@ -146,7 +146,7 @@ def test_a_comparison_that_is_not_new_is_copied_and_not_loaded(scans: Path, monk
     def loading(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(catalog, "_load", loading)
+    monkeypatch.setattr(catalog, "_insert_rows", loading)
     catalog.build(scans)
     assert tables(scans) == built
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shardscan.catalog.comparisons import Aligned, Comparison, describe_status, with_channels
+from shardscan.catalog.comparisons import Aligned, Comparison, describe_status, list_with_channels
 from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
 from shardscan.reduce.comparison import FIGURES
 from shardscan.store.alignments import Alignment
@@ -33,7 +33,7 @@ def comparison_rows(comparison: Comparison) -> Iterator[Rows]:
     changes = comparison.changes
     while batch := list(islice(weights, 10_000)):
         yield _tensor_diffs(comparison, batch, changes)
-    for piece in _pieces(with_channels(comparison)):
+    for piece in _pieces(list_with_channels(comparison)):
         yield _channel_diffs(comparison, piece)
 
 

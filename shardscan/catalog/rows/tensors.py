@@ -68,7 +68,7 @@ def _tensors(
     nothing = np.full(len(TENSOR_STATISTICS), np.nan)
     dtypes = [m.stored.tensor.dtype for m in members]
     statistics = np.array([
-        tensors.statistics(values[m.name][0], dtype, values[m.name][1]) if m.name in values else nothing
+        tensors.statistics_of_runs(values[m.name][0], dtype, values[m.name][1]) if m.name in values else nothing
         for m, dtype in zip(members, dtypes, strict=True)
     ])  # fmt: skip
     places = {name: pa.array([getattr(m.stored.place, name) for m in members], kind) for name, kind in PLACE.items()}

@@ -106,7 +106,7 @@ def execute(
     prepared.budget(remaining(prepared, folder))  # before anything is written
     machine.give_back()
     with machine.watched() as peak, writing_store(folder):
-        scan = resume.scan_for(
+        scan = resume.begin_or_continue_scan(
             prepared.checkpoint,
             prepared.anatomy,
             prepared.plan,
@@ -172,7 +172,7 @@ def _reduce(
             return partial(keep_tensors, scan, seen, options)
 
         blocks, composites = partial(keep_tensors, scan, seen, device), partial(keep_composites, scan, seen)
-        done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
+        done = reducing.run_blocks(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
         done += reducing.run_composites(todo.composites, composites, workers=workers, progress=advance)
         done += reducing.run_matrices(
             todo.matrices, solver, matrices(1), workers=workers, blas_threads=1, progress=advance

@@ -19,7 +19,7 @@ from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
 from shardscan.plan.scan import Plan, kept_channels, plan
 from shardscan.plan.scan_budget import Budget, budget
 from shardscan.plan.workers import most_workers
-from shardscan.reduce.devices import Device, Solver, chosen
+from shardscan.reduce.devices import Device, Solver, choose_device
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.store.lock import reporting_unreadable
@@ -86,7 +86,7 @@ def prepare(
 ) -> Prepared:
     """Open and place. OptionError where the device cannot be used, CheckpointError and FamilyError as by `ingest`."""
     options, reading, resources = options or ScanOptions(), reading or Reading(), resources or Resources.within()
-    device = chosen(options.device)
+    device = choose_device(options.device)
     checkpoint = open_checkpoint(path, name=name, io=reading.io, pickled_module=reading.pickled_module)
     anatomy = place(checkpoint, families(reading.family_files))
     return Prepared(checkpoint, anatomy, options, resources, device)

@@ -218,7 +218,11 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
     where = f"{COMMITS}/{scan.id}"
     try:
         held = next(
-            (found for found in comparisons.read_current(list_current_scans(scan.store)) if found.scan == scan),
+            (
+                found
+                for found in comparisons.read_current_comparisons(list_current_scans(scan.store))
+                if found.scan == scan
+            ),
             None,
         )
         if held is None:
