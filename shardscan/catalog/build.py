@@ -116,9 +116,9 @@ def _copy_rows(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
         copied = f"INSERT INTO {table} BY NAME SELECT * FROM old.{table}"
         fetch(connection, f"{copied} WHERE {_equal(models)}", models)
     if isinstance(source, Contents):
-        said = rows.describe_checkpoint(source)
-        changes = ", ".join(f"{column} = ${column}" for column in said)
-        fetch(connection, f"UPDATE models SET {changes} WHERE {_equal(models)}", {**said, **models})
+        description = rows.describe_checkpoint(source)
+        changes = ", ".join(f"{column} = ${column}" for column in description)
+        fetch(connection, f"UPDATE models SET {changes} WHERE {_equal(models)}", {**description, **models})
 
 
 def _delete_rows(connection: duckdb.DuckDBPyConnection, source: Source) -> None:

@@ -99,9 +99,9 @@ class Contents:
         }
 
     @cached_property
-    def stacks(self) -> Mapping[str, Sequence[HeldMatrix]]:
+    def stacks(self) -> Mapping[str, Sequence[StackedMatrix]]:
         """Every matrix, by the folder that it is stacked in."""
-        stacked: dict[str, list[HeldMatrix]] = {}
+        stacked: dict[str, list[StackedMatrix]] = {}
         for folder, members in self.members.items():
             for member in members:
                 for matrix in member.matrices:
@@ -133,7 +133,7 @@ class Member:
     status: str
     reason: str | None
     digest: str | None
-    matrices: tuple[HeldMatrix, ...]
+    matrices: tuple[StackedMatrix, ...]
 
     @property
     def name(self) -> str:
@@ -149,7 +149,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldMatrix:
+class StackedMatrix:
     """One matrix as the store holds it, and what the commits of its task say, by product."""
 
     tensor: str
@@ -180,19 +180,19 @@ class Stacked(Protocol):
     def slot(self) -> Slot: ...
 
 
-Each = TypeVar("Each", bound=Stacked)
+AnyStacked = TypeVar("AnyStacked", bound=Stacked)
 
 
 @dataclass(frozen=True, slots=True)
-class Region(Generic[Each]):
+class Region(Generic[AnyStacked]):
     """Neighbouring slots of one folder's stacks, and what is in them; `layers` and `experts` say where it lies."""
 
     folder: str
     layers: slice
     experts: slice
-    members: tuple[Each, ...]
+    members: tuple[AnyStacked, ...]
 
-    def slot(self, member: Each) -> Slot:
+    def slot(self, member: AnyStacked) -> Slot:
         """A member's slot, counted from the region's corner."""
         return member.slot[0] - self.layers.start, member.slot[1] - self.experts.start
 
@@ -239,7 +239,7 @@ def list_composites(scanned: Contents, kind: str) -> Iterator[Composites]:
                 yield Composites(folder, group.component, layers, {i: group.composites[i] for i in inside}, failures)
 
 
-def cut_regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Region[Each]]:
+def cut_regions(folder: str, stacked: Sequence[AnyStacked], width: int) -> Iterator[Region[AnyStacked]]:
     """A folder in pieces that are small in memory, however many layers and experts it has; files are not cut.
 
     `width` is how many values a slot of its largest array has.
@@ -248,7 +248,7 @@ def cut_regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Re
     slots = max(1, REGION_BYTES // (8 * max(1, width)))
     wide = min(experts, -(-slots // EXPERTS_PER_TASK) * EXPERTS_PER_TASK)
     tall = max(1, slots // wide)
-    inside: dict[Slot, list[Each]] = {}
+    inside: dict[Slot, list[AnyStacked]] = {}
     for member in stacked:
         inside.setdefault((member.slot[0] // tall, member.slot[1] // wide), []).append(member)
     for (down, across), members in sorted(inside.items()):
@@ -271,7 +271,7 @@ def _member(tensor: StoredTensor, folder: str, done: Commits) -> Member:
     own = [_own_verdict(verdicts_at(slot)) for slot in tensor.slots]
     worst = max(own, key=lambda v: (OK, DEGENERATE, CODES, PENDING, FAILED).index(v.status))
     matrices = tuple(
-        HeldMatrix(tensor.name, tensor.place.component, tensor.place.layer, matrix, verdicts_at(matrix.slot))
+        StackedMatrix(tensor.name, tensor.place.component, tensor.place.layer, matrix, verdicts_at(matrix.slot))
         for matrix in tensor.matrices
     )
     digest = own[0].digest if len(own) == 1 else None

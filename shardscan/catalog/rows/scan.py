@@ -19,7 +19,7 @@ from shardscan.store.records import Run, StoredShard
 
 RUN_FACTS = ("options", "host", "versions")
 SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
-SAID = {
+DESCRIBED = {
     "source": pa.string(), "architecture": pa.string(), "family": pa.string(), "tied_embeddings": pa.bool_(),
     "config": pa.string(),
 }  # fmt: skip
@@ -45,7 +45,7 @@ def _model(scanned: Contents) -> Rows:
     tensors = [tensor for group in scanned.groups.values() for tensor in group.tensors]
     return "models", pa.table({
         "model": [scanned.model],
-        **{name: pa.array([value], SAID[name]) for name, value in describe_checkpoint(scanned).items()},
+        **{name: pa.array([value], DESCRIBED[name]) for name, value in describe_checkpoint(scanned).items()},
         "format": [facts.format],
         "parameters": [sum(int(np.prod(tensor.tensor.shape, dtype=object)) for tensor in tensors)],
         "bytes": [sum(file.used_nbytes for file in facts.files)],

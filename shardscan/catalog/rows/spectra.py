@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
-from shardscan.catalog.scans import Contents, HeldMatrix, cut_regions
+from shardscan.catalog.scans import Contents, StackedMatrix, cut_regions
 from shardscan.plan.products import FULL, HEADS
 from shardscan.reduce.kernels import FITS
 from shardscan.reduce.spectra import FLOOR, METHOD, METHODS, SELF_CHECK
@@ -117,7 +117,7 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
     }
 
 
-def spectra_of_matrix(m: HeldMatrix, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+def spectra_of_matrix(m: StackedMatrix, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
     """The spectra of a matrix's heads, or of all of it: σ (…, rank) and their facts (…, 16)."""
     matrix = m.stored
     rows, cols = matrix.rows, matrix.cols

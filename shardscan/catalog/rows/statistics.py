@@ -10,7 +10,7 @@ import pyarrow as pa
 from shardscan.anatomy.matrices import FOLDED
 from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
 from shardscan.catalog.rows.tensors import tensor_rows
-from shardscan.catalog.scans import Contents, HeldMatrix, Region, cut_regions
+from shardscan.catalog.scans import Contents, Region, StackedMatrix, cut_regions
 from shardscan.plan.products import STATS
 from shardscan.plan.scan import keeps_channels_of
 from shardscan.plan.tasks import Slot
@@ -29,7 +29,7 @@ def statistics_rows(scanned: Contents) -> Iterator[Rows]:
             yield from _of_region(scanned, region)
 
 
-def _of_region(scanned: Contents, region: Region[HeldMatrix]) -> Iterator[Rows]:
+def _of_region(scanned: Contents, region: Region[StackedMatrix]) -> Iterator[Rows]:
     known = [m for m in region.members if m.has(STATS)]
     values = scanned.array(region, "channels_out") if known else np.empty(0)
     yield _matrices(scanned.model, region, values)
@@ -43,7 +43,7 @@ def _of_region(scanned: Contents, region: Region[HeldMatrix]) -> Iterator[Rows]:
         yield _channels(scanned, region, unfolded, "in", values)
 
 
-def _matrices(model: str, region: Region[HeldMatrix], channels: np.ndarray) -> Rows:
+def _matrices(model: str, region: Region[StackedMatrix], channels: np.ndarray) -> Rows:
     matrices = region.members
     stored = [m.stored for m in matrices]
     totals = np.array([_totals(m, region.slot(m), channels) for m in matrices])
@@ -65,7 +65,7 @@ def _matrices(model: str, region: Region[HeldMatrix], channels: np.ndarray) -> R
     })  # fmt: skip
 
 
-def _totals(m: HeldMatrix, slot: Slot, channels: np.ndarray) -> np.ndarray:
+def _totals(m: StackedMatrix, slot: Slot, channels: np.ndarray) -> np.ndarray:
     """TOTALS (3,) of a matrix, from the statistics of all output channels in its region."""
     if not m.has(STATS):
         return np.full(len(TOTALS), np.nan)
@@ -75,7 +75,7 @@ def _totals(m: HeldMatrix, slot: Slot, channels: np.ndarray) -> np.ndarray:
 
 
 def _channels(
-    scanned: Contents, region: Region[HeldMatrix], matrices: Sequence[HeldMatrix], side: str, values: np.ndarray
+    scanned: Contents, region: Region[StackedMatrix], matrices: Sequence[StackedMatrix], side: str, values: np.ndarray
 ) -> Rows:
     """The channels of one side of some of a region's matrices, whose stacked statistics are `values`."""
     fingerprints = scanned.array(region, f"fingerprints_{side}")
@@ -98,7 +98,7 @@ def _channels(
     })  # fmt: skip
 
 
-def _heads_of_channels(m: HeldMatrix, side: str, channel: np.ndarray) -> pa.Array:
+def _heads_of_channels(m: StackedMatrix, side: str, channel: np.ndarray) -> pa.Array:
     heads = m.stored.heads
     if heads and heads.axis == side:
         return pa.array(channel // heads.dim, pa.int32())

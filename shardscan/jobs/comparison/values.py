@@ -160,16 +160,15 @@ def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
 
 def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
     """The pairs of each task that have a rank, by number: None of those that must be read to find it."""
-    records = (
-        commits.read_sealed_commits(comparison)[0] if tasks else {}
-    )  # what is not intact was compared again by now
-    found = []
+    # what is not intact was compared again by now
+    records = commits.read_sealed_commits(comparison)[0] if tasks else {}
+    asked = []
     for task in tasks:
         commit = records.get((task.name, VALUES))
         verdicts: Mapping[str, WeightVerdict] = commit.tensors if commit else {}
         ranked = [(number, verdicts.get(p.b.id)) for number, p in enumerate(task.pairs) if has_rank(p)]
-        found.append((task, {number: _known(verdict) for number, verdict in ranked if verdict}))
-    return found
+        asked.append((task, {number: _known(verdict) for number, verdict in ranked if verdict}))
+    return asked
 
 
 def _known(verdict: WeightVerdict) -> Change | None:
