@@ -127,10 +127,13 @@ def _panels(pair: Pair, rounding: _Rounding) -> Iterator[np.ndarray]:
     step = panel_rows(min(rows, cols))
     for first in range(0, rows, step) if rows >= cols else (0,):
         last = min(first + step, rows) if rows >= cols else rows
-        stored = rows_of_a(pair, first, last), pair.b.stored_rows.indices(first, last)
+        stored_rows = rows_of_a(pair, first, last), pair.b.stored_rows.indices(first, last)
         # of a side that is stored the other way round all rows are read for a few of their values
-        read_of = strips(pair.a, stored[0], WHOLE if pair.is_alike else BLOCK_BYTES), strips(pair.b, stored[1], WHOLE)
-        with read_both_sides(Block((pair,), first, last, *read_of)) as ((a, b),):
+        strips_of_both = (
+            strips(pair.a, stored_rows[0], WHOLE if pair.is_alike else BLOCK_BYTES),
+            strips(pair.b, stored_rows[1], WHOLE),
+        )
+        with read_both_sides(Block((pair,), first, last, *strips_of_both)) as ((a, b),):
             if rows >= cols:
                 yield rounding.change(_decoded(a, 0, cols), _decoded(b, 0, cols), first, 0)
                 continue

@@ -52,7 +52,7 @@ def write_tensors(scan: Scan, task: Task, results: Sequence[Result], options: Ma
         slots: dict[str, dict[Slot, np.ndarray]] = {}
         for unit, result in units:
             if outcome := result.outcomes.get(product):
-                for path, slot, values in _places(task, unit, outcome):
+                for path, slot, values in _place_arrays(task, unit, outcome):
                     slots.setdefault(path, {})[slot] = values
         files: dict[str, Stamp] = {}
         for path, values_of in slots.items():
@@ -86,12 +86,12 @@ def read_stacked_array(scan: Scan, folder: str, name: str, region: tuple[slice, 
     """One stacked array, whole or a region of its layers and experts; see `layout.stacked_arrays` for its axes."""
     array = zarr.open_array(scan.arrays / folder / name, mode="r")
     # heads have no axis for experts
-    values = array[...] if region is None else array[region if "expert" in _dims(array) else region[:1]]
+    values = array[...] if region is None else array[region if "expert" in _name_axes(array) else region[:1]]
     assert isinstance(values, np.ndarray)
     return values
 
 
-def _places(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[str, Slot, np.ndarray]]:
+def _place_arrays(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[str, Slot, np.ndarray]]:
     """Path, slot and values of every array that one product leaves of a unit."""
     place = unit.placed.place
     for name, values in outcome.of_tensor.items():
@@ -151,5 +151,5 @@ def _verdict(unit: Unit, result: Result, product: str) -> Verdict:
     return Verdict(OK, unit.placed.reason, digest)
 
 
-def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+def _name_axes(array: zarr.Array[Any]) -> tuple[str | None, ...]:
     return tuple(array.metadata.to_dict()["dimension_names"])  # type: ignore[arg-type]

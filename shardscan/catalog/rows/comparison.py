@@ -33,7 +33,7 @@ def comparison_rows(comparison: Comparison) -> Iterator[Rows]:
     changes = comparison.changes
     while batch := list(islice(weights, 10_000)):
         yield _tensor_diffs(comparison, batch, changes)
-    for piece in _pieces(list_with_channels(comparison)):
+    for piece in _cut_pieces(list_with_channels(comparison)):
         yield _channel_diffs(comparison, piece)
 
 
@@ -89,7 +89,7 @@ def _floats(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _pieces(weights: Iterator[NamedVerdict]) -> Iterator[list[NamedVerdict]]:
+def _cut_pieces(weights: Iterator[NamedVerdict]) -> Iterator[list[NamedVerdict]]:
     """Neighbours in the store, from the first to the last of which there are about so many channels."""
     piece: list[NamedVerdict] = []
     for weight in weights:
@@ -105,7 +105,12 @@ def _channel_diffs(comparison: Comparison, piece: Sequence[NamedVerdict]) -> Row
     first = piece[0][1].channels[0]
     last = sum(piece[-1][1].channels)
     values = read_channel_figures(comparison.scan, (slice(None), slice(first, last)))
-    sides = [(name, v, side, *_place(v, side)) for name, v in piece for side in ("out", "in") if _place(v, side)[1]]
+    sides = [
+        (name, v, side, *_locate_channels(v, side))
+        for name, v in piece
+        for side in ("out", "in")
+        if _locate_channels(v, side)[1]
+    ]
     joined = np.concatenate([values[:, at - first : at - first + n] for *_, at, n in sides], axis=1)
     lengths = [n for *_, n in sides]
 
@@ -126,7 +131,7 @@ def _channel_diffs(comparison: Comparison, piece: Sequence[NamedVerdict]) -> Row
     })  # fmt: skip
 
 
-def _place(verdict: WeightVerdict, side: str) -> tuple[int, int]:
+def _locate_channels(verdict: WeightVerdict, side: str) -> tuple[int, int]:
     """Where the channels of one side are stored, and how many there are."""
     first, rows, cols = verdict.channels
     return (first, rows) if side == "out" else (first + rows, cols)

@@ -28,14 +28,14 @@ DESCRIBED = {
 def scan_rows(scanned: Contents) -> Iterator[Rows]:
     """Every row of one model, table by table in no promised order; a table may come in several pieces."""
     for product in products.every():
-        yield from _rows_of(product.rows)(scanned)
+        yield from _resolve_rows(product.rows)(scanned)
     yield _model(scanned)
     yield _files(scanned.model, scanned.facts.files)
     yield _runs(scanned.model, scanned.runs)
 
 
 @cache
-def _rows_of(place: str) -> Callable[[Contents], Iterator[Rows]]:
+def _resolve_rows(place: str) -> Callable[[Contents], Iterator[Rows]]:
     rows: Callable[[Contents], Iterator[Rows]] = resolve_name(place)
     return rows
 

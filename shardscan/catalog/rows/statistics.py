@@ -26,10 +26,10 @@ def statistics_rows(scanned: Contents) -> Iterator[Rows]:
     for folder, matrices in scanned.stacks.items():
         width = len(STORED_STATISTICS) * max(max(m.stored.rows, m.stored.cols) for m in matrices)
         for region in cut_regions(folder, matrices, width):
-            yield from _of_region(scanned, region)
+            yield from _region_rows(scanned, region)
 
 
-def _of_region(scanned: Contents, region: Region[StackedMatrix]) -> Iterator[Rows]:
+def _region_rows(scanned: Contents, region: Region[StackedMatrix]) -> Iterator[Rows]:
     known = [m for m in region.members if m.has(STATS)]
     values = scanned.array(region, "channels_out") if known else np.empty(0)
     yield _matrices(scanned.model, region, values)
