@@ -26,9 +26,9 @@ from shardscan.jobs.verification.job import verify
 from shardscan.plan import comparison as pairs
 from shardscan.reduce import change_ranks as changes
 from shardscan.shards.address import Window
-from shardscan.store import commits
-from shardscan.store import comparison as store
+from shardscan.store import commits, gate
 from shardscan.store.commits import Scan
+from shardscan.store.comparison import write_figures
 from shardscan.store.lock import writing_store
 
 TABLES = ("diffs", "tensor_diffs", "channel_diffs", "alignments")
@@ -164,7 +164,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
 ) -> None:
     right, built = survivors(scans), tables(scans)
     commits.forget(compared.only(scans))
-    write, left = store.write_figures, [0]
+    write, left = write_figures, [0]
 
     def stopping(*given: Any) -> None:
         if not left[0]:
@@ -178,7 +178,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
     for number in range(3):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             left[0] = number
-            patch.setattr(store, "write_figures", stopping)
+            patch.setattr(gate, "write_figures", stopping)
             compared.compare(*models, scans, workers=2)
         catalog.build(scans)
         ((weights, so_far),) = rows(scans, "select weights, compared from diffs")
