@@ -20,7 +20,7 @@ from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan.products import asked_by
 from shardscan.plan.scan import plan
 from shardscan.plan.tasks import Block
-from shardscan.reduce.blocks import finish, merge, reduce_block
+from shardscan.reduce.blocks import finish_tensor, merge_products, reduce_block
 
 
 def main(path: str, runs: int) -> None:
@@ -31,7 +31,7 @@ def main(path: str, runs: int) -> None:
     units = [unit for task in tasks for unit in task.units if unit.blocks]
     slices = [_slices(unit.placed) for unit in units]
     ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: [finish(unit, _fold(unit.blocks)) for unit in units],
+        "ours": lambda: [finish_tensor(unit, _fold(unit.blocks)) for unit in units],
         "svd": lambda: [np.linalg.svd(w) for s in slices for w in s],
         "svd_values": lambda: [np.linalg.svd(w, compute_uv=False) for s in slices for w in s],
     }
@@ -49,7 +49,7 @@ def main(path: str, runs: int) -> None:
 def _fold(blocks: tuple[Block, ...]):  # type: ignore[no-untyped-def]
     partial = reduce_block(blocks[0])
     for block in blocks[1:]:
-        partial = merge(partial, reduce_block(block))
+        partial = merge_products(partial, reduce_block(block))
     return partial
 
 

@@ -22,7 +22,7 @@ from shardscan.plan.tasks import Task
 from shardscan.reduce import scan
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result
-from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
+from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics_of_runs
 
 
 def main(product: str, path: str) -> None:
@@ -40,7 +40,7 @@ def main(product: str, path: str) -> None:
     for _ in range(2):
         kept.clear()
         started = time.perf_counter()
-        scan.run(tasks, keep, workers=workers)
+        scan.run_blocks(tasks, keep, workers=workers)
         seconds = time.perf_counter() - started
     checks = _check_stats(kept, dtype) if product == "stats" else _check(kept)
     print(json.dumps({"seconds": seconds, "workers": workers, **checks}))
@@ -51,7 +51,7 @@ def _check_stats(kept: list[Result], dtype: str) -> dict[str, float]:
     (result,) = kept
     outcome = result.outcomes[STATS]
     (matrix,) = outcome.of_matrices
-    tensor = statistics([outcome.of_tensor["moments"]], dtype, outcome.of_tensor["distribution"])
+    tensor = statistics_of_runs([outcome.of_tensor["moments"]], dtype, outcome.of_tensor["distribution"])
     return {
         "p99": float(tensor[TENSOR_STATISTICS.index("p99_abs")]),
         "p999": float(tensor[TENSOR_STATISTICS.index("p999_abs")]),

@@ -91,7 +91,7 @@ def gpu(context: Context) -> list[Row]:
     def not_run(side: str, why: str) -> Row:
         return Row(f"gpu-{side}", against[side], goal=goals[side], note=f"not run: {why}")
 
-    if not (found := devices.of_cuda()):
+    if not (found := devices.list_cuda_devices()):
         return [not_run(side, "no CUDA device") for side in against]
     folder = context.scratch / f"layer-{context.size.hidden}"
     shapes = llama8b.shapes(5, context.size)  # nothing is planted in the last of five layers

@@ -33,9 +33,9 @@ from shardscan.catalog.sources import (
     read_sources,
 )
 from shardscan.errors import StoreError, StoreNotFound
-from shardscan.store import arrays as store
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import CATALOG, PARTIAL, Scan
+from shardscan.store.lock import unwritable
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 INSERTED = 4 << 20  # bytes of rows that are collected for one insert into each table; a larger piece is not cut
@@ -59,7 +59,7 @@ def build(folder: Path, *, rebuild: bool = False) -> Path:
                 return _replace_catalog(folder, target, old=target)
         return _replace_catalog(folder, target, old=None)
     except DISK as error:
-        raise writers.unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     except duckdb.Error as error:
         raise StoreError(f"the catalog of {folder} could not be built: {error}") from error
 
@@ -72,13 +72,13 @@ def _replace_catalog(folder: Path, target: Path, old: Path | None) -> Path:
         try:
             empty.create(building)
         except OSError as error:
-            raise writers.unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         # one thread writes the smallest file, and as fast as two: rows come in no faster
         with duckdb.connect(building, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
             if old:
                 attach(connection, old)
             fetch(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
-            _fill_tables(connection, store.current(folder), read_origins(connection) if old else {})
+            _fill_tables(connection, list_current_scans(folder), read_origins(connection) if old else {})
             fetch(connection, "COMMIT")
         return building.replace(target)
     finally:
@@ -116,9 +116,9 @@ def _copy_rows(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
         copied = f"INSERT INTO {table} BY NAME SELECT * FROM old.{table}"
         fetch(connection, f"{copied} WHERE {_equal(models)}", models)
     if isinstance(source, Contents):
-        said = rows.said(source)
-        changes = ", ".join(f"{column} = ${column}" for column in said)
-        fetch(connection, f"UPDATE models SET {changes} WHERE {_equal(models)}", {**said, **models})
+        description = rows.describe_checkpoint(source)
+        changes = ", ".join(f"{column} = ${column}" for column in description)
+        fetch(connection, f"UPDATE models SET {changes} WHERE {_equal(models)}", {**description, **models})
 
 
 def _delete_rows(connection: duckdb.DuckDBPyConnection, source: Source) -> None:

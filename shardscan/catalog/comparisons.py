@@ -13,12 +13,10 @@ import numpy as np
 import xxhash
 
 from shardscan.plan.scan import keeps_channels_of, kept_channels
-from shardscan.store import alignments as aligned
 from shardscan.store import commits
-from shardscan.store import comparison as store
-from shardscan.store import two_scans as of_two
-from shardscan.store.alignments import Alignment
+from shardscan.store.alignments import ALIGNMENTS_LAYOUT, Alignment, read_begun_alignments
 from shardscan.store.commits import ALIGNED, COMPARISON, Scan
+from shardscan.store.comparison import COMPARISON_LAYOUT
 from shardscan.store.records import (
     FAILED,
     OK,
@@ -31,6 +29,7 @@ from shardscan.store.records import (
     RankVerdict,
     WeightVerdict,
 )
+from shardscan.store.two_scans import list_speaking
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +84,38 @@ class Aligned:
 
     scan: Scan
     models: tuple[str, str]
-    found: Sequence[Alignment] | None
+    alignments: Sequence[Alignment] | None
 
     @property
     def state(self) -> str | None:
         """A hash of what the rows are made of."""
-        return None if self.found is None else digest(self.found)
+        return None if self.alignments is None else digest_alignments(self.alignments)
 
 
-def digest(found: Sequence[Alignment]) -> str:
+def digest_alignments(alignments: Sequence[Alignment]) -> str:
     """A hash of alignments, in whatever order they are."""
     hashed = xxhash.xxh3_128()
-    for one in sorted(found, key=lambda one: (one.weight_b, one.axis)):
-        said = [one.weight_a, one.weight_b, one.axis, one.method, one.reason]
-        hashed.update(json.dumps(said).encode())
-        hashed.update(np.ascontiguousarray(one.channels_a, np.int64).tobytes())
+    for alignment in sorted(alignments, key=lambda alignment: (alignment.weight_b, alignment.axis)):
+        facts = [alignment.weight_a, alignment.weight_b, alignment.axis, alignment.method, alignment.reason]
+        hashed.update(json.dumps(facts).encode())
+        hashed.update(np.ascontiguousarray(alignment.channels_a, np.int64).tobytes())
     return hashed.hexdigest()
 
 
-def current(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
+def read_current_comparisons(scans: Sequence[Scan]) -> Iterator[Comparison | Aligned]:
     """What is of scans that speak for the models of a store, which the others do not: they are stale."""
-    for scan, facts in of_two.speaking(COMPARISON, BegunComparison, scans, store.LAYOUT):
-        sealed, are_all = commits.sealed(scan)
-        done = {key: record for key, record in sealed.items() if commits.is_whole(scan, record.files)}
-        of_b = commits.channels(Scan(scan.store, facts.b))
-        yield Comparison(scan, facts, done, not are_all or not commits.is_intact(scan, facts.files), of_b)
-    for place, begun in of_two.speaking(ALIGNED, BegunAlignments, scans, aligned.LAYOUT):
-        yield Aligned(place, begun.models, aligned.read(place, begun))
+    for scan, facts in list_speaking(COMPARISON, BegunComparison, scans, COMPARISON_LAYOUT):
+        records, are_all_sealed = commits.read_sealed_commits(scan)
+        done = {key: record for key, record in records.items() if commits.is_whole(scan, record.files)}
+        channels_of_b = commits.read_channels(Scan(scan.store, facts.b))
+        yield Comparison(
+            scan, facts, done, not are_all_sealed or not commits.is_intact(scan, facts.files), channels_of_b
+        )
+    for place, begun in list_speaking(ALIGNED, BegunAlignments, scans, ALIGNMENTS_LAYOUT):
+        yield Aligned(place, begun.models, read_begun_alignments(place, begun))
 
 
-def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:
+def list_with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]:
     """The weights whose channels become rows of the catalog."""
     kept = comparison.kept
     for name, verdict in comparison.verdicts.items():
@@ -122,7 +123,7 @@ def with_channels(comparison: Comparison) -> Iterator[tuple[str, WeightVerdict]]
             yield name, verdict
 
 
-def status(verdict: WeightVerdict, change: RankVerdict | None) -> tuple[str, str | None]:
+def describe_status(verdict: WeightVerdict, change: RankVerdict | None) -> tuple[str, str | None]:
     """Status and reason of a weight: a rank that failed is told where nothing else is."""
     if verdict.status == OK and change and change.status == FAILED:
         return OK, f"the rank of its change: {change.reason}"

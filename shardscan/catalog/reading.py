@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from shardscan.catalog.comparisons import digest
+from shardscan.catalog.comparisons import digest_alignments
 from shardscan.catalog.lockdown import LOCK, SETTINGS, attach_statement
 from shardscan.catalog.sources import Identity, Models, Origin
 from shardscan.store.alignments import Alignment
@@ -72,7 +72,7 @@ def read_origins(connection: duckdb.DuckDBPyConnection) -> dict[Identity, Origin
     return {
         **{("a scan", (model,)): tuple(origin) for model, *origin in scans},
         **{("a comparison", (a, b)): tuple(origin) for a, b, *origin in comparisons},
-        **{("alignments", models): (digest(of),) for models, of in _read_alignments(connection).items()},
+        **{("alignments", models): (digest_alignments(of),) for models, of in _read_alignments(connection).items()},
     }
 
 

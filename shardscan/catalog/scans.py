@@ -26,7 +26,7 @@ from shardscan.plan.tasks import (
     task_name,
 )
 from shardscan.store import commits
-from shardscan.store.arrays import read
+from shardscan.store.arrays import read_stacked_array
 from shardscan.store.commits import Commits, Scan
 from shardscan.store.creation import read_groups, read_scan
 from shardscan.store.records import (
@@ -69,7 +69,7 @@ class Contents:
 
     @property
     def runs(self) -> list[Run]:
-        return commits.runs(self.scan)
+        return commits.read_runs(self.scan)
 
     @property
     def identity(self) -> str:
@@ -81,8 +81,8 @@ class Contents:
     @cached_property
     def kept(self) -> str:
         """Which channels become rows, by what was asked for or by their number."""
-        every = (matrix.stored for stacked in self.stacks.values() for matrix in stacked)
-        return kept_channels(self.channels, sum(map(channels_of, every)))
+        matrices = (matrix.stored for stacked in self.stacks.values() for matrix in stacked)
+        return kept_channels(self.channels, sum(map(channels_of, matrices)))
 
     @cached_property
     def groups(self) -> Mapping[str, StoredGroup]:
@@ -99,9 +99,9 @@ class Contents:
         }
 
     @cached_property
-    def stacks(self) -> Mapping[str, Sequence[HeldMatrix]]:
+    def stacks(self) -> Mapping[str, Sequence[StackedMatrix]]:
         """Every matrix, by the folder that it is stacked in."""
-        stacked: dict[str, list[HeldMatrix]] = {}
+        stacked: dict[str, list[StackedMatrix]] = {}
         for folder, members in self.members.items():
             for member in members:
                 for matrix in member.matrices:
@@ -111,13 +111,15 @@ class Contents:
 
     def array(self, region: Region[Any], name: str) -> np.ndarray:
         """A stacked array of a region."""
-        return read(self.scan, region.folder, name, (region.layers, region.experts))
+        return read_stacked_array(self.scan, region.folder, name, (region.layers, region.experts))
 
     def arrays_at(self, folder: str, name: str, slot: Slot) -> np.ndarray:
         """What lies in one slot of a stacked array."""
         layer, expert = slot
-        found: np.ndarray = read(self.scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))[0, 0]
-        return found
+        values: np.ndarray = read_stacked_array(
+            self.scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1))
+        )[0, 0]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Member:
     status: str
     reason: str | None
     digest: str | None
-    matrices: tuple[HeldMatrix, ...]
+    matrices: tuple[StackedMatrix, ...]
 
     @property
     def name(self) -> str:
@@ -147,7 +149,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldMatrix:
+class StackedMatrix:
     """One matrix as the store holds it, and what the commits of its task say, by product."""
 
     tensor: str
@@ -178,19 +180,19 @@ class Stacked(Protocol):
     def slot(self) -> Slot: ...
 
 
-Each = TypeVar("Each", bound=Stacked)
+AnyStacked = TypeVar("AnyStacked", bound=Stacked)
 
 
 @dataclass(frozen=True, slots=True)
-class Region(Generic[Each]):
+class Region(Generic[AnyStacked]):
     """Neighbouring slots of one folder's stacks, and what is in them; `layers` and `experts` say where it lies."""
 
     folder: str
     layers: slice
     experts: slice
-    members: tuple[Each, ...]
+    members: tuple[AnyStacked, ...]
 
-    def slot(self, member: Each) -> Slot:
+    def slot(self, member: AnyStacked) -> Slot:
         """A member's slot, counted from the region's corner."""
         return member.slot[0] - self.layers.start, member.slot[1] - self.experts.start
 
@@ -214,12 +216,12 @@ def channels_of(matrix: StoredMatrix) -> int:
     return matrix.rows + (matrix.cols if matrix.kind != FOLDED else 0)
 
 
-def contents(scan: Scan) -> Contents:
+def read_contents(scan: Scan) -> Contents:
     """Read what a scan's tables are made from, less the arrays."""
-    return Contents(scan, read_scan(scan), commits.committed(scan), commits.channels(scan))
+    return Contents(scan, read_scan(scan), commits.read_commits(scan), commits.read_channels(scan))
 
 
-def composites(scanned: Contents, kind: str) -> Iterator[Composites]:
+def list_composites(scanned: Contents, kind: str) -> Iterator[Composites]:
     """Every composite of one kind that is committed, a few layers at a time."""
     product = next(product.name for product in products.of_composites(kind))
     for folder, group in scanned.groups.items():
@@ -237,7 +239,7 @@ def composites(scanned: Contents, kind: str) -> Iterator[Composites]:
                 yield Composites(folder, group.component, layers, {i: group.composites[i] for i in inside}, failures)
 
 
-def regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Region[Each]]:
+def cut_regions(folder: str, stacked: Sequence[AnyStacked], width: int) -> Iterator[Region[AnyStacked]]:
     """A folder in pieces that are small in memory, however many layers and experts it has; files are not cut.
 
     `width` is how many values a slot of its largest array has.
@@ -246,7 +248,7 @@ def regions(folder: str, stacked: Sequence[Each], width: int) -> Iterator[Region
     slots = max(1, REGION_BYTES // (8 * max(1, width)))
     wide = min(experts, -(-slots // EXPERTS_PER_TASK) * EXPERTS_PER_TASK)
     tall = max(1, slots // wide)
-    inside: dict[Slot, list[Each]] = {}
+    inside: dict[Slot, list[AnyStacked]] = {}
     for member in stacked:
         inside.setdefault((member.slot[0] // tall, member.slot[1] // wide), []).append(member)
     for (down, across), members in sorted(inside.items()):
@@ -269,7 +271,7 @@ def _member(tensor: StoredTensor, folder: str, done: Commits) -> Member:
     own = [_own_verdict(verdicts_at(slot)) for slot in tensor.slots]
     worst = max(own, key=lambda v: (OK, DEGENERATE, CODES, PENDING, FAILED).index(v.status))
     matrices = tuple(
-        HeldMatrix(tensor.name, tensor.place.component, tensor.place.layer, matrix, verdicts_at(matrix.slot))
+        StackedMatrix(tensor.name, tensor.place.component, tensor.place.layer, matrix, verdicts_at(matrix.slot))
         for matrix in tensor.matrices
     )
     digest = own[0].digest if len(own) == 1 else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from shardscan.catalog import comparisons, rows, sqlfiles
 from shardscan.catalog.comparisons import Aligned, Comparison
-from shardscan.catalog.scans import Contents, contents
+from shardscan.catalog.scans import Contents, read_contents
 from shardscan.errors import shown
 from shardscan.store import commits
 from shardscan.store.commits import Scan
@@ -24,8 +24,8 @@ Origin = tuple[Any, ...]  # what its rows were built from
 
 def read_sources(scans: Sequence[Scan]) -> Iterator[Source]:
     """Every source of a store: its scans, and then what is of two of them."""
-    yield from map(contents, scans)
-    yield from comparisons.current(scans)
+    yield from map(read_contents, scans)
+    yield from comparisons.read_current_comparisons(scans)
 
 
 def identify_source(source: Source) -> Identity:
@@ -62,11 +62,11 @@ def make_rows(source: Source) -> Iterator[rows.Rows]:
     """All its rows, piece by piece."""
     match source:
         case Contents():
-            return rows.of_scan(source)
+            return rows.scan_rows(source)
         case Comparison():
-            return rows.of_comparison(source)
+            return rows.comparison_rows(source)
         case Aligned():
-            return rows.of_alignments(source)
+            return rows.alignment_rows(source)
 
 
 def is_current(origin: Origin | None, source: Source) -> bool:
@@ -75,5 +75,5 @@ def is_current(origin: Origin | None, source: Source) -> bool:
         return origin == (source.state,)
     *built_from, channels = origin or (None,)
     is_as_chosen = source.channels in (None, channels)  # once somebody has chosen, it is never None again
-    runs = [len(commits.runs(source.scan))] if isinstance(source, Contents) else []
+    runs = [len(commits.read_runs(source.scan))] if isinstance(source, Contents) else []
     return built_from == [source.scan.id, source.state, *runs] and is_as_chosen

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardscan.errors import StoreError, shown
-from shardscan.store.lock import told_of
+from shardscan.store.lock import reporting_unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ def run_demo(folder: Path, seed: int, progress: Callable[[int, int], None] | Non
     from shardscan.jobs.scan.job import ingest
 
     checkpoint, store = folder / f"demo-{seed}", folder / STORE
-    with told_of(folder):
+    with reporting_unwritable(folder):
         _refuse_foreign(folder)
         if not (checkpoint / "config.json").exists():
             write_checkpoint(checkpoint, seed)

@@ -20,7 +20,7 @@ from shardscan.plan.tasks import Block, Piece, Unit
 from shardscan.reduce.devices import CPU, Device, DeviceBlock
 from shardscan.reduce.products import BlockSteps, Mergeable, steps_of
 from shardscan.reduce.result import Result
-from shardscan.reduce.values import kernel_values, selected
+from shardscan.reduce.values import kernel_values, select_values
 from shardscan.shards.ahead import Ahead
 from shardscan.shards.dtypes import DTYPES
 
@@ -81,7 +81,7 @@ def _values_of(piece: Piece, block: Block, values: np.ndarray) -> np.ndarray:
     if piece.matrix is None:
         return values
     rows = piece.matrix.stored_rows.indices(piece.first, piece.first + piece.count) - block.first_row
-    return selected(values, rows, piece.matrix.stored_cols)
+    return select_values(values, rows, piece.matrix.stored_cols)
 
 
 def _reduce_piece(piece: Piece, values: np.ndarray, table: np.ndarray | None, device: Device) -> dict[str, Part]:
@@ -99,7 +99,7 @@ def _reduce_piece(piece: Piece, values: np.ndarray, table: np.ndarray | None, de
     return parts
 
 
-def merge(a: Partial, b: Partial) -> Partial:
+def merge_products(a: Partial, b: Partial) -> Partial:
     """Two neighbouring runs of blocks as one; the left fold over a tensor's blocks is the one order there is."""
     if a.failure or b.failure:
         return Partial(failure=a.failure or b.failure)
@@ -109,7 +109,7 @@ def merge(a: Partial, b: Partial) -> Partial:
     return Partial(a.digests + b.digests, parts)
 
 
-def finish(unit: Unit, partial: Partial) -> Result:
+def finish_tensor(unit: Unit, partial: Partial) -> Result:
     """The results of one unit from the partial of all its blocks."""
     if partial.failure:
         return Result(failure=partial.failure)

@@ -19,8 +19,8 @@ import numpy as np
 
 from shardscan.errors import CheckpointError
 from shardscan.plan.comparison import BLOCK_BYTES, Block, Pair, Task, rows_of_a, strips
-from shardscan.reduce.comparison import Values, both
-from shardscan.reduce.graph import Done, Progress, keeping, on_workers
+from shardscan.reduce.comparison import Values, read_both_sides
+from shardscan.reduce.graph import Done, Progress, keep_results, on_workers
 from shardscan.reduce.kernels import cpu
 from shardscan.reduce.kernels.cpu.comparison import add_rounding
 from shardscan.reduce.panels import panel_rows
@@ -68,12 +68,12 @@ def rank_changes(
     graph: dict[object, object] = {}
     sizes: dict[object, int] = {}
     for task, known in asked:
-        found: list[object] = [known.get(number) for number in range(len(task.pairs))]
+        changes: list[object] = [known.get(number) for number in range(len(task.pairs))]
         for number in (number for number, change in known.items() if change is None):
-            key = found[number] = ("rank", task.name, number)
+            key = changes[number] = ("rank", task.name, number)
             graph[key] = (rank_change, task.pairs[number])
             sizes[key] = task.nbytes // len(task.pairs)
-        graph["keep", task.name] = (keeping, keep, task, found)
+        graph["keep", task.name] = (keep_results, keep, task, changes)
     tasks = [task for task, _ in asked]
     return on_workers(graph, tasks, workers, Progress(sizes, progress), blas_threads)
 
@@ -127,10 +127,13 @@ def _panels(pair: Pair, rounding: _Rounding) -> Iterator[np.ndarray]:
     step = panel_rows(min(rows, cols))
     for first in range(0, rows, step) if rows >= cols else (0,):
         last = min(first + step, rows) if rows >= cols else rows
-        wanted = rows_of_a(pair, first, last), pair.b.stored_rows.indices(first, last)
+        stored_rows = rows_of_a(pair, first, last), pair.b.stored_rows.indices(first, last)
         # of a side that is stored the other way round all rows are read for a few of their values
-        found = strips(pair.a, wanted[0], WHOLE if pair.is_alike else BLOCK_BYTES), strips(pair.b, wanted[1], WHOLE)
-        with both(Block((pair,), first, last, *found)) as ((a, b),):
+        strips_of_both = (
+            strips(pair.a, stored_rows[0], WHOLE if pair.is_alike else BLOCK_BYTES),
+            strips(pair.b, stored_rows[1], WHOLE),
+        )
+        with read_both_sides(Block((pair,), first, last, *strips_of_both)) as ((a, b),):
             if rows >= cols:
                 yield rounding.change(_decoded(a, 0, cols), _decoded(b, 0, cols), first, 0)
                 continue

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from shardscan.errors import CheckpointError
 from shardscan.plan.comparison import SIDES, Block, Pair, Side, Strip, Task, Unit, cols_of_a, rows_of_a
 from shardscan.plan.tasks import in_flight
-from shardscan.reduce.graph import Done, Progress, Steps, folds, in_threads, on_workers
+from shardscan.reduce.graph import Done, Progress, Steps, fold_blocks, in_threads, on_workers
 from shardscan.reduce.kernels.cpu import comparison as kernels
 from shardscan.reduce.kernels.cpu.comparison import AA, AB, BB, CHANGED, DD, FINITE, MOST, NEWLY_ZERO
 from shardscan.reduce.values import kernel_values
@@ -90,43 +91,49 @@ class Compared:
     failure: str | None = None
 
 
-def compare(
+def compare_tasks(
     tasks: Sequence[Task], keep: Keep, *, workers: int, progress: Callable[[int], None] | None = None
 ) -> list[Done]:
-    """Compare the pairs of every task and `keep` what is found; `progress` is told the bytes of each block.
+    """Compare the pairs of every task and `keep` their figures; `progress` is told the bytes of each block.
 
-    As `scan.run`: threads of this process, or what is set through dask.
+    As `scan.run_blocks`: threads of this process, or what is set through dask.
     """
-    every = [(task, i, unit) for task in tasks for i, unit in enumerate(task.units)]
-    sizes = {("block", task.name, i, j): b.nbytes for task, i, unit in every for j, b in enumerate(unit.blocks)}
-    windows = [window for _, _, unit in every for block in unit.blocks for window in block.windows]
-    compile_kernels({window.dtype for window in windows})
+    numbered_units = [(task, i, unit) for task in tasks for i, unit in enumerate(task.units)]
+    sizes = {
+        ("block", task.name, i, j): b.nbytes for task, i, unit in numbered_units for j, b in enumerate(unit.blocks)
+    }
+    windows = [window for _, _, unit in numbered_units for block in unit.blocks for window in block.windows]
+    compile_comparison_kernels({window.dtype for window in windows})
     with Ahead(windows, SIDES * DEPTH) if in_threads() else nullcontext() as ahead:
-        steps = Steps(partial(reduce_block, ahead=ahead), Partial(), merge, finish)
-        return on_workers(folds(tasks, keep, in_flight(workers), steps), tasks, workers, Progress(sizes, progress))
+        steps = Steps(partial(compare_block, ahead=ahead), Partial(), merge_partials, finish_unit)
+        return on_workers(
+            fold_blocks(tasks, keep, in_flight(workers), steps), tasks, workers, Progress(sizes, progress)
+        )
 
 
-def compile_kernels(dtypes: set[str]) -> None:
+def compile_comparison_kernels(dtypes: set[str]) -> None:
     """Compile what values of these dtypes need, or load it: beside blocks it would take memory that no plan has."""
     for dtype in dtypes:
         values, table = kernel_values(np.zeros(DTYPES[dtype].nbytes(8), np.uint8), dtype, (1, 8))
-        for other, of_other in ((values, table), (np.zeros((1, 8)), None)):
+        for other, table_of_other in ((values, table), (np.zeros((1, 8)), None)):
             other.flags.writeable = False
-            kernels.differences(values, table, other, of_other, 1.0, True)
+            kernels.differences(values, table, other, table_of_other, 1.0, True)
     kernels.add_rounding(np.ones((1, 8)), 7, -126, np.zeros(1), np.zeros(8))
 
 
-def reduce_block(block: Block, ahead: Ahead | None = None) -> Partial:
+def compare_block(block: Block, ahead: Ahead | None = None) -> Partial:
     """Read one block of both sides, and reduce the values of each of its pairs."""
-    raw: Raw = ahead.raw if ahead else read
+    raw: Raw = ahead.raw if ahead else read_window
     try:
-        with both(block, raw) as found:
-            return Partial(tuple(_sums(pair, *values) for pair, values in zip(block.pairs, found, strict=True)))
+        with read_both_sides(block, raw) as sides_of_pairs:
+            return Partial(
+                tuple(_sums(pair, *values) for pair, values in zip(block.pairs, sides_of_pairs, strict=True))
+            )
     except CheckpointError as error:  # one unreadable tensor costs only itself
         return Partial(failure=str(error))
 
 
-def read(window: Window) -> AbstractContextManager[np.ndarray]:
+def read_window(window: Window) -> AbstractContextManager[np.ndarray]:
     """A window that nobody reads ahead."""
     return nullcontext(window.raw())
 
@@ -135,19 +142,19 @@ Values = tuple[np.ndarray, np.ndarray | None]
 
 
 @contextmanager
-def both(block: Block, raw: Raw = read) -> Iterator[list[tuple[Values, Values]]]:
+def read_both_sides(block: Block, raw: Raw = read_window) -> Iterator[list[tuple[Values, Values]]]:
     """The values of a block as b stores them, pair by pair: of a, and of b, as kernels take them."""
     first, last, pairs = block.first, block.last, block.pairs
-    cols = [[cols_of_a(pair, first, last) for pair in pairs], [_all_of(pair.b) for pair in pairs]]
+    cols = [[cols_of_a(pair, first, last) for pair in pairs], [_all_columns(pair.b) for pair in pairs]]
     rows = rows_of_a(pairs[0], first, last), pairs[0].b.stored_rows.indices(first, last)
     with (
-        _cut(pairs[0].a, block.a, rows[0], cols[0], raw, turn=not pairs[0].is_alike) as (of_a, table_a),
-        _cut(pairs[0].b, block.b, rows[1], cols[1], raw) as (of_b, table_b),
+        _cut(pairs[0].a, block.a, rows[0], cols[0], raw, turn=not pairs[0].is_alike) as (values_a, table_a),
+        _cut(pairs[0].b, block.b, rows[1], cols[1], raw) as (values_b, table_b),
     ):
-        yield [((a, table_a), (b, table_b)) for a, b in zip(of_a, of_b, strict=True)]
+        yield [((a, table_a), (b, table_b)) for a, b in zip(values_a, values_b, strict=True)]
 
 
-def _all_of(side: Side) -> np.ndarray:
+def _all_columns(side: Side) -> np.ndarray:
     return side.stored_cols.indices(0, len(side.stored_cols))
 
 
@@ -160,28 +167,29 @@ def _cut(
     Those that are to `turn` are turned as they are read, so that they are held once.
     """
 
-    def picked(found: np.ndarray, of: np.ndarray, some: np.ndarray) -> np.ndarray:
-        part = found[_slice(of)][:, _slice(some)]
+    def cut(values: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+        part = values[_slice(down)][:, _slice(across)]
         return np.ascontiguousarray(part) if turn else part  # whose columns are five times as fast to go through
 
-    def values(strip: Strip, bytes_of: np.ndarray) -> Values:
-        return kernel_values(bytes_of, strip.window.dtype, (strip.window.shape[0], side.width))
+    def decode(strip: Strip, stored: np.ndarray) -> Values:
+        return kernel_values(stored, strip.window.dtype, (strip.window.shape[0], side.width))
 
     if len(strips) == 1:
-        with raw(strips[0].window) as held:
-            found, table = values(strips[0], held)
-            parts = (picked(found, rows - strips[0].first, some) for some in cols)
+        with raw(strips[0].window) as stored:
+            values, table = decode(strips[0], stored)
+            parts = (cut(values, rows - strips[0].first, across) for across in cols)
             yield [_frozen(part.T if turn else part) for part in parts], table
         return
-    made: list[np.ndarray] = []
+    joined: list[np.ndarray] = []
     for strip in strips:
-        with raw(strip.window) as held:
-            found, table = values(strip, held)
-            made = made or [np.empty((len(rows), len(some)), found.dtype, "F" if turn else "C") for some in cols]
-            inside = np.flatnonzero((rows >= strip.first) & (rows < strip.first + len(found)))
-            for into, some in zip(made, cols, strict=True):
-                into[_slice(inside)] = picked(found, rows[inside] - strip.first, some)
-    yield [_frozen(each.T if turn else each) for each in made], table
+        with raw(strip.window) as stored:
+            values, table = decode(strip, stored)
+            order: Literal["F", "C"] = "F" if turn else "C"
+            joined = joined or [np.empty((len(rows), len(across)), values.dtype, order) for across in cols]
+            inside = np.flatnonzero((rows >= strip.first) & (rows < strip.first + len(values)))
+            for part, across in zip(joined, cols, strict=True):
+                part[_slice(inside)] = cut(values, rows[inside] - strip.first, across)
+    yield [_frozen(part.T if turn else part) for part in joined], table
 
 
 def _slice(indices: np.ndarray) -> slice | np.ndarray:
@@ -194,9 +202,9 @@ def _slice(indices: np.ndarray) -> slice | np.ndarray:
 
 def _frozen(values: np.ndarray) -> np.ndarray:
     """In the one layout that kernels are compiled for."""
-    found = np.ascontiguousarray(values).view()
-    found.flags.writeable = False
-    return found
+    view = np.ascontiguousarray(values).view()
+    view.flags.writeable = False
+    return view
 
 
 def _sums(pair: Pair, a: Values, b: Values) -> Sums:
@@ -211,12 +219,12 @@ def _exponent(pair: Pair, *values: np.ndarray) -> int:
     """Of the largest finite magnitude, where it is so extreme that squares leave float64's range; else 0."""
     if all(side.placed.tensor.dtype != "F64" for side in (pair.a, pair.b)):
         return 0
-    most = max(float(np.max(np.abs(v), where=np.isfinite(v), initial=0.0)) for v in values)
-    exponent = int(np.frexp(most)[1]) if most else NOTHING
-    return 0 if -SAFE < exponent < SAFE else max(exponent, -1000) if most else NOTHING
+    largest = max(float(np.max(np.abs(v), where=np.isfinite(v), initial=0.0)) for v in values)
+    exponent = int(np.frexp(largest)[1]) if largest else NOTHING
+    return 0 if -SAFE < exponent < SAFE else max(exponent, -1000) if largest else NOTHING
 
 
-def merge(a: Partial, b: Partial) -> Partial:
+def merge_partials(a: Partial, b: Partial) -> Partial:
     """Two neighbouring runs of blocks as one; the left fold over a unit's blocks is the one order there is."""
     if a.failure or b.failure:
         return Partial(failure=a.failure or b.failure)
@@ -225,7 +233,7 @@ def merge(a: Partial, b: Partial) -> Partial:
     return Partial(tuple(x.merge(y) for x, y in zip(a.sums, b.sums, strict=True)))
 
 
-def finish(unit: Unit, partial: Partial) -> Compared:
+def finish_unit(unit: Unit, partial: Partial) -> Compared:
     """The figures of a unit from the partial of all its blocks."""
     if partial.failure:
         return Compared(failure=partial.failure)
@@ -240,18 +248,18 @@ def _figures(pair: Pair, sums: Sums) -> Figures:
     total = sums.rows.sum(axis=1)
     total[MOST] = sums.rows[MOST].max(initial=0.0)
     rows, cols = pair.b.shape if not pair.b.turned else pair.b.shape[::-1]
-    down, across = (figures(side, n, sums.exponent) for side, n in ((sums.rows, cols), (sums.cols, rows)))
+    down, across = (figures_of_sums(side, n, sums.exponent) for side, n in ((sums.rows, cols), (sums.cols, rows)))
     out, into = (across, down) if pair.b.turned else (down, across)
     is_matrix = not pair.is_vector
     return Figures(
-        figures(total[:, None], pair.values, sums.exponent)[:, 0],
+        figures_of_sums(total[:, None], pair.values, sums.exponent)[:, 0],
         int(total[FINITE]),
         out if is_matrix else None,
         into if is_matrix and pair.has_columns else None,
     )
 
 
-def figures(sums: np.ndarray, values: int, exponent: int = 0) -> np.ndarray:
+def figures_of_sums(sums: np.ndarray, values: int, exponent: int = 0) -> np.ndarray:
     """FIGURES (8, n) of sums (SUMS, n) of so many values each, NaN where one does not exist or float64 cannot hold it.
 
     Where there are values and none of them is finite only the counts exist. The relative change is

@@ -17,7 +17,7 @@ from shardscan.anatomy.composites import Composite, Factor
 from shardscan.reduce.kernels import FITS, cpu
 from shardscan.reduce.products import CompositeSteps, Stack, StackedArrays
 from shardscan.reduce.selfcheck import check_norms
-from shardscan.reduce.spectra import METHODS, SELF_CHECK, SPECTRUM_FACTS, fitted, stacked_spectra
+from shardscan.reduce.spectra import METHODS, SELF_CHECK, SPECTRUM_FACTS, fit_spectra, stacked_spectra
 from shardscan.reduce.values import head_slices
 
 # what compares σ with those of one matrix of random entries, which a product is not
@@ -38,7 +38,7 @@ def _reduce(composite: Composite) -> dict[str, np.ndarray]:
         if spectrum:
             sigma[head], largest[head], checks[head] = spectrum
             methods[head] = METHODS.index("qr_cores")
-    spectra = fitted(sigma, methods, composite.rows, composite.cols, largest)
+    spectra = fit_spectra(sigma, methods, composite.rows, composite.cols, largest)
     # QR, Gram and products err by about (rows + cols)·d·eps of ‖A‖_F²·‖B‖_F² at most (Higham 2002, §3.5 and §19.3),
     # 5e-10 for heads of 128 × 8192: what cancels in A·B does not, so TOLERANCE is relative to that
     spectra.facts[:, SELF_CHECK] = checks

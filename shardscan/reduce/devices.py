@@ -163,7 +163,7 @@ class Solver:
     device: Device = CPU
 
 
-def chosen(words: str) -> Device:
+def choose_device(words: str) -> Device:
     """The device of 'cpu', 'cuda' (the first) or 'cuda:1'; of 'auto' the first that works, else the CPU.
 
     OptionError where the words are none of these, and NoDevice, which is one, where what they name cannot be used.
@@ -172,15 +172,15 @@ def chosen(words: str) -> Device:
         return _automatic()
     if words == "cpu":
         return CPU
-    found = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", words)
-    if not found:
+    match = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", words)
+    if not match:
         raise OptionError(f"{shown(words)} is no --device: take auto, cpu, cuda, or cuda:1 for the second GPU.")
-    device = Cuda(int(found[1] or 0))
+    device = Cuda(int(match[1] or 0))
     device.require()
     return device
 
 
-def of_cuda() -> list[str]:
+def list_cuda_devices() -> list[str]:
     """Every CUDA device by id and name; none where there is no CuPy, and nothing of the GPU's is imported then."""
     if find_spec("cupy") is None:
         return []
@@ -190,7 +190,7 @@ def of_cuda() -> list[str]:
 
 
 def _automatic() -> Device:
-    if not of_cuda():
+    if not list_cuda_devices():
         return CPU
     from shardscan.reduce.kernels import gpu
 

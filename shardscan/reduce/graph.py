@@ -91,7 +91,7 @@ def limit_blas(threads: int) -> None:
     threadpool_limits(limits=threads, user_api="blas")
 
 
-def folds(tasks: Sequence[Folded], keep: Callable[..., None], most: int, steps: Steps) -> dict[Any, Any]:
+def fold_blocks(tasks: Sequence[Folded], keep: Callable[..., None], most: int, steps: Steps) -> dict[Any, Any]:
     """Blocks in the order of the tasks, each behind the gate that the `most`-th before it opens once merged."""
     graph: dict[Any, Any] = {}
     merged: list[Any] = []  # for every block, the step after which its partial is no more
@@ -109,7 +109,12 @@ def folds(tasks: Sequence[Folded], keep: Callable[..., None], most: int, steps: 
                 folded = ("merge", task.name, index, i)
                 merged.append(folded)
             graph["finish", task.name, index] = (steps.finish, unit, folded)
-        graph["keep", task.name] = (keeping, keep, task, [("finish", task.name, i) for i in range(len(task.units))])
+        graph["keep", task.name] = (
+            keep_results,
+            keep,
+            task,
+            [("finish", task.name, i) for i in range(len(task.units))],
+        )
         if any(unit.blocks for unit in task.units):
             merged[-1] = ("keep", task.name)
     return graph
@@ -124,7 +129,7 @@ def _reduce(reduce: Callable[[Any], Any], block: Any, _: None) -> Any:
     return reduce(block)
 
 
-def keeping(keep: Callable[..., None], task: Named, results: Any) -> Done:
+def keep_results(keep: Callable[..., None], task: Named, results: Any) -> Done:
     """The last step of a task."""
     keep(task, results)
     return Done(task.name, task.nbytes)

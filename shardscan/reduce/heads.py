@@ -17,13 +17,13 @@ from shardscan.reduce.devices import CPU, Device, DeviceBlock
 from shardscan.reduce.kernels import cpu
 from shardscan.reduce.products import BlockSteps, Reduced, Stack, StackedArrays, StoredArray, Weights
 from shardscan.reduce.result import Outcome
-from shardscan.reduce.selfcheck import against_norms, check_norms
+from shardscan.reduce.selfcheck import check_norms, compare_with_norms
 from shardscan.reduce.spectra import (
     GRAM_FLOOR,
     METHODS,
     SPECTRUM_FACTS,
     Spectra,
-    fitted,
+    fit_spectra,
     stacked_spectra,
 )
 from shardscan.reduce.values import head_slices
@@ -79,7 +79,7 @@ def _spectra(unit: Unit, matrix: Matrix, grams: Grams) -> Spectra:
         sigma[head] = np.nan if exact is None else exact
         methods[head] = METHODS.index("none" if exact is None else "qr_svd")
     rows, cols = heads.slice_shape(matrix.rows, matrix.cols)
-    return fitted(sigma, methods, rows, cols)
+    return fit_spectra(sigma, methods, rows, cols)
 
 
 def _check(unit: Unit, outcome: Outcome, stored: StoredArray) -> Outcome:
@@ -87,7 +87,9 @@ def _check(unit: Unit, outcome: Outcome, stored: StoredArray) -> Outcome:
         arrays = outcome.of_matrices[i]
         if not arrays or matrix.heads is None:
             return dict(arrays)
-        spectra = against_norms(Spectra.of(arrays, "heads"), matrix, matrix.heads.axis, lambda name: stored(i, name))
+        spectra = compare_with_norms(
+            Spectra.of(arrays, "heads"), matrix, matrix.heads.axis, lambda name: stored(i, name)
+        )
         check_norms(spectra, of_heads=True)
         return spectra.arrays("heads")
 

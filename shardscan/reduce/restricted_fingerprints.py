@@ -39,51 +39,52 @@ class Restricted:
         return self.placed.tensor.nbytes
 
 
-def fingerprints(
+def find_restricted_fingerprints(
     wanted: Sequence[Restricted], *, workers: int, progress: Callable[[int], None] | None = None
 ) -> list[np.ndarray | None]:
     """Of each matrix the fingerprints (channels,) uint64 of its axis, None where it cannot be read.
 
     `progress` is told the bytes of each as it is done.
     """
-    graph = {("keep", each.name): (_of_matrix, each) for each in wanted}
-    sizes = {("keep", each.name): each.nbytes for each in wanted}
-    found: list[Any] = on_workers(graph, wanted, workers, Progress(sizes, progress))  # what the steps return
-    return found
+    graph = {("keep", restricted.name): (_fingerprint, restricted) for restricted in wanted}
+    sizes = {("keep", restricted.name): restricted.nbytes for restricted in wanted}
+    fingerprints: list[Any] = on_workers(graph, wanted, workers, Progress(sizes, progress))  # what the steps return
+    return fingerprints
 
 
-def _of_matrix(wanted: Restricted) -> np.ndarray | None:
+def _fingerprint(restricted: Restricted) -> np.ndarray | None:
     try:
-        are_rows = (wanted.axis == "out") != wanted.matrix.turned
-        return _of_rows(wanted) if are_rows else _of_columns(wanted)
+        are_rows = (restricted.axis == "out") != restricted.matrix.turned
+        return _fingerprint_rows(restricted) if are_rows else _fingerprint_columns(restricted)
     except CheckpointError:
         return None
 
 
-def _of_rows(wanted: Restricted) -> np.ndarray:
+def _fingerprint_rows(restricted: Restricted) -> np.ndarray:
     """Of the stored rows, over some of the columns."""
-    rows, keys = len(wanted.matrix.stored_rows), cpu.keys(0, len(wanted.left))
-    found = np.zeros(rows, np.uint64)
-    for start, stop in _panels(wanted.matrix):
-        values, table = matrix_rows(wanted.placed, wanted.matrix, start, stop)
-        some = np.ascontiguousarray(values[:, wanted.left])
-        found[start:stop] = cpu.channel_sums(some, table, cpu.keys(start, stop), keys, False)[2]
-    return found
+    rows, keys = len(restricted.matrix.stored_rows), cpu.keys(0, len(restricted.left))
+    fingerprints = np.zeros(rows, np.uint64)
+    for start, stop in _panels(restricted.matrix):
+        values, table = matrix_rows(restricted.placed, restricted.matrix, start, stop)
+        values_left = np.ascontiguousarray(values[:, restricted.left])
+        fingerprints[start:stop] = cpu.channel_sums(values_left, table, cpu.keys(start, stop), keys, False)[2]
+    return fingerprints
 
 
-def _of_columns(wanted: Restricted) -> np.ndarray:
+def _fingerprint_columns(restricted: Restricted) -> np.ndarray:
     """Of the stored columns, over some of the rows."""
-    rows, cols = len(wanted.matrix.stored_rows), len(wanted.matrix.stored_cols)
+    rows, cols = len(restricted.matrix.stored_rows), len(restricted.matrix.stored_cols)
     places = np.full(rows, -1)
-    places[wanted.left] = np.arange(len(wanted.left))
-    found, keys = np.zeros(cols, np.uint64), cpu.keys(0, len(wanted.left))
-    for start, stop in _panels(wanted.matrix):
-        here = np.flatnonzero(places[start:stop] >= 0)
-        if len(here):
-            values, table = matrix_rows(wanted.placed, wanted.matrix, start, stop)
-            some = np.ascontiguousarray(values[here])
-            found += cpu.channel_sums(some, table, keys[places[start:stop][here]], cpu.keys(0, cols), True)[5]
-    return found
+    places[restricted.left] = np.arange(len(restricted.left))
+    fingerprints, keys = np.zeros(cols, np.uint64), cpu.keys(0, len(restricted.left))
+    for start, stop in _panels(restricted.matrix):
+        rows_left = np.flatnonzero(places[start:stop] >= 0)
+        if len(rows_left):
+            values, table = matrix_rows(restricted.placed, restricted.matrix, start, stop)
+            values_left = np.ascontiguousarray(values[rows_left])
+            keys_left = keys[places[start:stop][rows_left]]
+            fingerprints += cpu.channel_sums(values_left, table, keys_left, cpu.keys(0, cols), True)[5]
+    return fingerprints
 
 
 def _panels(matrix: Matrix) -> list[tuple[int, int]]:

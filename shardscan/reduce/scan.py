@@ -16,20 +16,20 @@ import numpy as np
 from shardscan.errors import CheckpointError
 from shardscan.plan.products import of_matrices
 from shardscan.plan.tasks import CompositeTask, Task, Unit, in_flight
-from shardscan.reduce.blocks import Partial, compile_kernels, finish, merge, reduce_block
+from shardscan.reduce.blocks import Partial, compile_kernels, finish_tensor, merge_products, reduce_block
 from shardscan.reduce.devices import CPU, Device, Solver
-from shardscan.reduce.graph import Done, Progress, Steps, folds, in_threads, keeping, limit_blas, on_workers
+from shardscan.reduce.graph import Done, Progress, Steps, fold_blocks, in_threads, keep_results, limit_blas, on_workers
 from shardscan.reduce.products import CompositeSteps, MatrixSteps, steps_of
 from shardscan.reduce.result import Inconsistent, Outcome, Result
 from shardscan.shards.ahead import Ahead
 
-__all__ = ["Done", "limit_blas", "run", "run_composites", "run_matrices"]
+__all__ = ["Done", "limit_blas", "run_blocks", "run_composites", "run_matrices"]
 
 Keep = Callable[[Task, Sequence[Result]], None]
 KeepComposites = Callable[[CompositeTask, Result], None]
 
 
-def run(
+def run_blocks(
     tasks: tuple[Task, ...],
     keep: Keep,
     *,
@@ -52,8 +52,8 @@ def run(
     if device == CPU:
         compile_kernels({window.dtype for window in windows})
     with Ahead(windows) if in_threads() else nullcontext() as ahead:
-        steps = Steps(partial(reduce_block, device=device, ahead=ahead), Partial(), merge, finish)
-        graph = folds(tasks, keep, in_flight(workers), steps)
+        steps = Steps(partial(reduce_block, device=device, ahead=ahead), Partial(), merge_products, finish_tensor)
+        graph = fold_blocks(tasks, keep, in_flight(workers), steps)
         return on_workers(graph, tasks, workers, Progress(sizes, progress))
 
 
@@ -64,11 +64,11 @@ def run_composites(
     workers: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Done]:
-    """Reduce the composites of every task, each by one worker, and `keep` them; as `run` otherwise."""
+    """Reduce the composites of every task, each by one worker, and `keep` them; as `run_blocks` otherwise."""
     graph: dict[Any, Any] = {}
     for task in tasks:
         graph["composites", task.name] = (reduce_composite, task)
-        graph["keep", task.name] = (keeping, keep, task, ("composites", task.name))
+        graph["keep", task.name] = (keep_results, keep, task, ("composites", task.name))
     sizes = {("composites", task.name): task.nbytes for task in tasks}
     return on_workers(graph, tasks, workers, Progress(sizes, progress))
 
@@ -82,7 +82,7 @@ def run_matrices(
     blas_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Done]:
-    """Solve the whole matrices of every task, each with `blas_threads`, and `keep` them; as `run` otherwise."""
+    """Solve the whole matrices of every task, each with `blas_threads`, and `keep` them; as `run_blocks` otherwise."""
     graph: dict[Any, Any] = {}
     sizes: dict[Any, int] = {}
     for task in tasks:
@@ -95,8 +95,8 @@ def run_matrices(
                         graph[key] = (solve_matrix, unit, number, product.name, solver)
                         sizes[key] = unit.nbytes // len(unit.numbers)
                         solved.append(key)
-            graph["unit", task.name, index] = (join, unit, solved)
-        graph["keep", task.name] = (keeping, keep, task, [("unit", task.name, i) for i in range(len(task.units))])
+            graph["unit", task.name, index] = (join_matrices, unit, solved)
+        graph["keep", task.name] = (keep_results, keep, task, [("unit", task.name, i) for i in range(len(task.units))])
     return on_workers(graph, tasks, workers, Progress(sizes, progress), blas_threads)
 
 
@@ -119,14 +119,14 @@ def solve_matrix(unit: Unit, number: int, product: str, solver: Solver) -> Solve
         return Solved(product, number, failure=str(error))
 
 
-def join(unit: Unit, solved: Sequence[Solved]) -> Result:
+def join_matrices(unit: Unit, solved: Sequence[Solved]) -> Result:
     """The results of all matrices of a unit as one; a failure of one is the tensor's."""
-    if failure := next((one.failure for one in solved if one.failure), None):
+    if failure := next((matrix.failure for matrix in solved if matrix.failure), None):
         return Result(failure=failure)
-    arrays = {(one.product, one.number): one.arrays for one in solved}
+    arrays = {(matrix.product, matrix.number): matrix.arrays for matrix in solved}
     return Result({
         product: Outcome(of_matrices=tuple(arrays.get((product, n), {}) for n in range(len(unit.matrices))))
-        for product in dict.fromkeys(one.product for one in solved)
+        for product in dict.fromkeys(matrix.product for matrix in solved)
     })  # fmt: skip
 
 

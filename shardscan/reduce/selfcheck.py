@@ -15,7 +15,7 @@ TOLERANCE = 1e-8  # more than this is not rounding: both sums are good to 1e-9
 RMS = CHANNEL_STATISTICS.index("rms")
 
 
-def against_norms(spectra: Spectra, matrix: Matrix, side: str, stored: Callable[[str], np.ndarray]) -> Spectra:
+def compare_with_norms(spectra: Spectra, matrix: Matrix, side: str, stored: Callable[[str], np.ndarray]) -> Spectra:
     """The spectra with their self-check, from the rms of the channels of one side, 'out' or 'in'.
 
     `stored` gives an array of the matrix. Channels are divided among the spectra in order: those of each head, or all.

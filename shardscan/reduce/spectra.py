@@ -48,8 +48,8 @@ class Spectra:
         """With the self-check |Σσ² − ‖W‖_F²| / ‖W‖_F² against norms² (n,) from statistics; NaN where one is unknown."""
         facts = self.facts.copy()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            found = np.sum(self.sigma**2, axis=1)
-            facts[:, SELF_CHECK] = np.where(norms == found, 0.0, np.abs(found - norms) / norms)
+            squares = np.sum(self.sigma**2, axis=1)
+            facts[:, SELF_CHECK] = np.where(norms == squares, 0.0, np.abs(squares - norms) / norms)
         return Spectra(self.sigma, facts)
 
     @property
@@ -58,7 +58,9 @@ class Spectra:
         return self.facts[:, SELF_CHECK]
 
 
-def fitted(sigma: np.ndarray, methods: np.ndarray, rows: int, cols: int, largest: np.ndarray | None = None) -> Spectra:
+def fit_spectra(
+    sigma: np.ndarray, methods: np.ndarray, rows: int, cols: int, largest: np.ndarray | None = None
+) -> Spectra:
     """Spectra of n (rows, cols) matrices: σ (n, rank) and indices in METHODS (n,). The self-check is yet to be made.
 
     `largest` (n,) is what a method's rounding is relative to: σ₁ unless said.

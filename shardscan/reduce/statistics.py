@@ -89,9 +89,9 @@ def _reduce(sums: Sums, piece: Piece, values: np.ndarray, table: np.ndarray | No
 
 def _finish(unit: Unit, values: Values, channels: Mapping[int, Channels]) -> Outcome:
     of_matrices = tuple(_of_matrix(m, channels[n]) for n, m in zip(unit.numbers, unit.matrices, strict=True))
-    rows = reduce(Moments.concatenate, (each.rows for each in channels.values()))
+    rows = reduce(Moments.concatenate, (merged.rows for merged in channels.values()))
     tensor = unit.placed.tensor
-    moments = tensors.stored(rows, values.tails, tensor.dtype, values.counts)
+    moments = tensors.stored_moments(rows, values.tails, tensor.dtype, values.counts)
     return Outcome(
         {"moments": moments, "distribution": values.counts}, of_matrices, _degenerate(moments, tensor.parameters)
     )
@@ -111,21 +111,21 @@ def _of_matrix(matrix: Matrix, channels: Channels) -> dict[str, np.ndarray]:
     across = _Side(columns, channels.column_fingerprints)
     out, into = (across, down) if matrix.turned else (down, across)
     arrays = {}
-    contributed = _contributed(matrix, channels.contributed)
-    for side, (statistics, fingerprints) in (("out", out), ("in", into)):
-        if statistics is not None:
-            more = contributed if side == "out" else []
-            arrays[f"channels_{side}"] = np.concatenate([statistics, *more])
-            arrays[f"fingerprints_{side}"] = fingerprints
+    if out.statistics is not None:
+        arrays["channels_out"] = np.concatenate([out.statistics, *_contributed(matrix, channels.contributed)])
+        arrays["fingerprints_out"] = out.fingerprints
+    if into.statistics is not None:
+        arrays["channels_in"] = into.statistics
+        arrays["fingerprints_in"] = into.fingerprints
     return arrays
 
 
 def _contributed(matrix: Matrix, merged: Sequence[Any]) -> list[np.ndarray]:
     """What contributors tell of a matrix's output channels, up to the last that tells anything."""
-    told = [i for i, own in enumerate(merged) if own is not None]
+    contributing = [i for i, own in enumerate(merged) if own is not None]
     return [
         np.full((len(contributor.names), matrix.rows), np.nan) if own is None else contributor.finish(matrix, own)
-        for contributor, own in zip(CONTRIBUTORS[: max(told, default=-1) + 1], merged, strict=False)
+        for contributor, own in zip(CONTRIBUTORS[: max(contributing, default=-1) + 1], merged, strict=False)
     ]
 
 

@@ -19,14 +19,14 @@ MOMENTS = tuple(field.name for field in fields(Moments))
 TENSOR_MOMENTS = (*MOMENTS, "absmin", "near_zeros", "nans", "infs")
 
 
-def stored(moments: Moments, tails: Tails | None, dtype: str, counts: np.ndarray) -> np.ndarray:
+def stored_moments(moments: Moments, tails: Tails | None, dtype: str, counts: np.ndarray) -> np.ndarray:
     """TENSOR_MOMENTS (14,) of the values of all channels."""
     total, tails = moments.total(), tails or tails_of_exact(dtype, counts)
     of_values = [float(getattr(total, name)[0]) for name in MOMENTS]
     return np.array([*of_values, tails.absmin, tails.near_zeros, tails.nans, tails.infs])
 
 
-def statistics(runs: Iterable[np.ndarray], dtype: str, counts: np.ndarray) -> np.ndarray:
+def statistics_of_runs(runs: Iterable[np.ndarray], dtype: str, counts: np.ndarray) -> np.ndarray:
     """TENSOR_STATISTICS (15,) of a tensor stored in `runs` of TENSOR_MOMENTS, NaN where one does not exist.
 
     `counts` (65536,) are of the bit patterns of them all.

@@ -38,7 +38,7 @@ def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[
     return values, table
 
 
-def selected(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
+def select_values(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
     """Some rows of values (n, cols), by ascending indices, and some of their columns; a view where they are all."""
     down: slice | np.ndarray = rows
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
@@ -46,9 +46,9 @@ def selected(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray:
     across: slice | np.ndarray = slice(cols.start, cols.start + cols.length)
     if cols.groups > 1:
         across = cols.indices(0, len(cols)) if cols.length > 1 else slice(cols.start, None, cols.stride)
-    found = np.ascontiguousarray(values[down][:, across])
-    found.flags.writeable = False
-    return found
+    part = np.ascontiguousarray(values[down][:, across])
+    part.flags.writeable = False
+    return part
 
 
 def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -60,7 +60,7 @@ def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[
     stop = min(-(-(int(indices[-1]) + 1) // ROW_MULTIPLE) * ROW_MULTIPLE, rows)
     window = placed.tensor.rows(start, stop, cols)
     values, table = kernel_values(window.raw(), window.dtype, window.shape)
-    return selected(values, indices - start, matrix.stored_cols), table
+    return select_values(values, indices - start, matrix.stored_cols), table
 
 
 def head_slices(placed: Placed, matrix: Matrix, heads: Iterable[int]) -> Iterator[np.ndarray]:
@@ -71,9 +71,9 @@ def head_slices(placed: Placed, matrix: Matrix, heads: Iterable[int]) -> Iterato
         start = head * dim
         if matrix.stored_axis == "out":
             values, table = matrix_rows(placed, matrix, start, start + dim)
-            found = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
+            weights = cpu.to_float64(values, table, 0, 0, np.empty((dim, values.shape[1])))
         else:
             together = together or matrix_rows(placed, matrix, 0, len(matrix.stored_rows))
             values, table = together
-            found = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
-        yield found.T if matrix.turned else found
+            weights = cpu.to_float64(values, table, 0, start, np.empty((len(values), dim)))
+        yield weights.T if matrix.turned else weights

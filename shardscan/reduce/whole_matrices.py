@@ -20,8 +20,8 @@ from shardscan.reduce.kernels import cpu
 from shardscan.reduce.panels import panels_of
 from shardscan.reduce.products import MatrixSteps, Stack, StackedArray, StackedArrays, StoredArray, Weights
 from shardscan.reduce.result import Outcome
-from shardscan.reduce.selfcheck import against_norms, check_norms
-from shardscan.reduce.spectra import METHODS, SPECTRUM_FACTS, Spectra, fitted, spectrum_floor
+from shardscan.reduce.selfcheck import check_norms, compare_with_norms
+from shardscan.reduce.spectra import METHODS, SPECTRUM_FACTS, Spectra, fit_spectra, spectrum_floor
 
 
 def _solve(placed: Placed, matrix: Matrix, solver: Solver) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def _solve(placed: Placed, matrix: Matrix, solver: Solver) -> dict[str, np.ndarr
         panels = (panel.decoded() for panel in panels_of(placed, matrix))
         sigma, method = cpu.exact_full_spectrum(panels, n), "qr_svd"
     known = "none" if np.isnan(sigma).any() else method
-    spectra = fitted(sigma[None], np.array([METHODS.index(known)]), matrix.rows, matrix.cols)
+    spectra = fit_spectra(sigma[None], np.array([METHODS.index(known)]), matrix.rows, matrix.cols)
     return {"full": spectra.sigma[0], "full_facts": spectra.facts[0]}
 
 
@@ -45,7 +45,7 @@ def _check(unit: Unit, outcome: Outcome, stored: StoredArray) -> Outcome:
         if not arrays:
             return {}
         spectra = Spectra(arrays["full"][None], arrays["full_facts"][None])
-        spectra = against_norms(spectra, matrix, "out", lambda name: stored(i, name))
+        spectra = compare_with_norms(spectra, matrix, "out", lambda name: stored(i, name))
         check_norms(spectra, of_heads=False)
         return {"full": spectra.sigma[0], "full_facts": spectra.facts[0]}
 

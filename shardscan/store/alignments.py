@@ -22,13 +22,12 @@ from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from shardscan.store import commits
-from shardscan.store import two_scans as of_two
 from shardscan.store.commits import ALIGNED, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
 from shardscan.store.records import BegunAlignments
-from shardscan.store.two_scans import Models
+from shardscan.store.two_scans import Models, check_both_speak, forget_others, locate_of_two
 
-LAYOUT = 1
+ALIGNMENTS_LAYOUT = 1
 OURS = re.compile(r"[0-9a-f]{32}")  # arrays; what else lies beside them is somebody's
 
 
@@ -47,21 +46,21 @@ class Alignment:
     reason: str | None = None
 
 
-def keep(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
+def keep_alignments(a: Scan, b: Scan, models: Models, alignments: Sequence[Alignment]) -> None:
     """Keep these alignments of two scans, of which there is one for a weight of b and an axis; others are no more.
 
     Only what differs from what is kept already, or what a disk has lost of it, is written. To be called within
-    `writers.writing`. StoreError where one of the scans does not speak for its model any more.
+    `lock.writing_store`. StoreError where one of the scans does not speak for its model any more.
     """
-    of_two.check(a, b, models)
-    place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
-    of_two.be_the_only(place, ALIGNED, models)
-    if not found:
+    check_both_speak(a, b, models)
+    place = locate_of_two(ALIGNED, a, b, ALIGNMENTS_LAYOUT)
+    forget_others(place, ALIGNED, models)
+    if not alignments:
         commits.forget(place)
         return
-    array, files = _files(found)
+    array, files = _files(alignments)
     stamps = {name: commits.stamp_of(data.to_bytes()) for name, data in files.items()}
-    begun = BegunAlignments(a.id, b.id, models, LAYOUT, array, _parts(found), stamps)
+    begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, array, _parts(alignments), stamps)
     write_root(place)
     for name, data in files.items():
         if not commits.is_as_stamped(place.arrays / name, stamps[name]):
@@ -71,14 +70,14 @@ def keep(a: Scan, b: Scan, models: Models, found: Sequence[Alignment]) -> None:
     _sweep(place, array)
 
 
-def alignments(a: Scan, b: Scan) -> list[Alignment]:
-    """What `keep` last kept of two scans; none where it is lost or damaged."""
-    place = of_two.of_scans(ALIGNED, a, b, LAYOUT)
+def read_alignments(a: Scan, b: Scan) -> list[Alignment]:
+    """What `keep_alignments` last kept of two scans; none where it is lost or damaged."""
+    place = locate_of_two(ALIGNED, a, b, ALIGNMENTS_LAYOUT)
     begun = commits.read_begun_of_two(place, BegunAlignments)
-    return read(place, begun) or [] if begun else []
+    return read_begun_alignments(place, begun) or [] if begun else []
 
 
-def read(place: Scan, begun: BegunAlignments) -> list[Alignment] | None:
+def read_begun_alignments(place: Scan, begun: BegunAlignments) -> list[Alignment] | None:
     """The alignments that began so; None where they are not to the bit what was kept."""
     if not commits.is_intact(place, begun.files):
         return None
@@ -90,19 +89,19 @@ def read(place: Scan, begun: BegunAlignments) -> list[Alignment] | None:
     ]
 
 
-def _parts(found: Sequence[Alignment]) -> tuple[tuple[str, str, str, str, str | None, int, int], ...]:
+def _parts(alignments: Sequence[Alignment]) -> tuple[tuple[str, str, str, str, str | None, int, int], ...]:
     """What each is of, and which part of the array it has: its first channel, and how many."""
-    lengths = [len(alignment.channels_a) for alignment in found]
+    lengths = [len(alignment.channels_a) for alignment in alignments]
     firsts = accumulate(lengths, initial=0)
     return tuple(
-        (x.weight_a, x.weight_b, x.axis, x.method, x.reason, first, n)
-        for x, first, n in zip(found, firsts, lengths, strict=False)  # the last sum begins nothing
+        (alignment.weight_a, alignment.weight_b, alignment.axis, alignment.method, alignment.reason, first, n)
+        for alignment, first, n in zip(alignments, firsts, lengths, strict=False)  # the last sum begins nothing
     )
 
 
-def _files(found: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
+def _files(alignments: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
     """The array's name, and every file."""
-    values = np.concatenate([np.asarray(one.channels_a, np.int64) for one in found])
+    values = np.concatenate([np.asarray(alignment.channels_a, np.int64) for alignment in alignments])
     name = xxhash.xxh3_128_hexdigest(values.astype("<i8").tobytes())
     files: dict[str, Buffer] = {}
     zarr.open_group(MemoryStore(files), mode="w", zarr_format=3).create_array(
@@ -120,6 +119,6 @@ def _files(found: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
 def _sweep(place: Scan, array: str) -> None:
     """Remove what was kept before, and what a killed writer left."""
     commits.sweep(place)
-    for left in place.arrays.glob("*/"):
-        if OURS.fullmatch(left.name) and left.name != array:
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in place.arrays.glob("*/"):
+        if OURS.fullmatch(leftover.name) and leftover.name != array:
+            shutil.rmtree(leftover, ignore_errors=True)

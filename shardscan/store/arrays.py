@@ -30,16 +30,16 @@ from shardscan.store.records import CODES, DEGENERATE, FAILED, OK, AnyVerdict, C
 from shardscan.version import __version__
 
 
-def current(store: Path) -> list[Scan]:
+def list_current_scans(store: Path) -> list[Scan]:
     """The scans that speak for their models, by model name: one that is still replacing another does not yet.
 
     Those of another layout do not at all: their checkpoints are to be scanned again.
     """
-    found = commits.begun(store)
-    ids = {scan.id for scan in found}
-    speaking = [scan for scan in found if not ids & set(commits.replaces(scan))]
-    readable = [(facts.model, scan) for scan in speaking if (facts := read_scan(scan)).layout == LAYOUT]
-    return [scan for _, scan in sorted(readable, key=lambda one: one[0])]
+    scans = commits.list_scans(store)
+    ids = {scan.id for scan in scans}
+    current = [scan for scan in scans if not ids & set(commits.read_replaced(scan))]
+    readable = [(facts.model, scan) for scan in current if (facts := read_scan(scan)).layout == LAYOUT]
+    return [scan for _, scan in sorted(readable, key=lambda named: named[0])]
 
 
 def write_tensors(scan: Scan, task: Task, results: Sequence[Result], options: Mapping[str, object]) -> None:
@@ -52,7 +52,7 @@ def write_tensors(scan: Scan, task: Task, results: Sequence[Result], options: Ma
         slots: dict[str, dict[Slot, np.ndarray]] = {}
         for unit, result in units:
             if outcome := result.outcomes.get(product):
-                for path, slot, values in _places(task, unit, outcome):
+                for path, slot, values in _place_arrays(task, unit, outcome):
                     slots.setdefault(path, {})[slot] = values
         files: dict[str, Stamp] = {}
         for path, values_of in slots.items():
@@ -78,20 +78,20 @@ def read_matrix(scan: Scan, task: Task, unit: Unit, matrix: Matrix, name: str) -
     """
     layer, expert = unit.slot_of(matrix)
     folder = stack_folder(task.folder, unit.placed.place.role, matrix.role)
-    values = read(scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))
+    values = read_stacked_array(scan, folder, name, (slice(layer, layer + 1), slice(expert, expert + 1)))
     return values[0, 0, ..., : matrix.rows if name.endswith("_out") else matrix.cols]
 
 
-def read(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
+def read_stacked_array(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
     """One stacked array, whole or a region of its layers and experts; see `layout.stacked_arrays` for its axes."""
     array = zarr.open_array(scan.arrays / folder / name, mode="r")
     # heads have no axis for experts
-    values = array[...] if region is None else array[region if "expert" in _dims(array) else region[:1]]
+    values = array[...] if region is None else array[region if "expert" in _name_axes(array) else region[:1]]
     assert isinstance(values, np.ndarray)
     return values
 
 
-def _places(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[str, Slot, np.ndarray]]:
+def _place_arrays(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[str, Slot, np.ndarray]]:
     """Path, slot and values of every array that one product leaves of a unit."""
     place = unit.placed.place
     for name, values in outcome.of_tensor.items():
@@ -151,5 +151,5 @@ def _verdict(unit: Unit, result: Result, product: str) -> Verdict:
     return Verdict(OK, unit.placed.reason, digest)
 
 
-def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+def _name_axes(array: zarr.Array[Any]) -> tuple[str | None, ...]:
     return tuple(array.metadata.to_dict()["dimension_names"])  # type: ignore[arg-type]

@@ -72,13 +72,13 @@ def begin(scan: Scan, replaces: list[str], files: Mapping[str, Stamp]) -> None:
     _write(scan.commits / "begun", record_of(Begun(tuple(replaces), files)))
 
 
-def made(scan: Scan) -> dict[str, Stamp]:
+def read_first_stamps(scan: Scan) -> dict[str, Stamp]:
     """The files that a scan began with."""
     return dict(_begun(scan).files)
 
 
 def _begun(scan: Scan) -> Begun:
-    return read_record(Begun, read(scan.commits / "begun"))
+    return read_record(Begun, read_whole_record(scan.commits / "begun"))
 
 
 def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
@@ -90,25 +90,25 @@ def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
 def sweep(scan: Scan) -> None:
     """Remove files of a scan that a killed writer left half written."""
     for folder in (scan.commits, scan.arrays):
-        for left in folder.rglob(f"*{PARTIAL}"):
-            left.unlink()
+        for leftover in folder.rglob(f"*{PARTIAL}"):
+            leftover.unlink()
 
 
 def sweep_damaged(scan: Scan) -> None:
     """Remove commits that are not what was once written, and so vouch for nothing."""
     for path in _paths(scan):
-        if not unsealed(path)[1]:
+        if not read_unsealed(path)[1]:
             path.unlink()
 
 
-def begun(store: Path) -> list[Scan]:
+def list_scans(store: Path) -> list[Scan]:
     """Every scan of a store that exists, what is of two aside."""
-    return [found for found in _everything(store) if not found.is_of_two]
+    return [scan for scan in _everything(store) if not scan.is_of_two]
 
 
-def of_two(store: Path, kind: str | tuple[str, ...] = (COMPARISON, ALIGNED)) -> list[Scan]:
+def list_of_two_scans(store: Path, kind: str | tuple[str, ...] = (COMPARISON, ALIGNED)) -> list[Scan]:
     """What a store has of two scans: every comparison and all alignments, or those of one kind, also of scans gone."""
-    return [found for found in _everything(store) if found.id.startswith(kind)]
+    return [pair for pair in _everything(store) if pair.id.startswith(kind)]
 
 
 def _everything(store: Path) -> list[Scan]:
@@ -122,20 +122,20 @@ def begin_of_two(pair: Scan, begun: BegunComparison | BegunAlignments) -> None:
 
 def read_begun_of_two(pair: Scan, kind: type[OfTwo]) -> OfTwo | None:
     """What `begin_of_two` kept; None where that is lost or of another form, which only costs comparing again."""
-    record, is_as_written = unsealed(pair.commits / "begun")
+    record, is_as_written = read_unsealed(pair.commits / "begun")
     with suppress(StoreError):
         return read_record(kind, record) if is_as_written else None
     return None
 
 
-def replaces(scan: Scan) -> list[str]:
+def read_replaced(scan: Scan) -> list[str]:
     """Ids of the scans this one is to replace when it is complete."""
     return list(_begun(scan).replaces)
 
 
-def witness(scan: Scan) -> Mapping[str, Any] | None:
+def read_witness(scan: Scan) -> Mapping[str, Any] | None:
     """What `record_witness` last kept; None where that is lost, which only costs reading the checkpoint again."""
-    record, is_as_written = unsealed(scan.commits / "witness")
+    record, is_as_written = read_unsealed(scan.commits / "witness")
     return record if is_as_written else None
 
 
@@ -144,10 +144,10 @@ def record_witness(scan: Scan, seen: Mapping[str, Any]) -> None:
     _write(scan.commits / "witness", seen)
 
 
-def channels(scan: Scan) -> str | None:
+def read_channels(scan: Scan) -> str | None:
     """What `record_channels` last kept."""
     path = scan.commits / "channels"
-    return str(read(path)["channels"]) if path.exists() else None
+    return str(read_whole_record(path)["channels"]) if path.exists() else None
 
 
 def record_channels(scan: Scan, choice: str) -> None:
@@ -157,11 +157,11 @@ def record_channels(scan: Scan, choice: str) -> None:
 
 def supersede(scan: Scan) -> None:
     """Remove the scans that this one, now complete, was made to replace."""
-    rivals = replaces(scan)
+    rivals = read_replaced(scan)
     for rival in rivals:
         forget(Scan(scan.store, rival))
     if rivals:
-        begin(scan, [], made(scan))
+        begin(scan, [], read_first_stamps(scan))
 
 
 def forget(scan: Scan) -> None:
@@ -179,22 +179,22 @@ def commit(scan: Scan, done: Commit) -> None:
 Commits = dict[tuple[str, str], Commit]
 
 
-def committed(scan: Scan) -> Commits:
+def read_commits(scan: Scan) -> Commits:
     """Every commit by task and product, less those whose files are missing or cut; bits are for the chunks' crc32c."""
-    every = (read_commit(read(path)) for path in _paths(scan))
-    return _by_key(commit for commit in every if is_whole(scan, commit.files))
+    records = (read_commit(read_whole_record(path)) for path in _paths(scan))
+    return _by_key(commit for commit in records if is_whole(scan, commit.files))
 
 
-def intact(scan: Scan) -> Commits:
+def read_intact_commits(scan: Scan) -> Commits:
     """The same, less those that are damaged themselves, or whose files are not to the bit what they were."""
-    return {key: commit for key, commit in sealed(scan)[0].items() if is_intact(scan, commit.files)}
+    return {key: commit for key, commit in read_sealed_commits(scan)[0].items() if is_intact(scan, commit.files)}
 
 
-def sealed(scan: Scan) -> tuple[Commits, bool]:
+def read_sealed_commits(scan: Scan) -> tuple[Commits, bool]:
     """Every commit that is what was once written, whatever became of its files; whether no other is there."""
-    found = [unsealed(path) for path in _paths(scan)]
-    whole = (read_commit(record) for record, is_as_written in found if is_as_written)
-    return _by_key(whole), all(is_as_written for _, is_as_written in found)
+    records = [read_unsealed(path) for path in _paths(scan)]
+    whole = (read_commit(record) for record, is_as_written in records if is_as_written)
+    return _by_key(whole), all(is_as_written for _, is_as_written in records)
 
 
 def _paths(scan: Scan) -> list[Path]:
@@ -213,8 +213,10 @@ def state_of(commits: Commits) -> str:
 
 def stamps(scan: Scan) -> dict[tuple[str, str], int]:
     """When each task and product was committed, in ns, by the commits' files alone."""
-    found = ((path.name.removesuffix(".json").rpartition("."), path.stat()) for path in scan.commits.glob("*.json"))
-    return {(task, product): stat.st_mtime_ns for (task, _, product), stat in found}
+    named_stats = (
+        (path.name.removesuffix(".json").rpartition("."), path.stat()) for path in scan.commits.glob("*.json")
+    )
+    return {(task, product): stat.st_mtime_ns for (task, _, product), stat in named_stats}
 
 
 def is_whole(scan: Scan, files: Mapping[str, Stamp]) -> bool:
@@ -254,20 +256,20 @@ def record_run(scan: Scan, run: Run) -> None:
     _write(scan.commits / "runs" / f"{number:06d}.json", record_of(run))
 
 
-def runs(scan: Scan) -> list[Run]:
+def read_runs(scan: Scan) -> list[Run]:
     """The runs of a scan, in order."""
-    return [read_record(Run, read(path)) for path in sorted((scan.commits / "runs").glob("*.json"))]
+    return [read_record(Run, read_whole_record(path)) for path in sorted((scan.commits / "runs").glob("*.json"))]
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_whole_record(path: Path) -> dict[str, Any]:
     """One record; StoreError where it is not what was written."""
-    record, is_as_written = unsealed(path)
+    record, is_as_written = read_unsealed(path)
     if not is_as_written:
         raise StoreError(f"{path} is damaged: ingest its checkpoint again, and remove it first if that does not help.")
     return record
 
 
-def unsealed(path: Path) -> tuple[dict[str, Any], bool]:
+def read_unsealed(path: Path) -> tuple[dict[str, Any], bool]:
     """A record without its checksum, empty where there is none to be read, and whether it is what was written."""
     try:
         record = json.loads(path.read_bytes())

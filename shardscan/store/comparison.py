@@ -23,7 +23,6 @@ from shardscan.plan.comparison import CHUNK, Pair, Task
 from shardscan.reduce.change_ranks import Change
 from shardscan.reduce.comparison import FIGURES, Compared, Figures
 from shardscan.store import commits
-from shardscan.store import two_scans as of_two
 from shardscan.store.arrays import commit_product
 from shardscan.store.commits import COMPARISON, PARTIAL, Scan
 from shardscan.store.creation import CODECS, write_file, write_root
@@ -41,37 +40,37 @@ from shardscan.store.records import (
     WeightVerdict,
     record_of,
 )
-from shardscan.store.two_scans import Models
+from shardscan.store.two_scans import Models, check_both_speak, forget_others, locate_of_two
 
-LAYOUT = 1
+COMPARISON_LAYOUT = 1
 CHANNEL_FIGURES = ("channel_a", *FIGURES)
 CHANGES = ("change_rank", "change_stable_rank", "change_sigma_max", "rounding_edge")
 
 
-def begin(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) -> Scan:
+def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) -> Scan:
     """The comparison of two scans of one store, to go on with or new; the tasks are all of it.
 
     One whose pairs were others is begun anew, and what was compared before of these two models is removed. To be called
-    within `writers.writing`. StoreError where one of the scans does not speak for its model any more.
+    within `lock.writing_store`. StoreError where one of the scans does not speak for its model any more.
     """
-    of_two.check(a, b, models)
-    found = of_two.of_scans(COMPARISON, a, b, LAYOUT)
-    of_two.be_the_only(found, COMPARISON, models)
-    begun = BegunComparison(a.id, b.id, models, LAYOUT, *_sizes(tasks), {})
-    before = commits.read_begun_of_two(found, BegunComparison)
-    if before and replace(before, files={}) == begun:
-        commits.sweep(found)
-        commits.sweep_damaged(found)
-        _refresh(found, before)
-        return found
-    commits.forget(found)
-    write_root(found)
-    building = found.arrays.with_name(f"{found.id}{PARTIAL}")
+    check_both_speak(a, b, models)
+    comparison = locate_of_two(COMPARISON, a, b, COMPARISON_LAYOUT)
+    forget_others(comparison, COMPARISON, models)
+    begun = BegunComparison(a.id, b.id, models, COMPARISON_LAYOUT, *_sizes(tasks), {})
+    begun_before = commits.read_begun_of_two(comparison, BegunComparison)
+    if begun_before and replace(begun_before, files={}) == begun:
+        commits.sweep(comparison)
+        commits.sweep_damaged(comparison)
+        _refresh(comparison, begun_before)
+        return comparison
+    commits.forget(comparison)
+    write_root(comparison)
+    building = comparison.arrays.with_name(f"{comparison.id}{PARTIAL}")
     for name, data in _first_files(begun).items():
         write_file(building / name, data)
-    building.rename(found.arrays)
-    commits.begin_of_two(found, replace(begun, files=commits.stamps_of_all(found)))  # last: now it exists
-    return found
+    building.rename(comparison.arrays)
+    commits.begin_of_two(comparison, replace(begun, files=commits.stamps_of_all(comparison)))  # last: now it exists
+    return comparison
 
 
 def _sizes(tasks: Sequence[Task]) -> tuple[int, int, str]:
@@ -125,12 +124,12 @@ def _refresh(comparison: Scan, begun: BegunComparison) -> None:
         write_file(comparison.arrays / name, files[name])
 
 
-def write_figures(comparison: Scan, task: Task, found: Sequence[Compared]) -> None:
+def write_figures(comparison: Scan, task: Task, compared: Sequence[Compared]) -> None:
     """Write the channels of a finished task, then commit it."""
-    each = _by_pair(task, found)
+    figures_by_pair = _by_pair(task, compared)
     values = np.full((len(CHANNEL_FIGURES), -(-task.channels // CHUNK) * CHUNK), np.nan)
     verdicts = {}
-    for (pair, first), (figures, failure) in zip(_places(task), each, strict=True):
+    for (pair, first), (figures, failure) in zip(_places(task), figures_by_pair, strict=True):
         verdicts[pair.b.id] = _verdict(pair, first, figures, failure)
         if figures and figures.channels_out is not None:
             columns = _channels(pair, figures)
@@ -146,11 +145,11 @@ def write_figures(comparison: Scan, task: Task, found: Sequence[Compared]) -> No
     commit_product(comparison, task.name, VALUES, verdicts, files, {})
 
 
-def _by_pair(task: Task, found: Sequence[Compared]) -> Iterator[tuple[Figures | None, str | None]]:
+def _by_pair(task: Task, compared: Sequence[Compared]) -> Iterator[tuple[Figures | None, str | None]]:
     """Of every pair what was found, or why nothing was."""
-    for unit, compared in zip(task.units, found, strict=True):
+    for unit, of_unit in zip(task.units, compared, strict=True):
         for number in range(len(unit.pairs)):
-            yield (None, compared.failure) if compared.failure else (compared.figures[number], None)
+            yield (None, of_unit.failure) if of_unit.failure else (of_unit.figures[number], None)
 
 
 def _channels(pair: Pair, figures: Figures) -> np.ndarray:
@@ -201,9 +200,11 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def write_changes(comparison: Scan, task: Task, found: Sequence[Change | None], options: Mapping[str, object]) -> None:
+def write_changes(
+    comparison: Scan, task: Task, changes: Sequence[Change | None], options: Mapping[str, object]
+) -> None:
     """Commit the ranks of a task's changes; None stands for a pair that has none."""
-    verdicts = {pair.b.id: _verdict_of(change) for pair, change in zip(task.pairs, found, strict=True) if change}
+    verdicts = {pair.b.id: _verdict_of(change) for pair, change in zip(task.pairs, changes, strict=True) if change}
     commit_product(comparison, task.name, RANKS, verdicts, {}, options)
 
 
@@ -213,7 +214,7 @@ def _verdict_of(change: Change) -> RankVerdict:
     return RankVerdict(OK, None, change.rank, *map(_number, (change.stable_rank, change.sigma_max, change.edge)))
 
 
-def read(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
+def read_channel_figures(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
     """A region of the figures (9, channels)."""
     values = zarr.open_array(comparison.arrays / "figures", mode="r")[region]
     assert isinstance(values, np.ndarray)

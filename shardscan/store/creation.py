@@ -122,7 +122,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
     That is its config, notes, path and family's name, which are the same to a scan.
     """
     write_root(scan)
-    vouched = commits.made(scan)
+    vouched = commits.read_first_stamps(scan)
     stale = {name for name, stamp in vouched.items() if not commits.is_as_stamped(scan.arrays / name, stamp)}
     if METADATA not in stale:
         facts = read_scan(scan)
@@ -134,7 +134,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
     files = _first_files(checkpoint, probe, anatomy, plan)
     for name in stale:
         write_file(scan.arrays / name, files[name])
-    commits.begin(scan, commits.replaces(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
+    commits.begin(scan, commits.read_replaced(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 
 def _missing(plan: Plan, vouched: Mapping[str, Stamp]) -> set[str]:
@@ -169,8 +169,8 @@ def _shared(checkpoint: Checkpoint) -> dict[str, str]:
     for name, t in checkpoint.items():
         if t.nbytes:
             first_of.setdefault(_bytes_of(t), name)
-    found = ((name, first_of.get(_bytes_of(t), name)) for name, t in checkpoint.items())
-    return {name: first for name, first in found if first != name}
+    named_firsts = ((name, first_of.get(_bytes_of(t), name)) for name, t in checkpoint.items())
+    return {name: first for name, first in named_firsts if first != name}
 
 
 def _bytes_of(t: Tensor) -> tuple[object, ...]:
@@ -223,9 +223,9 @@ def _true_sizes(group: Group) -> dict[str, np.ndarray]:
     """Rows and columns of each slot's matrix by folder, int64 (layer, expert, 2); 0 where there is none."""
     shape = (len(group.layers), len(group.experts), 2)
     sizes: dict[str, np.ndarray] = {}
-    for folder, found in group.stacks.items():
+    for folder, stacked in group.stacks.items():
         sizes[folder] = np.zeros(shape, np.int64)
-        for _, matrix, slot in found:
+        for _, matrix, slot in stacked:
             sizes[folder][slot] = matrix.rows, matrix.cols
     for index, composite in enumerate(group.composites):
         sizes.setdefault(group.folder, np.zeros(shape, np.int64))[index, 0] = composite.rows, composite.cols

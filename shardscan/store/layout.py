@@ -11,8 +11,8 @@ from shardscan.reduce.products import CompositeSteps, StackedArray, Steps, steps
 
 def words() -> dict[str, Sequence[str]]:
     """What stands along each axis of words."""
-    every = (steps_of(product.name, Steps).words for product in products.every())
-    return {axis: labels for of_product in every for axis, labels in of_product.items()}
+    words_of_products = (steps_of(product.name, Steps).words for product in products.every())
+    return {axis: labels for of_product in words_of_products for axis, labels in of_product.items()}
 
 
 def stacked_arrays(group: Group) -> dict[str, dict[str, StackedArray]]:

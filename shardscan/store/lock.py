@@ -15,7 +15,16 @@ from typing import TextIO
 
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.sources.local import opened
-from shardscan.store.commits import ALIGNED, CATALOG, COMPARISON, PARTIAL, begun, forget, of_two, read_begun_of_two
+from shardscan.store.commits import (
+    ALIGNED,
+    CATALOG,
+    COMPARISON,
+    PARTIAL,
+    forget,
+    list_of_two_scans,
+    list_scans,
+    read_begun_of_two,
+)
 from shardscan.store.records import BegunOfTwo
 
 # folders of scans and of what is of two; others are somebody's
@@ -23,18 +32,18 @@ OURS = re.compile(rf"([0-9a-f]{{32}}-[0-9]+|({COMPARISON}|{ALIGNED})[0-9a-f]{{32
 
 
 @contextmanager
-def writing(store: Path) -> Iterator[None]:
+def writing_store(store: Path) -> Iterator[None]:
     """Be the one writer of a store, without what killed writers left half done.
 
     StoreError names the other writer where there is one; StoreWriteError is for whatever the disk refuses meanwhile.
     """
-    with told_of(store), _locked(store):
+    with reporting_unwritable(store), _locked(store):
         _sweep(store)
         yield
 
 
 @contextmanager
-def told_of(folder: Path) -> Iterator[None]:
+def reporting_unwritable(folder: Path) -> Iterator[None]:
     """Have what a disk refuses be a StoreWriteError."""
     try:
         yield
@@ -47,7 +56,7 @@ def told_of(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def read_from(store: Path) -> Iterator[None]:
+def reporting_unreadable(store: Path) -> Iterator[None]:
     """Have what a disk does not give be a StoreError."""
     try:
         yield
@@ -94,7 +103,7 @@ def _take(lock: TextIO) -> None:
 
 
 @contextmanager
-def unwritten(store: Path) -> Iterator[None]:
+def reading_unwritten(store: Path) -> Iterator[None]:
     """Look at a store that nobody writes; StoreError where somebody does, or did before the look was over."""
     before = _last_writer(store)
     try:
@@ -122,15 +131,15 @@ def _last_writer(store: Path) -> int:
 
 def _sweep(store: Path) -> None:
     """Remove catalogs half built, folders of scans that never began or were being removed, and what was of those."""
-    for left in store.glob(f"{CATALOG}.*{PARTIAL}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    scans = {scan.id for scan in begun(store)}
-    for pair in of_two(store):
+    for leftover in store.glob(f"{CATALOG}.*{PARTIAL}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    scans = {scan.id for scan in list_scans(store)}
+    for pair in list_of_two_scans(store):
         begun_of = read_begun_of_two(pair, BegunOfTwo)
         if begun_of is None or not {begun_of.a, begun_of.b} <= scans:
             forget(pair)
-    ids = scans | {pair.id for pair in of_two(store)}
+    ids = scans | {pair.id for pair in list_of_two_scans(store)}
     for folder in (store / "commits", store / "arrays.zarr"):
-        for left in folder.glob("*/"):
-            if OURS.fullmatch(left.name) and left.name not in ids:
-                shutil.rmtree(left, ignore_errors=True)
+        for leftover in folder.glob("*/"):
+            if OURS.fullmatch(leftover.name) and leftover.name not in ids:
+                shutil.rmtree(leftover, ignore_errors=True)

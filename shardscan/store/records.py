@@ -277,8 +277,8 @@ def read_commit(data: object) -> Commit:
 
 def record_of(value: object) -> dict[str, Any]:
     """A record as JSON has it."""
-    found: dict[str, Any] = msgspec.to_builtins(value)
-    return found
+    record: dict[str, Any] = msgspec.to_builtins(value)
+    return record
 
 
 def read_record(kind: type[Record], data: object) -> Record:

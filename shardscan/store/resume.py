@@ -22,7 +22,7 @@ from shardscan.store.creation import create, read_scan, refresh, scan_id
 from shardscan.store.records import DEGENERATE, FAILED
 
 
-def scan_for(
+def begin_or_continue_scan(
     checkpoint: Checkpoint, anatomy: Anatomy, plan: Plan, folder: Path, *, replace: bool, max_bytes: int | None
 ) -> Scan:
     """The scan to write to: the one that was begun with these contents, else a new one.
@@ -31,18 +31,18 @@ def scan_for(
     place once it is complete. OptionError where files are not those last seen, and comparing them would read too much.
     """
     seen, sample = witness(checkpoint), probe(checkpoint)
-    base, found = scan_id(checkpoint, sample, anatomy), commits.begun(folder)
-    generations = _generations(found, base)
+    base, scans = scan_id(checkpoint, sample, anatomy), commits.list_scans(folder)
+    generations = _generations(scans, base)
     for scan in generations:
-        if commits.witness(scan) == seen or _holds(scan, plan, max_bytes):
-            rivals = [rival for rival in found if rival.id in commits.replaces(scan)]
+        if commits.read_witness(scan) == seen or _holds(scan, plan, max_bytes):
+            rivals = [rival for rival in scans if rival.id in commits.read_replaced(scan)]
             if not replace and _are_of_other_contents(rivals, base, sample):
                 raise _taken(folder, checkpoint.name)
             commits.sweep(scan)
             commits.record_witness(scan, seen)
             refresh(scan, checkpoint, sample, anatomy, plan)
             return scan
-    rivals = [other for other in found if read_scan(other).model == checkpoint.name]
+    rivals = [other for other in scans if read_scan(other).model == checkpoint.name]
     if not replace and _are_of_other_contents(rivals, base, sample):
         raise _taken(folder, checkpoint.name)
     number = 1 + max(map(_number, generations), default=0)
@@ -55,48 +55,48 @@ def scan_for(
     return scan
 
 
-def done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
+def find_done(scan: Scan, *, exact: bool) -> set[tuple[str, str]]:
     """Tasks and products that need not be done again: commits without a failure, and as exact as is asked.
 
     Their files are read: what a disk has lost or changed since is done again.
     """
     return {
         key
-        for key, record in commits.intact(scan).items()
+        for key, record in commits.read_intact_commits(scan).items()
         if all(verdict.status != FAILED for verdict in record.tensors.values())
         and not (exact and record.options.get("exact") is False)
     }
 
 
-def troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
+def find_troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
     """Status and reason of every tensor or composite, by name, that failed or has no finite value."""
-    records = (record for (_, product), record in commits.committed(scan).items() if product in products)
+    records = (record for (_, product), record in commits.read_commits(scan).items() if product in products)
     verdicts = ((name, verdict) for record in records for name, verdict in record.tensors.items())
     return {name: (v.status, v.reason or "") for name, v in verdicts if v.status in (FAILED, DEGENERATE)}
 
 
-def before(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
+def find_scan(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
     """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
-    generations = _generations(commits.begun(folder), scan_id(checkpoint, probe(checkpoint), anatomy))
-    as_seen = [scan for scan in generations if commits.witness(scan) == witness(checkpoint)]
+    generations = _generations(commits.list_scans(folder), scan_id(checkpoint, probe(checkpoint), anatomy))
+    as_seen = [scan for scan in generations if commits.read_witness(scan) == witness(checkpoint)]
     return next(iter([*as_seen, *reversed(generations)]), None)
 
 
-def channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | None:
+def find_chosen_channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | None:
     """Which channels somebody chose for this model in a store, in this scan or one that it takes the place of."""
-    scan = before(checkpoint, anatomy, folder)
+    scan = find_scan(checkpoint, anatomy, folder)
     if scan:
-        return commits.channels(scan)
-    return _chosen([s for s in commits.begun(folder) if read_scan(s).model == checkpoint.name])
+        return commits.read_channels(scan)
+    return _chosen([s for s in commits.list_scans(folder) if read_scan(s).model == checkpoint.name])
 
 
 def _chosen(scans: list[Scan]) -> str | None:
-    return next((choice for scan in scans if (choice := commits.channels(scan))), None)
+    return next((choice for scan in scans if (choice := commits.read_channels(scan))), None)
 
 
-def _generations(found: list[Scan], base: str) -> list[Scan]:
+def _generations(scans: list[Scan], base: str) -> list[Scan]:
     """The scans of these contents, the first begun first."""
-    return sorted((scan for scan in found if scan.id.partition("-")[0] == base), key=_number)
+    return sorted((scan for scan in scans if scan.id.partition("-")[0] == base), key=_number)
 
 
 def _number(scan: Scan) -> int:
@@ -110,7 +110,7 @@ def _are_of_other_contents(rivals: list[Scan], base: str, sample: str) -> bool:
 
 def _holds(scan: Scan, plan: Plan, max_bytes: int | None) -> bool:
     """Whether everything committed is of the contents that the plan would read."""
-    committed = commits.intact(scan).values()
+    committed = commits.read_intact_commits(scan).values()
     verdicts = ((record.task, *item) for record in committed for item in record.tensors.items())
     digests = {(task, name): verdict.digest for task, name, verdict in verdicts if verdict.digest}
     units = [(digests.get((task.name, unit.placed.tensor.name)), unit) for task in plan.tasks for unit in task.units]

@@ -19,7 +19,7 @@ from shardscan.anatomy import placement as anatomy
 from shardscan.anatomy.matrices import Matrix
 from shardscan.plan import scan as plan
 from shardscan.plan.products import FULL, HEADS, STATS
-from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.reduce.blocks import Partial, finish_tensor, merge_products, reduce_block
 from shardscan.reduce.devices import Solver
 from shardscan.reduce.products import MatrixSteps, steps_of
 from shardscan.shards.checkpoint import open as open_checkpoint
@@ -107,7 +107,9 @@ def results(folder: Path, family: str) -> dict[str, tuple[Matrix, Found, np.ndar
     planned = plan.plan(placed, frozenset({STATS, HEADS, FULL}))
     found = {}
     for unit in (unit for task in planned.tasks for unit in task.units):
-        result = finish(unit, reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()]))
+        result = finish_tensor(
+            unit, reduce(merge_products, [reduce_block(block) for block in unit.blocks] or [Partial()])
+        )
         assert result.failure is None
         for number, matrix in enumerate(unit.matrices):
             full = steps_of(FULL, MatrixSteps).solve(unit.placed, matrix, Solver())["full"]

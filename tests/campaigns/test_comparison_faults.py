@@ -20,7 +20,7 @@ from made.crashing import BROKEN, FULL, KILL, TORN, Ended, Fault, Server
 from oracles import survival
 from oracles.tally import Tally
 from shardscan.catalog import build as catalog
-from shardscan.store import lock as writers
+from shardscan.store.lock import writing_store
 
 pytestmark = pytest.mark.faults
 KINDS = pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def keeping(
     """Likewise of keeping alignments, the first of two scans or in the place of others."""
     folder = tmp_path_factory.mktemp("alignments")
     before = shutil.copytree(two_scans, folder / "before")
-    with writers.writing(before):
+    with writing_store(before):
         compared.keep(before, request.param)
         catalog.build(before)
     after = shutil.copytree(before, folder / "after")

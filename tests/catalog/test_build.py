@@ -18,8 +18,8 @@ from shardscan.catalog import scans as contents
 from shardscan.catalog import sqlfiles
 from shardscan.errors import StoreNotFound
 from shardscan.jobs.comparison.values import Alignment
-from shardscan.store import arrays as store
 from shardscan.store import commits
+from shardscan.store.arrays import list_current_scans
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_catalog_of_another_version_is_not_copied_from(scans: Path, tmp_path: 
 
 def test_only_commits_become_numbers(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    scan = store.current(tmp_path / "scans")[0]
+    scan = list_current_scans(tmp_path / "scans")[0]
     (scan.commits / "text.q_proj.1.stats-1.json").unlink()
     (scan.commits / "text.k_proj.1.heads-1.json").unlink()
     catalog.build(tmp_path / "scans")
@@ -173,7 +173,7 @@ def test_identity_is_equal_for_equal_checkpoints_under_two_names(tmp_path: Path)
         identities = connection.sql("select identity, scan from models").fetchall()
     assert len({identity for identity, _ in identities}) == 1
     assert len({scan for _, scan in identities}) == 2
-    assert len(commits.begun(tmp_path / "scans")) == 2
+    assert len(commits.list_scans(tmp_path / "scans")) == 2
 
 
 def test_an_output_head_that_is_a_copy_of_the_embedding_is_its_alias(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_rows_are_merged_by_name_and_an_absence_takes_no_number_away() -> None:
 
 
 def test_without_a_gpu_its_rows_say_that_they_were_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "of_cuda", list)
+    monkeypatch.setattr(devices, "list_cuda_devices", list)
     found = ROWS["gpu"](Context(tmp_path))
     assert [(row.row, row.ours, row.goal.at_least, row.note) for row in found] == [
         ("gpu-torch", None, 2, "not run: no CUDA device"),

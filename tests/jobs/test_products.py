@@ -79,7 +79,7 @@ def test_a_killed_run_is_continued_and_nothing_is_done_twice(model: Path, tmp_pa
         whole = server.run([*words[:3], str(tmp_path / "other"), *words[4:]], log, None, command=COMMAND)
         assert whole.code == 0, whole.output
         assert server.run(words, log, Fault(KILL, whole.events * 3 // 4), command=COMMAND).code == -9
-        (scan,) = commits.begun(store)
+        (scan,) = commits.list_scans(store)
         before = commits.stamps(scan)
         assert 0 < sum(product == "signs-1" for _, product in before) < len(before)
         assert server.run(words, log, None, command=COMMAND).code == 0

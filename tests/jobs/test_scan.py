@@ -45,7 +45,7 @@ def test_heads_asked_for_later_read_only_the_attention_weights(tmp_path: Path) -
 def test_a_lost_commit_is_done_again_and_nothing_else(tmp_path: Path) -> None:
     model = tiny.llama(tmp_path / "tiny")
     shardscan.ingest(model, tmp_path / "scans")
-    (scan,) = commits.begun(tmp_path / "scans")
+    (scan,) = commits.list_scans(tmp_path / "scans")
     (scan.commits / "text.up_proj.1.stats-1.json").unlink()
     again = shardscan.ingest(model, tmp_path / "scans")
     assert (again.tasks, again.bytes_read) == (1, 2 * tiny.INNER * tiny.HIDDEN)

@@ -20,9 +20,9 @@ from shardscan.errors import CheckpointNotFound, StoreError
 from shardscan.jobs.scan.job import execute as execute_scan
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.jobs.verification.job import Finding, verify
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans
+from shardscan.store.lock import writing_store
 
 Spoil = Callable[[Path], object]
 
@@ -52,16 +52,16 @@ def cut(path: Path) -> None:
 
 
 def commits_of(scans: Path) -> Path:
-    return scans / "commits" / commits.begun(scans)[0].id
+    return scans / "commits" / commits.list_scans(scans)[0].id
 
 
 def arrays_of(scans: Path) -> Path:
-    return scans / "arrays.zarr" / commits.begun(scans)[0].id
+    return scans / "arrays.zarr" / commits.list_scans(scans)[0].id
 
 
 def brief(findings: tuple[Finding, ...], scans: Path) -> list[tuple[str, str, str | None]]:
     """Severity, check and file, the scan's name left out."""
-    name = commits.begun(scans)[0].id if commits.begun(scans) else "?"
+    name = commits.list_scans(scans)[0].id if commits.list_scans(scans) else "?"
     return [(f.severity, f.check, f.file and f.file.replace(name, "*")) for f in findings]
 
 
@@ -279,11 +279,11 @@ def test_a_second_ingest_under_another_config_keeps_the_store_clean(tmp_path: Pa
 
 def test_a_record_that_vouches_for_a_file_elsewhere_is_refused(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
-    scan = commits.begun(scans)[0]
+    scan = commits.list_scans(scans)[0]
     stamp = commits.stamp(tmp_path / "secret")
     (arrays_of(scans) / "out").symlink_to(tmp_path)
     outside = ("../../../secret", str(tmp_path / "secret"), "out/secret")
-    commits.begin(scan, [], {**commits.made(scan), **dict.fromkeys(outside, stamp), "a\0b": stamp})
+    commits.begin(scan, [], {**commits.read_first_stamps(scan), **dict.fromkeys(outside, stamp), "a\0b": stamp})
     told = [(f.check, f.detail.partition(":")[0]) for f in verify(scans).findings if f.severity == "problem"]
     assert told == [("commit", "A record vouches for it and it is not in the scan")] * 3 + [
         ("file", "It cannot be read (ValueError)")
@@ -298,26 +298,26 @@ def test_records_of_another_form_end_in_a_row_and_not_in_a_traceback(record: dic
 
 
 def test_a_scan_that_replaces_a_number_is_of_another_form(scans: Path) -> None:
-    scan = commits.begun(scans)[0]
-    commits._write(scan.commits / "begun", {"replaces": 1, "files": commits.made(scan)})
+    scan = commits.list_scans(scans)[0]
+    commits._write(scan.commits / "begun", {"replaces": 1, "files": commits.read_first_stamps(scan)})
     assert brief(verify(scans).findings, scans) == [("problem", "scan", "commits/*")]
 
 
 def test_a_store_that_is_being_written_is_not_judged(scans: Path) -> None:
-    with writers.writing(scans):
+    with writing_store(scans):
         done = CliRunner().invoke(main, ["verify", str(scans)])
     assert (done.exit_code, done.stdout) == (5, "")
     assert "is being written by process" in done.stderr
 
 
 def test_a_store_that_was_written_meanwhile_is_not_judged(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = commits.begun
+    begun = commits.list_scans
 
     def written_meanwhile(folder: Path) -> list[commits.Scan]:
-        with writers.writing(folder):
+        with writing_store(folder):
             return begun(folder)
 
-    monkeypatch.setattr(commits, "begun", written_meanwhile)
+    monkeypatch.setattr(commits, "list_scans", written_meanwhile)
     with pytest.raises(StoreError, match="was written meanwhile: do it again"):
         verify(scans)
 
@@ -344,4 +344,4 @@ def test_a_flipped_record_is_refused_by_whoever_reads_the_store(scans: Path) -> 
     with pytest.raises(StoreError, match=r"text\.up_proj\.1\.stats-1\.json is damaged: ingest its checkpoint"):
         catalog.build(scans)
     path.unlink()
-    assert [scan.id for scan in store.current(scans)] == [commits.begun(scans)[0].id]
+    assert [scan.id for scan in list_current_scans(scans)] == [commits.list_scans(scans)[0].id]

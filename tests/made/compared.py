@@ -27,9 +27,9 @@ from shardscan.shards.address import Checkpoint
 from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import comparison as stored
-from shardscan.store import lock as writers
 from shardscan.store.commits import Scan
 from shardscan.store.creation import read_scan
+from shardscan.store.lock import writing_store
 
 Kept = Mapping[str, tuple[np.ndarray | None, np.ndarray | None]]  # rows and columns of a, by the id in b
 
@@ -59,7 +59,7 @@ def models_of(store: Path) -> tuple[Path, Path]:
 
 
 def scan_of(folder: Path, model: str) -> Scan:
-    return next(scan for scan in store.current(folder) if read_scan(scan).model == model)
+    return next(scan for scan in store.list_current_scans(folder) if read_scan(scan).model == model)
 
 
 def scans_of(folder: Path, a: str = "a", b: str = "b") -> tuple[Scan, Scan]:
@@ -90,7 +90,7 @@ def compare(
     **options: Any,
 ) -> Summary:
     """Compare and rebuild the catalog."""
-    with writers.writing(folder):
+    with writing_store(folder):
         comparison, found, checkpoints = begun(a, b, folder, kept, io)
         if alignments:
             keep(folder, alignments, a.name, b.name)
@@ -102,7 +102,7 @@ def compare(
 
 
 def keep(folder: Path, alignments: list[Alignment], a: str = "a", b: str = "b") -> None:
-    """Keep the alignments of two models, within `writers.writing`."""
+    """Keep the alignments of two models, within `lock.writing_store`."""
     comparing.keep_alignments(*scans_of(folder, a, b), (a, b), alignments)
 
 
@@ -114,7 +114,7 @@ def kept(folder: Path, a: str = "a", b: str = "b") -> list[tuple[Any, ...]]:
 
 def only(folder: Path) -> Scan:
     """The one comparison of a store."""
-    (found,) = commits.of_two(folder, commits.COMPARISON)
+    (found,) = commits.list_of_two_scans(folder, commits.COMPARISON)
     return found
 
 
@@ -127,7 +127,7 @@ def small_tasks(patch: pytest.MonkeyPatch) -> None:
 
 def survivors(folder: Path) -> dict[str, bytes]:
     """Every file of what a store has of two scans."""
-    folders = [part for found in commits.of_two(folder) for part in (found.arrays, found.commits)]
+    folders = [part for found in commits.list_of_two_scans(folder) for part in (found.arrays, found.commits)]
     files = (path for part in folders for path in part.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -153,7 +153,7 @@ def main_keeping(words: list[str]) -> NoReturn:
     """Keep the alignments of models a and b of a store as a command does that may be killed."""
     folder = Path(words[0])
     try:
-        with writers.writing(folder):
+        with writing_store(folder):
             keep(folder, AFTER)
             catalog.build(folder)
     except ShardscanError as error:

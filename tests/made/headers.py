@@ -61,7 +61,9 @@ def scanned(store: Path, folders: Iterable[Path]) -> Path:
     """A store with scans of these checkpoints that were begun and not carried out, and their catalog."""
     for folder in folders:
         prepared = prepare(folder, ScanOptions(spectra="none"))
-        resume.scan_for(prepared.checkpoint, prepared.anatomy, prepared.plan, store, replace=False, max_bytes=None)
+        resume.begin_or_continue_scan(
+            prepared.checkpoint, prepared.anatomy, prepared.plan, store, replace=False, max_bytes=None
+        )
     catalog.build(store)
     return store
 

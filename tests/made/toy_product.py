@@ -13,8 +13,8 @@ from typing import NoReturn
 import numpy as np
 import pyarrow as pa
 
-from shardscan.catalog.rows.columns import Rows, repeat
-from shardscan.catalog.scans import Contents, regions
+from shardscan.catalog.rows.columns import Rows, repeat_values
+from shardscan.catalog.scans import Contents, cut_regions
 from shardscan.cli import main as command
 from shardscan.plan.products import BlockProduct, register
 from shardscan.plan.tasks import Block, Piece, Unit
@@ -88,16 +88,16 @@ def rows(scanned: Contents) -> Iterator[Rows]:
     """A row for every row of every matrix."""
     for folder, stacked in scanned.stacks.items():
         done = [m for m in stacked if m.has(NAME)]
-        for region in regions(folder, done, max(m.stored.rows for m in done)) if done else ():
+        for region in cut_regions(folder, done, max(m.stored.rows for m in done)) if done else ():
             signs, totals = scanned.array(region, "signs"), scanned.array(region, "sign_total_weight")
             lengths = [m.stored.rows for m in region.members]
             counts = [signs[region.slot(m)][: m.stored.rows] for m in region.members]
             yield "sign_changes", pa.table({
-                "model": repeat([scanned.model], [sum(lengths)]),
-                "matrix": repeat([m.stored.id for m in region.members], lengths),
+                "model": repeat_values([scanned.model], [sum(lengths)]),
+                "matrix": repeat_values([m.stored.id for m in region.members], lengths),
                 "channel": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
                 "changes": np.concatenate(counts).astype(np.int64),
-                "of_tensor": repeat([int(totals[region.slot(m)]) for m in region.members], lengths, pa.int64()),
+                "of_tensor": repeat_values([int(totals[region.slot(m)]) for m in region.members], lengths, pa.int64()),
             })  # fmt: skip
 
 

@@ -23,13 +23,13 @@ from shardscan.anatomy import placement as anatomy
 from shardscan.plan import scan as plan
 from shardscan.plan import tasks
 from shardscan.plan.products import FULL, asked_by
-from shardscan.reduce.blocks import Partial, finish, merge, reduce_block
+from shardscan.reduce.blocks import Partial, finish_tensor, merge_products, reduce_block
 from shardscan.reduce.devices import Solver
 from shardscan.reduce.moments import CHANNEL_STATISTICS
 from shardscan.reduce.result import Result
-from shardscan.reduce.scan import join, solve_matrix
+from shardscan.reduce.scan import join_matrices, solve_matrix
 from shardscan.reduce.spectra import Spectra
-from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics
+from shardscan.reduce.tensors import TENSOR_STATISTICS, statistics_of_runs
 from shardscan.shards.checkpoint import open as open_checkpoint
 
 EXACT = {"count", "zeros", "min", "max", "absmax", "absmin", "near_zeros", "nans", "infs", "p99_abs", "p999_abs"}
@@ -117,7 +117,7 @@ def of_matrix(result: Result, unit: tasks.Unit, number: int) -> Found:
     counts, moments = arrays.get("distribution"), arrays.get("moments")
     tensor = None
     if moments is not None and counts is not None:
-        tensor = statistics([moments], unit.placed.tensor.dtype, counts)
+        tensor = statistics_of_runs([moments], unit.placed.tensor.dtype, counts)
     out, first = arrays.get("channels_out"), len(CHANNEL_STATISTICS)
     spectra = {name: Spectra.of(arrays, name) for name in ("heads", "full") if name in arrays}
     if full := spectra.get("full"):
@@ -139,13 +139,13 @@ def of_matrix(result: Result, unit: tasks.Unit, number: int) -> Found:
 
 def solved(unit: tasks.Unit, solver: Solver) -> Result:
     """The whole spectrum of the first matrix of a unit."""
-    return join(unit, [solve_matrix(unit, 0, FULL, solver)])
+    return join_matrices(unit, [solve_matrix(unit, 0, FULL, solver)])
 
 
 def result_of(unit: tasks.Unit) -> Found:
     """A tensor's results: its blocks reduced one after the other and folded from the left, as a run does it."""
-    partial = reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()])
-    return the_only(finish(unit, partial), unit)
+    partial = reduce(merge_products, [reduce_block(block) for block in unit.blocks] or [Partial()])
+    return the_only(finish_tensor(unit, partial), unit)
 
 
 def results(folder: Path, spectra: str = "heads") -> dict[str, Found]:

@@ -79,7 +79,7 @@ def found(*given: Pair, workers: int = 1) -> list[Figures]:
         assert all(result.failure is None for result in results)
         got[task.name] = [figures for result in results for figures in result.figures]
 
-    differences.compare(pairs.tasks(given), keep, workers=workers)
+    differences.compare_tasks(pairs.tasks(given), keep, workers=workers)
     return [figures for name in sorted(got) for figures in got[name]]
 
 

@@ -30,8 +30,8 @@ from shardscan.errors import OptionError
 from shardscan.plan import blocks as grid
 from shardscan.plan.tasks import Unit
 from shardscan.reduce import devices, panels
-from shardscan.reduce.blocks import finish, merge, reduce_block
-from shardscan.reduce.devices import CPU, Cuda, Solver, chosen
+from shardscan.reduce.blocks import finish_tensor, merge_products, reduce_block
+from shardscan.reduce.devices import CPU, Cuda, Solver, choose_device
 from shardscan.reduce.kernels import cpu, gpu
 from shardscan.reduce.kernels.gpu import spectra
 from shardscan.reduce.spectra import METHODS, spectrum_floor
@@ -62,7 +62,7 @@ def fails(error: Exception) -> Callable[..., Any]:
     [("auto", Cuda(0)), ("cpu", CPU), ("cuda", Cuda(0)), ("cuda:0", Cuda(0)), ("cuda:1", Cuda(1))],
 )
 def test_a_device_by_its_words(words: str, device: devices.Device) -> None:
-    assert chosen(words) == device
+    assert choose_device(words) == device
     assert pickle.loads(pickle.dumps(device)) == device  # worker processes get one
 
 
@@ -70,13 +70,13 @@ def test_a_device_by_its_words(words: str, device: devices.Device) -> None:
 @pytest.mark.parametrize("words", ["", "gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "cuda:0 ", "cuda:١", "cuda:0\n"])
 def test_other_words_are_refused(words: str) -> None:
     with pytest.raises(OptionError, match="is no --device: take auto, cpu, cuda"):
-        chosen(words)
+        choose_device(words)
 
 
 @pytest.mark.usefixtures("on_numpy")
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(OptionError, match=r"no device cuda:2; there are: cuda:0 NumPy, cuda:1 NumPy\."):
-        chosen("cuda:2")
+        choose_device("cuda:2")
 
 
 @pytest.mark.usefixtures("on_numpy")
@@ -91,9 +91,9 @@ def test_a_device_that_cannot_compute_is_refused_by_name_and_left_alone_by_auto(
     monkeypatch: pytest.MonkeyPatch, function: str, error: Exception, says: str
 ) -> None:
     monkeypatch.setattr(gpu, function, fails(error))
-    assert chosen("auto") == CPU
+    assert choose_device("auto") == CPU
     with pytest.raises(OptionError, match=says):
-        chosen("cuda")
+        choose_device("cuda")
 
 
 @pytest.mark.parametrize("there_are", [0, None], ids=["no device", "no CuPy"])
@@ -102,9 +102,9 @@ def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch, there_ar
         monkeypatch.setitem(sys.modules, "cupy", None)
     else:
         numpy_gpu.install(monkeypatch, there_are)
-    assert chosen("auto") == CPU
+    assert choose_device("auto") == CPU
     with pytest.raises(OptionError, match="pip install 'shardscan" if there_are is None else "there are: none"):
-        chosen("cuda")
+        choose_device("cuda")
 
 
 # ---- the command line
@@ -180,8 +180,8 @@ def test_a_scan_goes_on_on_another_device_and_commits_say_which(tmp_path: Path) 
         (False, "gram_gpu", True),
         (True, "gram", True),
     ]
-    (scan,) = commits.begun(tmp_path / "scans")
-    options = {(product, json.dumps(record.options)) for (_, product), record in commits.committed(scan).items()}
+    (scan,) = commits.list_scans(tmp_path / "scans")
+    options = {(product, json.dumps(record.options)) for (_, product), record in commits.read_commits(scan).items()}
     assert options == {
         ("stats/1", '{"device": "cuda:1"}'),
         ("heads/1", '{"device": "cuda:1"}'),
@@ -222,7 +222,9 @@ def heads_of(folder: Path, role: str = "q") -> Unit:
 
 def heads_on(device: devices.Device, unit: Unit) -> tuple[Found, list[str]]:
     """The results of a tensor's blocks, and the method of each head."""
-    result = the_only(finish(unit, reduce(merge, [reduce_block(block, device) for block in unit.blocks])), unit)
+    result = the_only(
+        finish_tensor(unit, reduce(merge_products, [reduce_block(block, device) for block in unit.blocks])), unit
+    )
     assert result.heads
     return result, [METHODS[m] for m in result.heads.methods]
 

@@ -218,8 +218,8 @@ def test_a_mapped_shard_that_is_cut_may_cost_the_run_but_nothing_that_is_committ
     ended = subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "scans")], check=False)
     assert ended.returncode == -7
     (model / "model.safetensors").write_bytes(whole)
-    (scan,) = commits.begun(tmp_path / "scans")
-    left = 8 - len(commits.committed(scan))
+    (scan,) = commits.list_scans(tmp_path / "scans")
+    left = 8 - len(commits.read_commits(scan))
     assert 1 <= left < 8
     again = shardscan.ingest(model, tmp_path / "scans")
     assert (again.tasks, again.bytes_read, again.failures) == (left, left * values.nbytes, {})

@@ -18,10 +18,10 @@ from shardscan.errors import StoreError
 from shardscan.jobs.comparison import values as comparing
 from shardscan.jobs.comparison.values import Alignment
 from shardscan.jobs.verification.job import verify
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import ALIGNED, CATALOG
+from shardscan.store.lock import writing_store
 
 TABLE = "select * from alignments order by all"
 
@@ -47,7 +47,7 @@ def scans(whole: Path, tmp_path: Path) -> Path:
 
 
 def keep(folder: Path, alignments: list[Alignment]) -> None:
-    with writers.writing(folder):
+    with writing_store(folder):
         compared.keep(folder, alignments)
         catalog.build(folder)
 
@@ -99,7 +99,7 @@ def test_no_comparison_touches_them_nor_they_a_comparison(scans: Path, models: t
     aligned, before = written(scans), rows(scans, TABLE)
     compared.compare(*models, scans)
     compared.compare(*models, scans, kept={NORM: (None, np.arange(16)[::-1])})
-    with writers.writing(scans):
+    with writing_store(scans):
         comparing.begin_comparison(*compared.scans_of(scans), ("a", "b"), ())
     assert written(scans).items() >= aligned.items()
     assert rows(scans, TABLE) == before
@@ -112,10 +112,10 @@ def test_no_comparison_touches_them_nor_they_a_comparison(scans: Path, models: t
 
 
 def test_a_catalog_that_lacks_them_is_stale(scans: Path) -> None:
-    speaking = store.current(scans)
+    speaking = list_current_scans(scans)
     assert checks.find_stale(scans / CATALOG, speaking) == []
     for others in (AFTER, []):
-        with writers.writing(scans):
+        with writing_store(scans):
             compared.keep(scans, others)
         assert checks.find_stale(scans / CATALOG, speaking) == [("a", "b")]
         catalog.build(scans)
@@ -143,7 +143,7 @@ def test_they_go_with_the_scans(scans: Path, tmp_path: Path) -> None:
     assert rows(scans, TABLE) == []
     assert compared.kept(scans) == []
     assert [finding.severity for finding in verify(scans).findings] == ["note"]
-    with writers.writing(scans):
+    with writing_store(scans):
         assert survivors(scans) == {}
     assert verify(scans).findings == ()
 
@@ -152,14 +152,14 @@ def test_they_go_with_the_scans(scans: Path, tmp_path: Path) -> None:
 def test_scans_that_were_replaced_meanwhile_are_refused(side: int, scans: Path, tmp_path: Path) -> None:
     of_a, of_b = compared.scans_of(scans)
     shardscan.ingest(tiny.llama(tmp_path / "ab"[side], seed=5), scans, replace=True)
-    with writers.writing(scans):
+    with writing_store(scans):
         for late in (
             lambda: comparing.keep_alignments(of_a, of_b, ("a", "b"), AFTER),
             lambda: comparing.begin_comparison(of_a, of_b, ("a", "b"), ()),
         ):
             with pytest.raises(StoreError, match="was written meanwhile: compare again"):
                 late()
-    assert commits.of_two(scans) == []
+    assert commits.list_of_two_scans(scans) == []
 
 
 def test_a_scan_that_is_still_to_replace_another_does_not_speak_yet(
@@ -169,20 +169,20 @@ def test_a_scan_that_is_still_to_replace_another_does_not_speak_yet(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(commits, "supersede", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         shardscan.ingest(tiny.llama(tmp_path / "b", seed=5), scans, replace=True)
-    (new,) = set(commits.begun(scans)) - set(old)
-    with writers.writing(scans), pytest.raises(StoreError, match="compare again"):
+    (new,) = set(commits.list_scans(scans)) - set(old)
+    with writing_store(scans), pytest.raises(StoreError, match="compare again"):
         comparing.keep_alignments(old[0], new, ("a", "b"), AFTER)
     keep(scans, AFTER)
     assert compared.kept(scans) == said(AFTER)
 
 
 def test_scans_under_other_names_are_refused(scans: Path) -> None:
-    with writers.writing(scans), pytest.raises(StoreError, match="compare again"):
+    with writing_store(scans), pytest.raises(StoreError, match="compare again"):
         comparing.keep_alignments(*compared.scans_of(scans), ("b", "a"), AFTER)
 
 
 def test_half_made_ones_are_swept(scans: Path) -> None:
-    (aligned,) = commits.of_two(scans, ALIGNED)
+    (aligned,) = commits.list_of_two_scans(scans, ALIGNED)
     right = survivors(scans)
     (aligned.arrays / ("0" * 32)).mkdir()
     left = scans / "arrays.zarr" / f"{ALIGNED}{'0' * 32}"

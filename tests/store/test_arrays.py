@@ -13,14 +13,14 @@ import zarr
 
 import shardscan
 from made import tiny
-from shardscan.store import arrays as store
 from shardscan.store import commits
+from shardscan.store.arrays import list_current_scans, read_stacked_array
 from shardscan.store.creation import NO_NUMBER, read_scan
 
 
 @pytest.fixture
 def scan(scan_of_tiny: Path) -> commits.Scan:
-    (found,) = store.current(scan_of_tiny)
+    (found,) = list_current_scans(scan_of_tiny)
     return found
 
 
@@ -48,22 +48,22 @@ def test_xarray_opens_a_role_and_selects_by_layer_and_statistic(scan: commits.Sc
 
 
 def test_arrays_of_a_role_without_layers_have_one_layer(scan: commits.Scan) -> None:
-    assert store.read(scan, "text/embed_tokens", "layer").tolist() == [NO_NUMBER]
-    assert store.read(scan, "text/embed_tokens", "sizes").tolist() == [[[tiny.VOCAB, tiny.HIDDEN]]]
+    assert read_stacked_array(scan, "text/embed_tokens", "layer").tolist() == [NO_NUMBER]
+    assert read_stacked_array(scan, "text/embed_tokens", "sizes").tolist() == [[[tiny.VOCAB, tiny.HIDDEN]]]
 
 
 def test_layers_of_different_widths_are_padded_with_nan_and_their_sizes_kept(tmp_path: Path) -> None:
     shardscan.ingest(tiny.llama(tmp_path / "ragged", inner=(24, 10, 17)), tmp_path / "scans")
-    (scan,) = store.current(tmp_path / "scans")
-    channels = store.read(scan, "text/up_proj", "channels_out")
-    assert store.read(scan, "text/up_proj", "sizes")[:, 0, 0].tolist() == [24, 10, 17]
+    (scan,) = list_current_scans(tmp_path / "scans")
+    channels = read_stacked_array(scan, "text/up_proj", "channels_out")
+    assert read_stacked_array(scan, "text/up_proj", "sizes")[:, 0, 0].tolist() == [24, 10, 17]
     assert np.isfinite(channels[1, 0, :, :10]).all()
     assert np.isnan(channels[1, 0, :, 10:]).all()
 
 
 def test_a_flipped_bit_in_any_chunk_is_detected_when_read(tmp_path: Path) -> None:
     shardscan.ingest(tiny.llama(tmp_path / "tiny", inner=(8,)), tmp_path / "scans")
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     chunks = [f for f in scan.arrays.rglob("c/**/*") if f.is_file()]
     assert len(chunks) > 50
     missed = [str(chunk) for chunk in chunks if not _detects_a_flip(chunk)]
@@ -86,7 +86,7 @@ def _detects_a_flip(chunk: Path) -> bool:
 
 
 def test_a_commit_holds_the_hash_of_each_file_and_of_each_tensors_content(scan: commits.Scan) -> None:
-    done = commits.committed(scan)
+    done = commits.read_commits(scan)
     assert {product for _, product in done} == {"stats/1", "heads/1"}
     stats = done["text.q_proj.0", "stats/1"]
     assert stats.tensors["model.layers.0.self_attn.q_proj.weight"].status == "ok"
@@ -102,7 +102,7 @@ def test_a_commit_holds_the_hash_of_each_file_and_of_each_tensors_content(scan: 
 
 
 def test_every_file_of_the_arrays_is_vouched_for_by_one_commit(scan: commits.Scan) -> None:
-    vouched = [name for record in commits.committed(scan).values() for name in record.files]
+    vouched = [name for record in commits.read_commits(scan).values() for name in record.files]
     written = {
         str(f.relative_to(scan.arrays))
         for f in scan.arrays.rglob("c/**/*")

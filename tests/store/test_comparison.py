@@ -26,10 +26,10 @@ from shardscan.jobs.verification.job import verify
 from shardscan.plan import comparison as pairs
 from shardscan.reduce import change_ranks as changes
 from shardscan.shards.address import Window
-from shardscan.store import commits
-from shardscan.store import comparison as store
-from shardscan.store import lock as writers
+from shardscan.store import commits, gate
 from shardscan.store.commits import Scan
+from shardscan.store.comparison import write_figures
+from shardscan.store.lock import writing_store
 
 TABLES = ("diffs", "tensor_diffs", "channel_diffs", "alignments")
 UP, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
@@ -146,7 +146,7 @@ def test_a_comparison_that_is_not_new_is_copied_and_not_loaded(scans: Path, monk
     def loading(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(catalog, "_load", loading)
+    monkeypatch.setattr(catalog, "_insert_rows", loading)
     catalog.build(scans)
     assert tables(scans) == built
 
@@ -164,7 +164,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
 ) -> None:
     right, built = survivors(scans), tables(scans)
     commits.forget(compared.only(scans))
-    write, left = store.write_figures, [0]
+    write, left = write_figures, [0]
 
     def stopping(*given: Any) -> None:
         if not left[0]:
@@ -178,7 +178,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
     for number in range(3):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             left[0] = number
-            patch.setattr(store, "write_figures", stopping)
+            patch.setattr(gate, "write_figures", stopping)
             compared.compare(*models, scans, workers=2)
         catalog.build(scans)
         ((weights, so_far),) = rows(scans, "select weights, compared from diffs")
@@ -225,7 +225,7 @@ def test_all_arrays_lost_are_made_anew(scans: Path, models: tuple[Path, Path]) -
 
 
 def test_comparisons_are_no_scans(scans: Path) -> None:
-    assert len(commits.begun(scans)) == 2
+    assert len(commits.list_scans(scans)) == 2
     assert rows(scans, "select count(*) from models") == [(2,)]
 
 
@@ -250,7 +250,7 @@ def test_a_half_made_comparison_is_swept(scans: Path) -> None:
     never_began = Scan(scans, f"diff-{'1' * 32}")
     never_began.commits.mkdir()
     shardscan.catalog.build.build(scans)
-    with writers.writing(scans):
+    with writing_store(scans):
         assert not left.exists()
         assert not never_began.commits.exists()
     assert compared.only(scans).arrays.exists()
@@ -338,7 +338,7 @@ def test_one_tensor_that_cannot_be_read_costs_only_itself(
 def test_too_little_memory_is_refused_before_anything_is_read(fresh: Path, models: tuple[Path, Path]) -> None:
     with pytest.raises(OptionError, match="--memory"):
         compared.compare(*models, fresh, room=50 << 20)
-    assert commits.committed(compared.only(fresh)) == {}
+    assert commits.read_commits(compared.only(fresh)) == {}
 
 
 def test_memory_that_does_for_no_comparison_is_told_before_there_is_one() -> None:
@@ -351,7 +351,7 @@ def test_memory_that_does_for_no_comparison_is_told_before_there_is_one() -> Non
 def test_more_than_may_be_read_is_refused_before_anything_is(fresh: Path, models: tuple[Path, Path]) -> None:
     with pytest.raises(OptionError, match=r"this comparison would read .* bytes and may read 1,000: .* --max-bytes"):
         compared.compare(*models, fresh, max_bytes=1000)
-    assert commits.committed(compared.only(fresh)) == {}
+    assert commits.read_commits(compared.only(fresh)) == {}
 
 
 @pytest.mark.parametrize("rank", [False, True])
@@ -359,13 +359,13 @@ def test_what_is_committed_is_hashed_once(
     rank: bool, scans: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    intact = commits.intact
+    intact = commits.read_intact_commits
 
     def counted(scan: Scan) -> commits.Commits:
         asked.append(scan)
         return intact(scan)
 
-    monkeypatch.setattr(commits, "intact", counted)
+    monkeypatch.setattr(commits, "read_intact_commits", counted)
     compared.compare(*models, scans, rank=rank, alignments=ALIGNED)
     assert asked.count(compared.only(scans)) == 1
 

@@ -67,7 +67,7 @@ def test_damage_blocks_nothing_and_is_made_good_by_comparing_again(
     assert tables(scans, ("alignments",)) == aligned
     is_known = kind != "begun"  # of which scans it was
     assert bool(verify(scans).problems) is is_known
-    assert checks.find_stale(scans / CATALOG, store.current(scans)) == [("a", "b")] * is_known
+    assert checks.find_stale(scans / CATALOG, store.list_current_scans(scans)) == [("a", "b")] * is_known
     shardscan.ingest(tiny.llama(tmp_path / "third", seed=9), scans)
     assert rows(scans, "select count(*) from models") == [(3,)]
     assert not any(tables(scans).values())
@@ -75,7 +75,7 @@ def test_damage_blocks_nothing_and_is_made_good_by_comparing_again(
     assert survivors(scans) == right
     assert tables(scans) == built
     assert verify(scans).findings == ()
-    assert checks.find_stale(scans / CATALOG, store.current(scans)) == []
+    assert checks.find_stale(scans / CATALOG, store.list_current_scans(scans)) == []
 
 
 def test_what_was_not_asked_for_again_and_is_damaged_is_given_up(scans: Path, models: tuple[Path, Path]) -> None:

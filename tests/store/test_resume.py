@@ -19,10 +19,10 @@ from shardscan.catalog import checks
 from shardscan.errors import OptionError, StoreError
 from shardscan.jobs.scan.job import execute, rebuild_catalog
 from shardscan.jobs.scan.prepare import prepare, remaining
-from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import gate as keep
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans, write_tensors
+from shardscan.store.lock import writing_store
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def query(scans: Path, sql: str) -> list[tuple[object, ...]]:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
     """Stop the next run as Ctrl-C does, once it has committed this many tasks."""
-    write, left = store.write_tensors, [tasks]
+    write, left = write_tensors, [tasks]
 
     def stopping(*given: Any) -> None:
         if not left[0]:
@@ -77,9 +77,9 @@ def test_a_change_of_one_value_in_place_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_replace_switches_when_complete_and_removes_the_old_scan(tmp_path: Path) -> None:
-    (old,) = commits.begun(tmp_path / "scans")
+    (old,) = commits.list_scans(tmp_path / "scans")
     shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "scans", replace=True)
-    (new,) = commits.begun(tmp_path / "scans")
+    (new,) = commits.list_scans(tmp_path / "scans")
     assert new != old
     assert not old.arrays.exists()
     shardscan.ingest(tiny.llama(tmp_path / "b" / "tiny", seed=1), tmp_path / "fresh")
@@ -181,7 +181,7 @@ def test_an_interrupted_scan_under_a_corrected_config_goes_on_without_a_flag(
 
 def test_a_file_that_a_commit_vouches_for_and_is_gone_is_made_again(model: Path, tmp_path: Path) -> None:
     before = query(tmp_path / "scans", "select * from tensors order by tensor")
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     (scan.arrays / "text/up_proj/moments_weight/c/1/0/0").unlink()
     catalog.build(tmp_path / "scans", rebuild=True)
     assert query(tmp_path / "scans", "select tensor, mean from tensors where status = 'pending'") == [
@@ -209,7 +209,7 @@ def test_a_shard_rewritten_during_the_scan_is_said_to_have_changed(
 
 
 def test_one_process_writes_a_store_at_a_time(model: Path, tmp_path: Path) -> None:
-    with writers.writing(tmp_path / "scans"):
+    with writing_store(tmp_path / "scans"):
         with pytest.raises(StoreError, match=r"is being written by process [0-9]+ on"):
             shardscan.ingest(model, tmp_path / "scans")
         with pytest.raises(StoreError, match="wait for it"):
@@ -246,7 +246,7 @@ def test_what_a_disk_has_lost_or_changed_is_made_anew_by_the_next_ingest_and_not
     damage: Callable[[commits.Scan], object], tasks: int, scan_of_tiny: Path, tiny_scans: Path
 ) -> None:
     model = scan_of_tiny.with_name("tiny")  # not a copy, whose path would stand in the store
-    (scan,) = store.current(tiny_scans)
+    (scan,) = list_current_scans(tiny_scans)
     before = survival.files(tiny_scans)
     damage(scan)
     assert survival.files(tiny_scans) != before
@@ -265,7 +265,9 @@ def test_a_catalog_is_built_again_where_a_commit_was_and_nothing_else_shows_it(
         patch.setattr(commits, "record_run", interrupted)
         shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True)
     assert query(tmp_path / "scans", "select method from spectra") == [("gram",)]
-    assert [*checks.find_stale(tmp_path / "scans" / commits.CATALOG, store.current(tmp_path / "scans"))] == [("low",)]
+    assert [*checks.find_stale(tmp_path / "scans" / commits.CATALOG, list_current_scans(tmp_path / "scans"))] == [
+        ("low",)
+    ]
     assert shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True).tasks == 0
     assert query(tmp_path / "scans", "select method from spectra") == [("qr_svd",)]
 
@@ -276,7 +278,7 @@ def interrupted(*_: object) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_a_foreign_file_among_the_commits_is_named(tmp_path: Path) -> None:
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     (scan.commits / "x.json").write_text("{}")
     with pytest.raises(StoreError, match=r"x\.json is damaged: .* remove it first"):
         catalog.build(tmp_path / "scans")
@@ -296,7 +298,7 @@ def test_only_folders_of_scans_are_swept(model: Path, tmp_path: Path) -> None:
     for folder in mine:
         folder.mkdir(parents=True)
         (folder / "chapter.txt").write_text("precious")
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     (scan.commits / "begun").unlink()  # as where a removal was killed
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 16
     assert [(folder / "chapter.txt").read_text() for folder in mine] == ["precious"] * 3
@@ -304,7 +306,7 @@ def test_only_folders_of_scans_are_swept(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) -> None:
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     flip(scan.commits / "text.up_proj.1.stats-1.json")
     with pytest.raises(StoreError, match=r"text\.up_proj\.1\.stats-1\.json is damaged: ingest its checkpoint again"):
         catalog.build(tmp_path / "scans")
@@ -313,7 +315,7 @@ def test_a_damaged_record_is_named_and_the_last_catalog_answers(tmp_path: Path) 
 
 @pytest.mark.usefixtures("model")
 def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     shutil.rmtree(scan.arrays)
     for again in (
         lambda: catalog.build(tmp_path / "scans"),
@@ -326,7 +328,7 @@ def test_a_scan_whose_arrays_are_gone_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_a_flipped_bit_is_named_when_the_catalog_is_rebuilt(tmp_path: Path) -> None:
-    (scan,) = store.current(tmp_path / "scans")
+    (scan,) = list_current_scans(tmp_path / "scans")
     chunk = scan.arrays / "text/up_proj/channels_out/c/1/0/0/0"
     flip(chunk)
     with pytest.raises(StoreError, match=r"the scan of 'tiny' in .* is damaged"):

@@ -4,7 +4,7 @@ NULL means not computed: a NaN never becomes a value.
 """
 
 from shardscan.catalog.rows.columns import Rows
-from shardscan.catalog.rows.comparison import of_alignments, of_comparison
-from shardscan.catalog.rows.scan import of_scan, said
+from shardscan.catalog.rows.comparison import alignment_rows, comparison_rows
+from shardscan.catalog.rows.scan import describe_checkpoint, scan_rows
 
-__all__ = ["Rows", "of_alignments", "of_comparison", "of_scan", "said"]
+__all__ = ["Rows", "alignment_rows", "comparison_rows", "describe_checkpoint", "scan_rows"]

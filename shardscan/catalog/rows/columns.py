@@ -18,12 +18,12 @@ COUNTS = frozenset({
 })  # fmt: skip
 
 
-def repeat(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:
+def repeat_values(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType | None = None) -> pa.Array:
     """Each value as often as its length says, as one flat array."""
     indices = np.repeat(np.arange(len(values), dtype=np.int32), lengths)
     return pa.array(values, kind or pa.string()).take(pa.array(indices))
 
 
-def numbers(values: np.ndarray, name: str) -> pa.Array:
+def statistics_column(values: np.ndarray, name: str) -> pa.Array:
     """float64 statistics, NaN as NULL; counts as integers."""
     return pa.array(values, pa.float64(), from_pandas=True).cast(pa.int64() if name in COUNTS else pa.float64())

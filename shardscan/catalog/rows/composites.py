@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from shardscan.anatomy.composites import CIRCUIT, DELTA
-from shardscan.catalog.rows.columns import Rows, repeat
-from shardscan.catalog.rows.spectra import Spectrum, known_sigma, tables
-from shardscan.catalog.scans import Composites, Contents, composites
-from shardscan.store.arrays import read
+from shardscan.catalog.rows.columns import Rows, repeat_values
+from shardscan.catalog.rows.spectra import Spectrum, known_sigma, spectrum_rows
+from shardscan.catalog.scans import Composites, Contents, list_composites
+from shardscan.store.arrays import read_stacked_array
 from shardscan.store.records import StoredComposite
 
 
@@ -26,35 +26,38 @@ def delta_rows(scanned: Contents) -> Iterator[Rows]:
 
 
 def _rows(scanned: Contents, kind: str) -> Iterator[Rows]:
-    for some in composites(scanned, kind):
-        region = some.layers, slice(None)
-        sigma, facts = (read(scanned.scan, some.folder, name, region) for name in ("composites", "composites_facts"))
-        yield _matrices(scanned.model, some)
-        yield from tables(scanned.model, list(_spectra(some, sigma, facts)))
+    for composites in list_composites(scanned, kind):
+        region = composites.layers, slice(None)
+        sigma, facts = (
+            read_stacked_array(scanned.scan, composites.folder, name, region)
+            for name in ("composites", "composites_facts")
+        )
+        yield _matrices(scanned.model, composites)
+        yield from spectrum_rows(scanned.model, list(_spectra(composites, sigma, facts)))
 
 
-def _matrices(model: str, some: Composites) -> Rows:
+def _matrices(model: str, composites: Composites) -> Rows:
     """Circuits and deltas, which are in no file and have no channels."""
-    every = [(facts, id) for facts in some.stored.values() for id in _ids_of(facts)]
-    n = len(every)
+    matrices = [(facts, id) for facts in composites.stored.values() for id in _ids_of(facts)]
+    n = len(matrices)
     return "matrices", pa.table({
-        "model": repeat([model], [n]),
-        "matrix": pa.array([id for _, id in every], pa.string()),
-        "kind": pa.array([facts.kind for facts, _ in every], pa.string()),
-        "component": repeat([some.component], [n]),
-        "layer": pa.array([facts.layer for facts, _ in every], pa.int32()),
-        "role": pa.array([facts.role for facts, _ in every], pa.string()),
-        "expert": pa.array([facts.expert for facts, _ in every], pa.int32()),
-        "rows": pa.array([facts.rows for facts, _ in every], pa.int64()),
-        "cols": pa.array([facts.cols for facts, _ in every], pa.int64()),
+        "model": repeat_values([model], [n]),
+        "matrix": pa.array([id for _, id in matrices], pa.string()),
+        "kind": pa.array([facts.kind for facts, _ in matrices], pa.string()),
+        "component": repeat_values([composites.component], [n]),
+        "layer": pa.array([facts.layer for facts, _ in matrices], pa.int32()),
+        "role": pa.array([facts.role for facts, _ in matrices], pa.string()),
+        "expert": pa.array([facts.expert for facts, _ in matrices], pa.int32()),
+        "rows": pa.array([facts.rows for facts, _ in matrices], pa.int64()),
+        "cols": pa.array([facts.cols for facts, _ in matrices], pa.int64()),
     })  # fmt: skip
 
 
-def _spectra(some: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+def _spectra(composites: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
     """The spectra of some layers' composites: σ (layers, head, rank) and their facts (layers, head, 16)."""
-    for index, composite in some.stored.items():
+    for index, composite in composites.stored.items():
         for head, id in enumerate(_ids_of(composite)):
-            at, failure = (index - some.layers.start, head), some.failures.get(index)
+            at, failure = (index - composites.layers.start, head), composites.failures.get(index)
             yield Spectrum(
                 id=id,
                 matrix=id,

@@ -19,23 +19,23 @@ from shardscan.store.records import Run, StoredShard
 
 RUN_FACTS = ("options", "host", "versions")
 SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocab_size", "experts")
-SAID = {
+DESCRIBED = {
     "source": pa.string(), "architecture": pa.string(), "family": pa.string(), "tied_embeddings": pa.bool_(),
     "config": pa.string(),
 }  # fmt: skip
 
 
-def of_scan(scanned: Contents) -> Iterator[Rows]:
+def scan_rows(scanned: Contents) -> Iterator[Rows]:
     """Every row of one model, table by table in no promised order; a table may come in several pieces."""
     for product in products.every():
-        yield from _rows_of(product.rows)(scanned)
+        yield from _resolve_rows(product.rows)(scanned)
     yield _model(scanned)
     yield _files(scanned.model, scanned.facts.files)
     yield _runs(scanned.model, scanned.runs)
 
 
 @cache
-def _rows_of(place: str) -> Callable[[Contents], Iterator[Rows]]:
+def _resolve_rows(place: str) -> Callable[[Contents], Iterator[Rows]]:
     rows: Callable[[Contents], Iterator[Rows]] = resolve_name(place)
     return rows
 
@@ -45,7 +45,7 @@ def _model(scanned: Contents) -> Rows:
     tensors = [tensor for group in scanned.groups.values() for tensor in group.tensors]
     return "models", pa.table({
         "model": [scanned.model],
-        **{name: pa.array([value], SAID[name]) for name, value in said(scanned).items()},
+        **{name: pa.array([value], DESCRIBED[name]) for name, value in describe_checkpoint(scanned).items()},
         "format": [facts.format],
         "parameters": [sum(int(np.prod(tensor.tensor.shape, dtype=object)) for tensor in tensors)],
         "bytes": [sum(file.used_nbytes for file in facts.files)],
@@ -58,7 +58,7 @@ def _model(scanned: Contents) -> Rows:
     })  # fmt: skip
 
 
-def said(scanned: Contents) -> dict[str, Any]:
+def describe_checkpoint(scanned: Contents) -> dict[str, Any]:
     """What a checkpoint says of itself, by the columns of its row: a scan need not be done again for any of it."""
     facts = scanned.facts
     config = facts.config or {}

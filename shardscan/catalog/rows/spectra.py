@@ -9,8 +9,8 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from shardscan.catalog.rows.columns import Rows, numbers, repeat
-from shardscan.catalog.scans import Contents, HeldMatrix, regions
+from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
+from shardscan.catalog.scans import Contents, StackedMatrix, cut_regions
 from shardscan.plan.products import FULL, HEADS
 from shardscan.reduce.kernels import FITS
 from shardscan.reduce.spectra import FLOOR, METHOD, METHODS, SELF_CHECK
@@ -63,16 +63,18 @@ def full_rows(scanned: Contents) -> Iterator[Rows]:
 def _rows(scanned: Contents, product: str, name: str) -> Iterator[Rows]:
     """Of the matrices whose commits speak of a product, from the arrays of this name."""
     for folder, matrices in scanned.stacks.items():
-        told = [m for m in matrices if m.has(product) or m.failure(product) is not None]
-        width = max((max(m.stored.rows, m.stored.cols) for m in told), default=0)
-        for region in regions(folder, told, width) if told else ():
+        committed = [m for m in matrices if m.has(product) or m.failure(product) is not None]
+        width = max((max(m.stored.rows, m.stored.cols) for m in committed), default=0)
+        for region in cut_regions(folder, committed, width) if committed else ():
             sigma, facts = scanned.array(region, name), scanned.array(region, f"{name}_facts")
             slots = [region.slot(m)[: sigma.ndim - (2 if product == HEADS else 1)] for m in region.members]
-            spectra = (of_matrix(m, product, sigma[at], facts[at]) for m, at in zip(region.members, slots, strict=True))
-            yield from tables(scanned.model, list(chain.from_iterable(spectra)))
+            spectra = (
+                spectra_of_matrix(m, product, sigma[at], facts[at]) for m, at in zip(region.members, slots, strict=True)
+            )
+            yield from spectrum_rows(scanned.model, list(chain.from_iterable(spectra)))
 
 
-def tables(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
+def spectrum_rows(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
     """The rows of all tables that spectra have."""
     shared = {
         "spectrum": pa.array([s.id for s in spectra], pa.string()),
@@ -81,18 +83,18 @@ def tables(model: str, spectra: Sequence[Spectrum]) -> Iterator[Rows]:
         "role": pa.array([s.role for s in spectra], pa.string()),
         "head": pa.array([s.head for s in spectra], pa.int32()),
     }
-    models = repeat([model], [len(spectra)])
+    models = repeat_values([model], [len(spectra)])
     yield "spectra", pa.table({"model": models, **shared, **_facts_of_spectra(spectra)})
     lengths = [len(s.sigma) for s in spectra]
     indices = pa.array(np.repeat(np.arange(len(spectra), dtype=np.int32), lengths))
     yield "singular_values", pa.table({
-        "model": repeat([model], [sum(lengths)]),
+        "model": repeat_values([model], [sum(lengths)]),
         "i": np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in lengths]),
         **{name: shared[name].take(indices) for name in ("spectrum", "layer", "role", "head")},
         "sigma": np.concatenate([s.sigma for s in spectra]),
     })  # fmt: skip
     fits = np.array([s.facts[-len(FITS) :] for s in spectra])
-    fitted = {name: numbers(fits[:, i], name) for i, name in enumerate(FITS)}
+    fitted = {name: statistics_column(fits[:, i], name) for i, name in enumerate(FITS)}
     yield "spectrum_fits", pa.table({"model": models, **shared, **fitted})
 
 
@@ -115,7 +117,7 @@ def _facts_of_spectra(spectra: Sequence[Spectrum]) -> dict[str, pa.Array]:
     }
 
 
-def of_matrix(m: HeldMatrix, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
+def spectra_of_matrix(m: StackedMatrix, product: str, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
     """The spectra of a matrix's heads, or of all of it: σ (…, rank) and their facts (…, 16)."""
     matrix = m.stored
     rows, cols = matrix.rows, matrix.cols

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shardscan.catalog.rows.columns import Rows, numbers, repeat
-from shardscan.catalog.scans import Contents, Member, Region, regions
+from shardscan.catalog.rows.columns import Rows, repeat_values, statistics_column
+from shardscan.catalog.scans import Contents, Member, Region, cut_regions
 from shardscan.reduce import tensors
 from shardscan.reduce.distribution import BINS, bin_edges, is_exact
 from shardscan.reduce.tensors import TENSOR_STATISTICS
@@ -21,7 +21,7 @@ def tensor_rows(scanned: Contents) -> Iterator[Rows]:
     """A row for every tensor of the headers, and the bins of those that have values."""
     aliases = _aliases([member for members in scanned.members.values() for member in members])
     for folder, members in scanned.members.items():
-        for region in regions(folder, members, BINS):
+        for region in cut_regions(folder, members, BINS):
             yield from _tensors_in(scanned, region, aliases)
 
 
@@ -67,8 +67,8 @@ def _tensors(
 ) -> Rows:
     nothing = np.full(len(TENSOR_STATISTICS), np.nan)
     dtypes = [m.stored.tensor.dtype for m in members]
-    found = np.array([
-        tensors.statistics(values[m.name][0], dtype, values[m.name][1]) if m.name in values else nothing
+    statistics = np.array([
+        tensors.statistics_of_runs(values[m.name][0], dtype, values[m.name][1]) if m.name in values else nothing
         for m, dtype in zip(members, dtypes, strict=True)
     ])  # fmt: skip
     places = {name: pa.array([getattr(m.stored.place, name) for m in members], kind) for name, kind in PLACE.items()}
@@ -87,7 +87,7 @@ def _tensors(
         "shared_with": pa.array([m.stored.tensor.shared_with for m in members], pa.string()),
         "status": [m.status for m in members],
         "reason": pa.array([m.reason for m in members], pa.string()),
-        **{name: numbers(found[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
+        **{name: statistics_column(statistics[:, i], name) for i, name in enumerate(TENSOR_STATISTICS)},
         "quantiles_exact": pa.array(
             [is_exact(dtype) if m.scanned else None for m, dtype in zip(members, dtypes, strict=True)],
             pa.bool_(),
@@ -109,8 +109,8 @@ def _distribution(
         pieces.append((m.name, bins[finite], lo[finite], hi[finite], counts[bins][finite]))
     lengths = [len(piece[1]) for piece in pieces]
     return "distribution", pa.table({
-        "model": repeat([model], [sum(lengths)]),
-        "tensor": repeat([piece[0] for piece in pieces], lengths),
+        "model": repeat_values([model], [sum(lengths)]),
+        "tensor": repeat_values([piece[0] for piece in pieces], lengths),
         "bin": np.concatenate([piece[1] for piece in pieces]).astype(np.int32),
         "lo": np.concatenate([piece[2] for piece in pieces]),
         "hi": np.concatenate([piece[3] for piece in pieces]),

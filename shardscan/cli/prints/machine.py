@@ -29,7 +29,7 @@ def tabulate_machine() -> pa.Table:
             facts[f"blas of {_package(library['filepath'])}"] = f"{loaded}, {library['num_threads']} threads"
     facts["processors"] = f"{processors()} usable of {os.cpu_count()}"
     facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
-    facts["devices"] = ", ".join(["cpu", *devices.of_cuda()])
+    facts["devices"] = ", ".join(["cpu", *devices.list_cuda_devices()])
     facts["store layout"] = str(LAYOUT)
     return pa.table({"what": list(facts), "value": list(facts.values())})
 

@@ -38,7 +38,7 @@ from shardscan.jobs.scan.job import execute
 from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan.comparison import tasks
-from shardscan.store.lock import writing
+from shardscan.store.lock import writing_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +150,7 @@ def _compare_values(
     """Compare values; why which weights of b failed, and why which could not be compared."""
     pairs, left = pair_weights(folder, both, axes)
     todo, checkpoints = tasks(pairs), (both[0].checkpoint, both[1].checkpoint)
-    with writing(folder), phase("comparing") as advance:
+    with writing_store(folder), phase("comparing") as advance:
         comparison = begin_comparison(*scans, (both[0].model, both[1].model), todo)
         summary = compare_weights(comparison, todo, checkpoints, resources, rank=rank, progress=advance)
         build(folder)

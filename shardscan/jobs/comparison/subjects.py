@@ -19,10 +19,10 @@ from shardscan.shards.address import Checkpoint
 from shardscan.shards.sources.schemes import scheme_of
 from shardscan.shards.witness import witness
 from shardscan.store import commits, resume
-from shardscan.store.arrays import current
+from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import CATALOG, Scan
 from shardscan.store.creation import read_scan
-from shardscan.store.lock import read_from
+from shardscan.store.lock import reporting_unreadable
 
 Prepare = Callable[..., Prepared]
 
@@ -87,15 +87,15 @@ def check_names(a: Subject, b: Subject) -> None:
 def renew_catalog(folder: Path) -> None:
     """Build the catalog again where it is not of what is committed, or an older version made it."""
     file = folder / CATALOG
-    if file.is_file() and (is_outdated(file) or find_stale(file, current(folder))):
+    if file.is_file() and (is_outdated(file) or find_stale(file, list_current_scans(folder))):
         rebuild_catalog(folder, everything=False)
 
 
 def is_scanned(prepared: Prepared, folder: Path) -> bool:
     """Whether a store has all of a scan of files that nobody touched since."""
-    with read_from(folder):
-        scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
-        if scan is None or commits.witness(scan) != witness(prepared.checkpoint):
+    with reporting_unreadable(folder):
+        scan = resume.find_scan(prepared.checkpoint, prepared.anatomy, folder)
+        if scan is None or commits.read_witness(scan) != witness(prepared.checkpoint):
             return False
     left = remaining(prepared, folder)
     return (folder / CATALOG).is_file() and not (left.tasks or left.composites or left.matrices or left.large_matrices)
@@ -109,7 +109,7 @@ def with_checkpoint(subject: Subject, folder: Path, prepare: Prepare) -> Subject
     source = read_scan(scan).source
     try:
         prepared = prepare(source, name=subject.model)
-        if commits.witness(scan) == witness(prepared.checkpoint):
+        if commits.read_witness(scan) == witness(prepared.checkpoint):
             return Subject(subject.model, prepared)
         reason = f"{shown(source, 400)} was written to since it was scanned"
     except CheckpointError as error:
@@ -128,4 +128,4 @@ def with_checkpoint_if_there(subject: Subject, folder: Path, prepare: Prepare) -
 
 def find_scan(model: str, folder: Path) -> Scan:
     """The scan that speaks for a model."""
-    return next(scan for scan in current(folder) if read_scan(scan).model == model)
+    return next(scan for scan in list_current_scans(folder) if read_scan(scan).model == model)

@@ -22,10 +22,10 @@ from shardscan.jobs.comparison.axes import Axis, Key, read_axes
 from shardscan.jobs.comparison.pairing import sides_by_id
 from shardscan.jobs.comparison.subjects import Subject, Subjects
 from shardscan.jobs.comparison.values import keep_alignments, read_alignments
-from shardscan.reduce.restricted_fingerprints import Restricted, fingerprints
+from shardscan.reduce.restricted_fingerprints import Restricted, find_restricted_fingerprints
 from shardscan.store.alignments import Alignment
 from shardscan.store.commits import Scan
-from shardscan.store.lock import writing
+from shardscan.store.lock import writing_store
 
 Phase = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Scans = tuple[Scan, Scan]
@@ -42,7 +42,7 @@ def settle_axes(folder: Path, scans: Scans, both: Subjects, workers: int, phase:
         if not new:
             return every
         kept |= {(alignment.weight_b, alignment.axis): alignment for alignment in new}
-        with writing(folder):
+        with writing_store(folder):
             keep_alignments(*scans, names, list(kept.values()))
             build(folder)
 
@@ -101,5 +101,5 @@ def _restricted_fingerprints(
             read += nbytes
             advance(read, total)
 
-        of_each = fingerprints(restricted, workers=workers, progress=progress)
+        of_each = find_restricted_fingerprints(restricted, workers=workers, progress=progress)
     return {key: of_axis for key, of_axis in zip(keys, of_each, strict=True) if of_axis is not None}

@@ -1,7 +1,7 @@
 """The whole line of a comparison, from pairs on: plan → compare → store. What is committed is not read again.
 
     tasks = plan.comparison.tasks(pairs)                               # pure; the same pairs give the same tasks
-    with writing(store):
+    with writing_store(store):
         comparison = begin_comparison(scan_a, scan_b, models, tasks)   # goes on, or begins
         compare_weights(comparison, tasks, (checkpoint_a, checkpoint_b), resources, …)
         build(store)
@@ -10,7 +10,7 @@ Who calls it has made sure that the checkpoints are those that the scans are of;
 models is made sure here. A comparison of the same scans whose pairs are others is begun anew. Alignments are beside it:
 
     read_alignments(scan_a, scan_b)                                    # what was kept of the two, compared or not
-    keep_alignments(scan_a, scan_b, models, alignments)                # within `writing`, then `build`
+    keep_alignments(scan_a, scan_b, models, alignments)                # within `writing_store`, then `build`
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from shardscan.plan.comparison_budget import Budget, is_large, least
 from shardscan.plan.comparison_budget import budget as budget_of_comparison
 from shardscan.plan.workers import most_workers
 from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
-from shardscan.reduce.comparison import compare
+from shardscan.reduce.comparison import compare_tasks
 from shardscan.reduce.kernels.cpu import comparison as differences
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import witness
-from shardscan.store import alignments as aligned
 from shardscan.store import commits
-from shardscan.store import comparison as store
-from shardscan.store.alignments import Alignment
+from shardscan.store.alignments import Alignment, keep_alignments, read_alignments
 from shardscan.store.commits import Scan
+from shardscan.store.comparison import begin_comparison
 from shardscan.store.gate import keep_changes, keep_figures
 from shardscan.store.records import FAILED, OK, RANKS, VALUES, WeightVerdict
 
@@ -52,8 +51,6 @@ __all__ = [
 ]
 
 UNCHANGED = Change(edge=float("nan"))  # its rank is known without reading
-
-begin_comparison, read_alignments, keep_alignments = store.begin, aligned.alignments, aligned.keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class Summary:
 
 def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = False) -> Left:
     """What of the tasks is left: all of them if there is no comparison yet. What a disk has lost is done again."""
-    records = commits.intact(comparison) if comparison else {}
+    records = commits.read_intact_commits(comparison) if comparison else {}
     done = {key for key, record in records.items() if all(v.status != FAILED for v in record.tensors.values())}
     values = tuple(task for task in tasks if (task.name, VALUES) not in done)
     again = {task.name for task in values}
@@ -118,7 +115,7 @@ def compare_weights(
     """Compare what is left and, if asked, find the ranks of the changes; commit task by task.
 
     `progress` is called with the bytes reduced so far and the most that there may be. OptionError, before anything is
-    read, where the resources are too few; StoreWriteError (within `writing`) where the disk is full or fails. A
+    read, where the resources are too few; StoreWriteError (within `writing_store`) where the disk is full or fails. A
     pair that fails costs only itself.
     """
     read = 0
@@ -133,7 +130,9 @@ def compare_weights(
             progress(read, left.nbytes)
 
     machine.give_back()
-    done = len(compare(left.values, partial(keep_figures, comparison, seen), workers=planned.workers, progress=advance))
+    done = len(
+        compare_tasks(left.values, partial(keep_figures, comparison, seen), workers=planned.workers, progress=advance)
+    )
 
     def find_ranks(tasks: Sequence[tuple[Task, Mapping[int, Change | None]]], workers: int, blas_threads: int) -> int:
         keep = partial(keep_changes, comparison, seen, {"blas_threads": blas_threads})
@@ -152,21 +151,24 @@ def _has_large_change(task: Task, changes: Mapping[int, Change | None]) -> bool:
 
 def _failures(comparison: Scan, products: Set[str]) -> dict[str, str]:
     """Why which weights of b failed, or their ranks, if those are among the products."""
-    records = (record for (_, product), record in commits.sealed(comparison)[0].items() if product in products)
+    records = (
+        record for (_, product), record in commits.read_sealed_commits(comparison)[0].items() if product in products
+    )
     verdicts = (item for record in records for item in record.tensors.items())
     return {name: str(verdict.reason) for name, verdict in verdicts if verdict.status == FAILED}
 
 
 def _asked(comparison: Scan, tasks: Sequence[Task]) -> list[tuple[Task, dict[int, Change | None]]]:
     """The pairs of each task that have a rank, by number: None of those that must be read to find it."""
-    records = commits.sealed(comparison)[0] if tasks else {}  # what is not intact was compared again by now
-    found = []
+    # what is not intact was compared again by now
+    records = commits.read_sealed_commits(comparison)[0] if tasks else {}
+    asked = []
     for task in tasks:
         commit = records.get((task.name, VALUES))
         verdicts: Mapping[str, WeightVerdict] = commit.tensors if commit else {}
         ranked = [(number, verdicts.get(p.b.id)) for number, p in enumerate(task.pairs) if has_rank(p)]
-        found.append((task, {number: _known(verdict) for number, verdict in ranked if verdict}))
-    return found
+        asked.append((task, {number: _known(verdict) for number, verdict in ranked if verdict}))
+    return asked
 
 
 def _known(verdict: WeightVerdict) -> Change | None:

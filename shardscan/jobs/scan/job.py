@@ -21,7 +21,7 @@ from shardscan.plan.scan import Plan
 from shardscan.plan.scan_budget import Budget
 from shardscan.store import commits
 from shardscan.store.commits import Scan
-from shardscan.store.lock import writing
+from shardscan.store.lock import writing_store
 from shardscan.store.records import FAILED, Run
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def execute(
     clock = time.monotonic()
     prepared.budget(remaining(prepared, folder))  # before anything is written
     machine.give_back()
-    with machine.watched() as peak, writing(folder):
-        scan = resume.scan_for(
+    with machine.watched() as peak, writing_store(folder):
+        scan = resume.begin_or_continue_scan(
             prepared.checkpoint,
             prepared.anatomy,
             prepared.plan,
@@ -114,11 +114,11 @@ def execute(
             replace=replace,
             max_bytes=prepared.resources.max_bytes,
         )
-        done = resume.done(scan, exact=prepared.options.exact)
+        done = resume.find_done(scan, exact=prepared.options.exact)
         if prepared.channels is not None:
             commits.record_channels(scan, prepared.channels)
         finished = _reduce(scan, prepared.plan_without(done), prepared, peak, progress)
-        troubles = resume.troubles(scan, prepared.products)
+        troubles = resume.find_troubles(scan, prepared.products)
         if not any(status == FAILED for status, _ in troubles.values()):
             commits.supersede(scan)
         machine.give_back()
@@ -142,7 +142,7 @@ def rebuild_catalog(folder: Path, *, everything: bool = True) -> Path:
 
     if not (folder / "commits").is_dir():
         raise StoreNotFound(f"{folder} is not a store: make one with `shardscan ingest CHECKPOINT --store {folder}`.")
-    with writing(folder):
+    with writing_store(folder):
         return build(folder, rebuild=everything)
 
 
@@ -165,14 +165,14 @@ def _reduce(
 
     try:
         workers, threads, solver = planned.workers, prepared.blas_threads, prepared.solver
-        seen, device = commits.witness(scan) or {}, {"device": solver.device.name}
+        seen, device = commits.read_witness(scan) or {}, {"device": solver.device.name}
 
         def matrices(blas_threads: int) -> Callable[..., None]:
             options = {**device, "exact": solver.exact, "blas_threads": blas_threads}
             return partial(keep_tensors, scan, seen, options)
 
         blocks, composites = partial(keep_tensors, scan, seen, device), partial(keep_composites, scan, seen)
-        done = reducing.run(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
+        done = reducing.run_blocks(todo.tasks, blocks, workers=workers, progress=advance, device=solver.device)
         done += reducing.run_composites(todo.composites, composites, workers=workers, progress=advance)
         done += reducing.run_matrices(
             todo.matrices, solver, matrices(1), workers=workers, blas_threads=1, progress=advance

@@ -19,10 +19,10 @@ from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
 from shardscan.plan.scan import Plan, kept_channels, plan
 from shardscan.plan.scan_budget import Budget, budget
 from shardscan.plan.workers import most_workers
-from shardscan.reduce.devices import Device, Solver, chosen
+from shardscan.reduce.devices import Device, Solver, choose_device
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.checkpoint import open as open_checkpoint
-from shardscan.store.lock import read_from
+from shardscan.store.lock import reporting_unreadable
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def prepare(
 ) -> Prepared:
     """Open and place. OptionError where the device cannot be used, CheckpointError and FamilyError as by `ingest`."""
     options, reading, resources = options or ScanOptions(), reading or Reading(), resources or Resources.within()
-    device = chosen(options.device)
+    device = choose_device(options.device)
     checkpoint = open_checkpoint(path, name=name, io=reading.io, pickled_module=reading.pickled_module)
     anatomy = place(checkpoint, families(reading.family_files))
     return Prepared(checkpoint, anatomy, options, resources, device)
@@ -96,15 +96,15 @@ def remaining(prepared: Prepared, folder: Path) -> Plan:
     """What a scan into this store would still do; of the checkpoint only headers and a few pages are read."""
     from shardscan.store import resume
 
-    with read_from(folder):
-        scan = resume.before(prepared.checkpoint, prepared.anatomy, folder)
-        return prepared.plan_without(resume.done(scan, exact=prepared.options.exact) if scan else set())
+    with reporting_unreadable(folder):
+        scan = resume.find_scan(prepared.checkpoint, prepared.anatomy, folder)
+        return prepared.plan_without(resume.find_done(scan, exact=prepared.options.exact) if scan else set())
 
 
 def choose_channels(prepared: Prepared, folder: Path) -> str:
     """Which channels this store's catalog would have: as is asked, as an earlier run said, or by their number."""
     from shardscan.store import resume
 
-    with read_from(folder):
-        choice = prepared.channels or resume.channels(prepared.checkpoint, prepared.anatomy, folder)
+    with reporting_unreadable(folder):
+        choice = prepared.channels or resume.find_chosen_channels(prepared.checkpoint, prepared.anatomy, folder)
     return kept_channels(choice, prepared.plan.channels)

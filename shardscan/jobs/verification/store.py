@@ -17,15 +17,15 @@ from typing import Any
 
 from shardscan.catalog import checks, comparisons
 from shardscan.catalog.comparisons import Comparison
-from shardscan.catalog.scans import contents
+from shardscan.catalog.scans import read_contents
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Verdict
 from shardscan.shards.formats.kinds import is_weights
-from shardscan.store import arrays as store
 from shardscan.store import commits
-from shardscan.store import lock as writers
+from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import CATALOG, PARTIAL, Scan
 from shardscan.store.creation import LAYOUT, METADATA
+from shardscan.store.lock import reading_unwritten, reporting_unreadable
 from shardscan.store.records import FAILED, Stamp
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
@@ -50,9 +50,9 @@ def verify(folder: Path, advance: Advance) -> Verdict:
 
     StoreError where somebody writes it.
     """
-    with writers.read_from(folder), writers.unwritten(folder):
-        scans = commits.begun(folder)
-        everything = [*scans, *commits.of_two(folder)]
+    with reporting_unreadable(folder), reading_unwritten(folder):
+        scans = commits.list_scans(folder)
+        everything = [*scans, *commits.list_of_two_scans(folder)]
         findings = list(_strays(folder, {scan.id for scan in everything}))
         records = [_records(scan) for scan in everything]
         total, read = sum(size for found, _ in records for size, _ in _vouched(found).values()), 0
@@ -117,7 +117,7 @@ def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
         if name not in ("begun", "witness", "channels") and not RECORD.fullmatch(name):
             findings.append(_stray(scan.store, path))
             continue
-        record, is_as_written = commits.unsealed(path) if _is_regular(path) else ({}, False)
+        record, is_as_written = commits.read_unsealed(path) if _is_regular(path) else ({}, False)
         if not is_as_written:
             detail = f"It is not what was once written: {_mended(scan, path)}."
             findings.append(Finding(PROBLEM, "commit", detail, file))
@@ -193,12 +193,12 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
     """What is not scanned yet, or failed."""
     where = f"{COMMITS}/{scan.id}"
     try:
-        held = contents(scan)
+        held = read_contents(scan)
         if held.facts.layout != LAYOUT:
             detail = f"Another version made this scan (layout {held.facts.layout}): ingest its checkpoint again."
             yield Finding(NOTE, "scan", detail, where)
             return
-        _ = commits.replaces(scan), commits.runs(scan)  # their form, for whoever reads them next
+        _ = commits.read_replaced(scan), commits.read_runs(scan)  # their form, for whoever reads them next
         everyone = [member for group in held.members.values() for member in group]
         verdicts = [item for commit in held.done.values() for item in commit.tensors.items()]
         failed = {name: verdict.reason for name, verdict in verdicts if verdict.status == FAILED}
@@ -217,7 +217,14 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
     """What is not compared yet, failed, or is of scans that are gone."""
     where = f"{COMMITS}/{scan.id}"
     try:
-        held = next((found for found in comparisons.current(store.current(scan.store)) if found.scan == scan), None)
+        held = next(
+            (
+                found
+                for found in comparisons.read_current_comparisons(list_current_scans(scan.store))
+                if found.scan == scan
+            ),
+            None,
+        )
         if held is None:
             detail = (
                 "It is of scans that were replaced or removed, or of another version: compare its two models again."
@@ -252,7 +259,7 @@ def _of_catalog(folder: Path, scans: list[Scan], *, are_whole: bool) -> Iterator
     damage = list(checks.find_damage(file))
     yield from (Finding(PROBLEM, "catalog", f"{sentence.rstrip('.')}: {again}.", CATALOG) for sentence in damage)
     if are_whole and not damage:
-        for names in checks.find_stale(file, store.current(folder)):
+        for names in checks.find_stale(file, list_current_scans(folder)):
             models = " with ".join(map(shown, names))
             detail = f"Its rows of {models} are not of what is committed: {again}."
             yield Finding(NOTE, "catalog", detail, CATALOG)
