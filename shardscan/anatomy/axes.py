@@ -146,7 +146,7 @@ class Part:
     count: str | None
 
 
-def parts(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes, queries: int | None) -> list[Part]:
+def divide_rows(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes, queries: int | None) -> list[Part]:
     """The parts of a matrix of so many rows: `lengths` has the words of each, '' where all are equal.
 
     `queries` is how many rows q has, by the layer's o_proj, which is what tells a pruned layer's queries from its keys.

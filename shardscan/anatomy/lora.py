@@ -41,7 +41,7 @@ class Pair:
         return None if all(DTYPES[dtype].kind == "float" for dtype in dtypes) else "no product of what are no floats"
 
 
-def pairs(placed: Iterable[Placed]) -> list[Pair]:
+def pair_factors(placed: Iterable[Placed]) -> list[Pair]:
     """The LoRA factors of a checkpoint, two by two, in the order of its headers."""
     found: dict[tuple[str, str | None, bool], dict[str, Placed]] = {}
     for p in placed:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shardscan.anatomy.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, parts
+from shardscan.anatomy.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, divide_rows
 from shardscan.anatomy.families import Rule
 from shardscan.shards.address import Tensor
 
@@ -70,7 +70,7 @@ class Neighbours:
     queries: int | None
 
 
-def matrices(
+def divide_matrices(
     tensor: Tensor,
     role: str,
     expert: int | None,
@@ -93,7 +93,7 @@ def matrices(
     if _is_turned(role, rows, down if rule.transposed else across, beside.width, sizes.get("hidden_size")):
         return (_all_of(tensor, role, expert, False),), f"stored the other way round than family {family} has it"
     try:
-        found, reason = parts(axes, dict(rule.parts), rows, sizes, beside.queries), None
+        found, reason = divide_rows(axes, dict(rule.parts), rows, sizes, beside.queries), None
     except Indivisible as error:
         found, reason = [Part(None, Run.of(0, rows), None, None)], f"{rows} rows, which in family {family} {error}"
     divided = [

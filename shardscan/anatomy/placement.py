@@ -16,9 +16,9 @@ from typing import Any
 
 from shardscan.anatomy.codes import codes_of
 from shardscan.anatomy.config_sizes import holds, sizes_of
-from shardscan.anatomy.families import CONFIG_WORDS, NUMBER, Family, Match, Rule, families
-from shardscan.anatomy.lora import pairs
-from shardscan.anatomy.matrices import READS, WRITES, Matrix, Neighbours, fits, matrices
+from shardscan.anatomy.families import CONFIG_WORDS, NUMBER, Family, Match, Rule, load_families
+from shardscan.anatomy.lora import pair_factors
+from shardscan.anatomy.matrices import READS, WRITES, Matrix, Neighbours, divide_matrices, fits
 from shardscan.anatomy.names import canonical, split
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint, Tensor
@@ -66,12 +66,12 @@ class _Named:
     reason: str | None = None
 
 
-def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> Anatomy:
+def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> Anatomy:
     """Place every tensor; what is odd about one, such as a shape that heads do not divide, is its `reason`.
 
     `known` are the families to look in, by default those that ship.
     """
-    config, known = checkpoint.config or {}, families() if known is None else known
+    config, known = checkpoint.config or {}, load_families() if known is None else known
     main = _choose(checkpoint, config, known)
     towers = [f for f in known.values() if f.tower and f is not main]
     readings = [_Reading(main, config)] if main else []
@@ -191,13 +191,13 @@ def _placed(n: _Named, beside: Neighbours) -> Placed:
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     where = n.place.role, n.place.expert
-    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
+    found, reason = divide_matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
     return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family)
 
 
 def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     """With what is odd about LoRA factors that have no product."""
-    odd = {p.tensor.name: pair.reason for pair in pairs(placed) if pair.reason for p in (pair.a, pair.b) if p}
+    odd = {p.tensor.name: pair.reason for pair in pair_factors(placed) if pair.reason for p in (pair.a, pair.b) if p}
     if not odd:
         return placed
     return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)

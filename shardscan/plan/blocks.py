@@ -16,7 +16,7 @@ from shardscan.shards.dtypes import DTYPES
 BLOCK_BYTES = 16 << 20
 
 
-def blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Block]:
+def cut_blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Block]:
     """About 16 MiB of whole rows each, whole heads where heads are rows; a 1-D tensor is cut into runs of values.
 
     The grid is one for all products: it is in the tensor's digest, and sums are added along it. Nothing is read of

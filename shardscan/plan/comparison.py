@@ -194,7 +194,7 @@ class Task:
         return sum(pair.channels for pair in self.pairs)
 
 
-def tasks(pairs: Sequence[Pair]) -> tuple[Task, ...]:
+def plan_comparison(pairs: Sequence[Pair]) -> tuple[Task, ...]:
     """Every task of a comparison, in the order of its pairs. CheckpointError where a weight of b comes twice."""
     seen: set[str] = set()
     for pair in pairs:

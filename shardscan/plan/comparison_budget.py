@@ -34,7 +34,7 @@ class Budget:
         return max(self.blocks, self.ranks)
 
 
-def budget(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles: bool) -> Budget:
+def budget_comparison(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles: bool) -> Budget:
     """What comparing the tasks takes, and the ranks of these pairs' changes, with this many workers."""
     baseline = BASELINE + COMPILING * compiles
     units = [unit for task in tasks for unit in task.units if unit.blocks]
@@ -54,7 +54,7 @@ def budget(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles:
     )
 
 
-def least(compiles: bool) -> int:
+def least_memory(compiles: bool) -> int:
     """What a comparison takes at its peak however small it is."""
     return max(LEAST, BASELINE + COMPILING * compiles + WRITING + SCRATCH)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from shardscan.anatomy.places import Anatomy, Placed
-from shardscan.plan.blocks import blocks
-from shardscan.plan.product_costs import channels
+from shardscan.plan.blocks import cut_blocks
+from shardscan.plan.product_costs import count_channels
 from shardscan.plan.products import BlockProduct, MatrixProduct, of_blocks, of_composites, of_matrices
-from shardscan.plan.stacks import groups
+from shardscan.plan.stacks import group_tensors
 from shardscan.plan.tasks import (
     CompositeTask,
     Group,
@@ -50,9 +50,9 @@ class Plan:
     dense_channels: int
 
 
-def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
+def plan_scan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
-    stacked = groups(anatomy)
+    stacked = group_tensors(anatomy)
     tasks = tuple(task for group in stacked for task in _tasks(group, of_blocks(products), done))
     composites = tuple(task for group in stacked for task in _composite_tasks(group, products, done))
     matrices = tuple(task for group in stacked for task in _tasks(group, of_matrices(products), done))
@@ -65,8 +65,8 @@ def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] 
         large_matrices=tuple(filter(_is_large, matrices)),
         bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in composites),
         store_bytes=EMPTY_STORE + _store_bytes(stacked, products),
-        channels=sum(map(channels, every)),
-        dense_channels=sum(channels(matrix) for matrix in every if matrix.expert is None),
+        channels=sum(map(count_channels, every)),
+        dense_channels=sum(count_channels(matrix) for matrix in every if matrix.expert is None),
     )
 
 
@@ -107,7 +107,7 @@ def _tasks(
             # a commit of the pass over blocks speaks of all its tensors, one of whole matrices of those that have some
             own = units if of_blocks(missing) else [u for u in units if any(_is_wanted(w, u[0]) for w in wanted)]
             yield Task(
-                name, group.folder, missing, tuple(Unit(p, at, n, tuple(blocks(p, n, missing))) for p, at, n in own)
+                name, group.folder, missing, tuple(Unit(p, at, n, tuple(cut_blocks(p, n, missing))) for p, at, n in own)
             )
 
 

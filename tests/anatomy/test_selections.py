@@ -103,8 +103,8 @@ def made(kind: str, rng: np.random.Generator, sizes: dict[str, int], code: str) 
 
 def results(folder: Path, family: str) -> dict[str, tuple[Matrix, Found, np.ndarray]]:
     """Every matrix of a checkpoint with its results and all its singular values."""
-    placed = anatomy.place(open_checkpoint(folder), {"any": families.parse(family, "any.toml")})
-    planned = plan.plan(placed, frozenset({STATS, HEADS, FULL}))
+    placed = anatomy.place_tensors(open_checkpoint(folder), {"any": families.parse_family(family, "any.toml")})
+    planned = plan.plan_scan(placed, frozenset({STATS, HEADS, FULL}))
     found = {}
     for unit in (unit for task in planned.tasks for unit in task.units):
         result = finish(unit, reduce(merge, [reduce_block(block) for block in unit.blocks] or [Partial()]))

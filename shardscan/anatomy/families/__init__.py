@@ -101,7 +101,7 @@ class Family:
         return None
 
 
-def families(paths: Iterable[str | os.PathLike[str]] = ()) -> Mapping[str, Family]:
+def load_families(paths: Iterable[str | os.PathLike[str]] = ()) -> Mapping[str, Family]:
     """The families in the TOML files, or folders of them, at `paths`, then those that ship with shardscan, by name.
 
     A file that has the name of a family of ours takes its place. FamilyError where one cannot be read or is wrong.
@@ -119,7 +119,7 @@ def families(paths: Iterable[str | os.PathLike[str]] = ()) -> Mapping[str, Famil
     return {**theirs, **{name: family for name, family in _shipped().items() if name not in theirs}}
 
 
-def parse(text: str, source: str, bases: Mapping[str, Any] | None = None) -> Family:
+def parse_family(text: str, source: str, bases: Mapping[str, Any] | None = None) -> Family:
     """A family from the text of its TOML file; FamilyError names `source` and what is wrong.
 
     `bases` are the tables of families that it may extend.
@@ -166,7 +166,7 @@ def _texts() -> Mapping[str, tuple[str, str]]:
 
 
 def _parsed(texts: Mapping[str, tuple[str, str]], bases: Mapping[str, Any]) -> dict[str, Family]:
-    return {name: parse(text, source, bases) for name, (text, source) in texts.items()}
+    return {name: parse_family(text, source, bases) for name, (text, source) in texts.items()}
 
 
 def _tables(texts: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Any]]:
