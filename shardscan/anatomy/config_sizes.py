@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shardscan.anatomy.families import CONFIG_WORDS, Family, Rule
+from shardscan.anatomy.families.family import CONFIG_WORDS, Family, Rule
 
 Config = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shardscan.anatomy.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, divide_rows
-from shardscan.anatomy.families import Rule
+from shardscan.anatomy.families.family import Rule
 from shardscan.shards.address import Tensor
 
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"

@@ -16,7 +16,8 @@ from typing import Any
 
 from shardscan.anatomy.codes import codes_of
 from shardscan.anatomy.config_sizes import holds, sizes_of
-from shardscan.anatomy.families import CONFIG_WORDS, NUMBER, Family, Match, Rule, load_families
+from shardscan.anatomy.families.family import CONFIG_WORDS, NUMBER, Family, Match, Rule
+from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.lora import pair_factors
 from shardscan.anatomy.matrices import READS, WRITES, Matrix, Neighbours, divide_matrices, fits
 from shardscan.anatomy.names import canonical, split

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shardscan.anatomy.axes import Axes
-from shardscan.anatomy.families import Family, load_families, parse_family
+from shardscan.anatomy.families.family import Family
+from shardscan.anatomy.families.loading import load_families, parse_family
 from shardscan.anatomy.families.schema import EXPERT, LAYER, WORD
 from shardscan.anatomy.names import canonical
 from shardscan.errors import FamilyError

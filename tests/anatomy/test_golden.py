@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from made import golden
-from shardscan.anatomy.families import load_families
+from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import Anatomy
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from oracles.exactness import Found, of_matrix, packed, shard
-from shardscan.anatomy import families
 from shardscan.anatomy import placement as anatomy
+from shardscan.anatomy.families import loading as families
 from shardscan.anatomy.matrices import Matrix
 from shardscan.plan import scan as plan
 from shardscan.plan.products import FULL, HEADS, STATS

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import shardscan
-from shardscan.anatomy import families
 from shardscan.anatomy import placement as anatomy
+from shardscan.anatomy.families import loading as families
 from shardscan.anatomy.places import Anatomy
 from shardscan.catalog import build as catalog
 from shardscan.errors import ShardscanError

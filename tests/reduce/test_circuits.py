@@ -19,8 +19,9 @@ from made.commands import ingest as in_a_process
 from made.once import Once
 from oracles.exactness import tensors_of
 from oracles.keys import repeated
-from shardscan.anatomy import composites, families
+from shardscan.anatomy import composites
 from shardscan.anatomy import placement as anatomy
+from shardscan.anatomy.families import loading as families
 from shardscan.catalog import build as catalog
 from shardscan.cli import main
 from shardscan.jobs.scan.options import Resources, ScanOptions

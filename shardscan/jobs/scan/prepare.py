@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from shardscan import machine
-from shardscan.anatomy.families import load_families
+from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import Anatomy
 from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
