@@ -82,10 +82,10 @@ class Composite:
 
 def list_composites(anatomy: Anatomy) -> Iterator[Composite]:
     """The circuits of every layer whose weights are there with heads that fit each other, and every pair's delta."""
-    found = {(p.place.component, p.place.layer, f.matrix.role): f for p in anatomy.placed for f in _factors(p)}
+    factor_of = {(p.place.component, p.place.layer, f.matrix.role): f for p in anatomy.placed for f in _factors(p)}
     for role, factors in CIRCUITS.items():
-        for component, layer, first in found:
-            left, right = (found.get((component, layer, factor)) for factor in factors)
+        for component, layer, first in factor_of:
+            left, right = (factor_of.get((component, layer, factor)) for factor in factors)
             if first == factors[0] and left and right and _fit(left, right):
                 id = f"{CIRCUIT}:{component}.{_number(layer)}.{role}"
                 yield Composite(id, CIRCUIT, component, layer, role, None, left, right)

@@ -49,8 +49,8 @@ def _composite_groups(anatomy: Anatomy) -> Iterator[Group]:
     for composite in list_composites(anatomy):
         kind = "" if composite.kind == CIRCUIT else f".{composite.kind}"
         by_folder.setdefault(f"{composite.component}/{composite.role}{kind}", []).append(composite)
-    for folder, found in by_folder.items():
-        ordered = sorted(found, key=lambda c: -1 if c.layer is None else c.layer)
+    for folder, composites in by_folder.items():
+        ordered = sorted(composites, key=lambda c: -1 if c.layer is None else c.layer)
         layers = tuple(c.layer for c in ordered)
         yield Group(ordered[0].component, ordered[0].role, folder, layers, (None,), (), tuple(ordered))
 
