@@ -34,9 +34,19 @@ class NonFinite(NamedTuple):
 
     def then(self, other: NonFinite, before: int) -> NonFinite:
         """Join with what comes behind these `before` values."""
-        nan, inf = (None if n is None else n + before for n in other[2:])
-        first_nan, first_inf = (a if a is not None else b for a, b in ((self.first_nan, nan), (self.first_inf, inf)))
-        return NonFinite(self.nans + other.nans, self.infs + other.infs, first_nan, first_inf)
+        return NonFinite(
+            self.nans + other.nans,
+            self.infs + other.infs,
+            _earlier(self.first_nan, other.first_nan, before),
+            _earlier(self.first_inf, other.first_inf, before),
+        )
+
+
+def _earlier(first: int | None, later: int | None, before: int) -> int | None:
+    """The first of a kind: the one there is already, or that of the values which come behind these `before`."""
+    if first is not None:
+        return first
+    return None if later is None else later + before
 
 
 def non_finite(raw: np.ndarray, code: str) -> NonFinite:
@@ -50,10 +60,14 @@ def non_finite(raw: np.ndarray, code: str) -> NonFinite:
             continue
         values = decode(tile, code, (len(tile) * 8 // DTYPES[code].bits,))
         nan = np.isnan(values)
-        places = [np.flatnonzero(where) for where in (nan, np.isinf(values) & ~nan)]
-        firsts = (int(place[0]) if len(place) else None for place in places)
-        odd_values = odd_values.then(NonFinite(*map(len, places), *firsts), start * 8 // DTYPES[code].bits)
+        nans, infs = np.flatnonzero(nan), np.flatnonzero(np.isinf(values) & ~nan)
+        of_tile = NonFinite(len(nans), len(infs), _first(nans), _first(infs))
+        odd_values = odd_values.then(of_tile, start * 8 // DTYPES[code].bits)
     return odd_values
+
+
+def _first(places: np.ndarray) -> int | None:
+    return int(places[0]) if len(places) else None
 
 
 def _is_finite(tile: np.ndarray, code: str) -> bool:
