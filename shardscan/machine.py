@@ -42,16 +42,16 @@ class Peak:
     """The largest anonymous memory seen, in bytes; None where the system does not tell."""
 
     def __init__(self) -> None:
-        self.bytes = anonymous()
+        self.bytes = anonymous_memory()
 
     def sample(self) -> None:
         """Look now."""
-        seen = anonymous()
+        seen = anonymous_memory()
         if seen is not None:
             self.bytes = max(self.bytes or 0, seen)
 
 
-def anonymous() -> int | None:
+def anonymous_memory() -> int | None:
     """Anonymous memory in bytes, or None where there is no /proc."""
     return _status("RssAnon:")
 
@@ -69,7 +69,7 @@ def _status(key: str) -> int | None:
     return int(line.split()[1]) * 1024
 
 
-def available() -> int | None:
+def available_memory() -> int | None:
     """Bytes that this process could still take: of the machine, or of the cgroup (v1 or v2) that holds it, if less."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
@@ -105,7 +105,7 @@ def _left_in_cgroups() -> Iterator[int]:
                 yield max(0, free + int(stat.get(cache, 0)))
 
 
-def give_back() -> None:
+def give_back_memory() -> None:
     """Have what is freed leave the process at once, where the C library is glibc, and what was freed until now.
 
     Else freed arrays stay in each thread's heap, and a run's peak is a matter of luck.
@@ -116,7 +116,7 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def one_heap() -> None:
+def use_one_heap() -> None:
     """Have all threads to come share one heap, where the C library is glibc: each reserves 64 MB of addresses else."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -124,7 +124,7 @@ def one_heap() -> None:
 
 
 @contextmanager
-def watched() -> Iterator[Peak]:
+def watch_memory() -> Iterator[Peak]:
     """Sample the process every 50 ms from a thread of its own."""
     peak, stop = Peak(), threading.Event()
 

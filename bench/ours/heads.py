@@ -18,7 +18,7 @@ from shardscan.anatomy.axes import Heads
 from shardscan.anatomy.places import Placed
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.plan.products import asked_by
-from shardscan.plan.scan import plan
+from shardscan.plan.scan import plan_scan
 from shardscan.plan.tasks import Block
 from shardscan.reduce.blocks import finish_tensor, merge_products, reduce_block
 
@@ -27,7 +27,7 @@ def main(path: str, runs: int) -> None:
     """Time every head of q, k, v and o, from mapped bytes to singular values."""
     prepared = prepare(path)
     done = {(task.name, "stats/1") for task in prepared.plan.tasks}
-    tasks = plan(prepared.anatomy, asked_by("heads"), done).tasks
+    tasks = plan_scan(prepared.anatomy, asked_by("heads"), done).tasks
     units = [unit for task in tasks for unit in task.units if unit.blocks]
     slices = [_slices(unit.placed) for unit in units]
     ways: dict[str, Callable[[], object]] = {

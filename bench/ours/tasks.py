@@ -17,7 +17,7 @@ import numpy as np
 from shardscan.jobs.scan.prepare import prepare
 from shardscan.machine import processors
 from shardscan.plan.products import HEADS, STATS, asked_by
-from shardscan.plan.scan import plan
+from shardscan.plan.scan import plan_scan
 from shardscan.plan.tasks import Task
 from shardscan.reduce import scan
 from shardscan.reduce.moments import CHANNEL_STATISTICS
@@ -29,7 +29,7 @@ def main(product: str, path: str) -> None:
     prepared = prepare(path)
     other = {"stats": HEADS, "heads": STATS}[product]
     done = {(task.name, other) for task in prepared.plan.tasks}
-    tasks = plan(prepared.anatomy, asked_by("heads"), done).tasks
+    tasks = plan_scan(prepared.anatomy, asked_by("heads"), done).tasks
     kept: list[Result] = []
     dtype = next(iter(prepared.checkpoint.values())).dtype
 

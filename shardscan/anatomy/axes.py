@@ -51,10 +51,10 @@ class Axes:
     @classmethod
     def parse(cls, text: str) -> Axes:
         """ValueError where `text` is no such line."""
-        found = PATTERN.fullmatch(text)
-        if not found:
+        match = PATTERN.fullmatch(text)
+        if not match:
             raise ValueError('write rows and columns, such as "(heads d) m"')
-        rows, cols = (tuple(axis.strip("()").split()) for axis in found.group(2, 3))
+        rows, cols = (tuple(axis.strip("()").split()) for axis in match.group(2, 3))
         if EXPERTS in (*rows, *cols):
             raise ValueError("experts come first, before rows and columns")
         if PARTS in cols or rows.count(PARTS) > 1:
@@ -63,7 +63,7 @@ class Axes:
             raise ValueError('an axis is one word, or the number of heads and then their length, such as "(heads d)"')
         if COUNTS & set(rows) and COUNTS & set(cols):
             raise ValueError("heads divide the rows or the columns")
-        return cls(text, found[1] is not None, rows, cols)
+        return cls(text, match[1] is not None, rows, cols)
 
     @property
     def words(self) -> frozenset[str]:
@@ -73,12 +73,12 @@ class Axes:
 
 def _is_axis(words: tuple[str, ...]) -> bool:
     """Whether the words of an axis, less `parts`, are one, or a count and a length."""
-    told = [word for word in words if word != PARTS]
-    if not COUNTS & set(told):
-        return len(told) == 1 or (not told and PARTS in words)
-    is_last = words[-1] == told[-1]  # a count alone needs parts for a length, a length ends its head
-    return told[0] in COUNTS and (
-        (len(told) == 1 and not is_last) or (len(told) == 2 and is_last and told[1] not in {*COUNTS, *FREE, ONE})
+    sizes = [word for word in words if word != PARTS]
+    if not COUNTS & set(sizes):
+        return len(sizes) == 1 or (not sizes and PARTS in words)
+    is_last = words[-1] == sizes[-1]  # a count alone needs parts for a length, a length ends its head
+    return sizes[0] in COUNTS and (
+        (len(sizes) == 1 and not is_last) or (len(sizes) == 2 and is_last and sizes[1] not in {*COUNTS, *FREE, ONE})
     )
 
 
@@ -111,8 +111,8 @@ class Run:
     def at(self, numbers: np.ndarray) -> np.ndarray:
         """The indices of these numbers, in their order."""
         groups, rest = np.divmod(numbers, max(1, self.length))
-        found: np.ndarray = self.start + groups * self.stride + rest
-        return found
+        indices: np.ndarray = self.start + groups * self.stride + rest
+        return indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Part:
     count: str | None
 
 
-def parts(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes, queries: int | None) -> list[Part]:
+def divide_rows(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes, queries: int | None) -> list[Part]:
     """The parts of a matrix of so many rows: `lengths` has the words of each, '' where all are equal.
 
     `queries` is how many rows q has, by the layer's o_proj, which is what tells a pruned layer's queries from its keys.
@@ -157,16 +157,16 @@ def parts(axes: Axes, lengths: Mapping[str, str], rows: int, sizes: Sizes, queri
     at = axes.rows.index(PARTS)
     outer, inner = axes.rows[:at], axes.rows[at + 1 :]
     runs = _runs(outer, inner, lengths, rows, sizes, queries)
-    found, start = [], 0
+    parts, start = [], 0
     stride = rows if not outer else sum(runs)
     for (role, words), run in zip(lengths.items(), runs, strict=True):
         part = Run(start, run, stride, rows // stride if stride else 0) if outer else Run.of(start, run)
-        found.append(Part(role, part, *_heads_of_part(outer, words.split(), inner, run, sizes)))
+        parts.append(Part(role, part, *_heads_of_part(outer, words.split(), inner, run, sizes)))
         start += run
-    of_queries = next((len(part.rows) for part in found if part.role == QUERIES), None)
+    of_queries = next((len(part.rows) for part in parts if part.role == QUERIES), None)
     if queries is not None and of_queries not in (None, queries):
         raise Indivisible(f"would be {of_queries} of q_proj, where the layer's o_proj has {queries} columns")
-    return found
+    return parts
 
 
 def _runs(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shardscan.anatomy.axes import Heads, Run
-from shardscan.anatomy.lora import Pair, pairs
+from shardscan.anatomy.lora import Pair, pair_factors
 from shardscan.anatomy.matrices import WHOLE, Matrix, id_of
 from shardscan.anatomy.places import OTHER, Anatomy, Placed
 from shardscan.shards.dtypes import DTYPES
@@ -80,17 +80,17 @@ class Composite:
         return self.left.nbytes + self.right.nbytes
 
 
-def composites(anatomy: Anatomy) -> Iterator[Composite]:
+def list_composites(anatomy: Anatomy) -> Iterator[Composite]:
     """The circuits of every layer whose weights are there with heads that fit each other, and every pair's delta."""
-    found = {(p.place.component, p.place.layer, f.matrix.role): f for p in anatomy.placed for f in _factors(p)}
+    factor_of = {(p.place.component, p.place.layer, f.matrix.role): f for p in anatomy.placed for f in _factors(p)}
     for role, factors in CIRCUITS.items():
-        for component, layer, first in found:
-            left, right = (found.get((component, layer, factor)) for factor in factors)
+        for component, layer, first in factor_of:
+            left, right = (factor_of.get((component, layer, factor)) for factor in factors)
             if first == factors[0] and left and right and _fit(left, right):
                 id = f"{CIRCUIT}:{component}.{_number(layer)}.{role}"
                 yield Composite(id, CIRCUIT, component, layer, role, None, left, right)
     seen: Counter[str] = Counter()
-    for pair in pairs(anatomy.placed):
+    for pair in pair_factors(anatomy.placed):
         if pair.reason is None and pair.a and pair.b:
             where, id = pair.a.place, _delta_id(pair)
             seen[id] += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shardscan.anatomy.families import CONFIG_WORDS, Family, Rule
+from shardscan.anatomy.families.family import CONFIG_WORDS, Family, Rule
 
 Config = Mapping[str, Any]
 
@@ -19,24 +19,24 @@ def sizes_of(
     head_dim is hidden_size / heads, as models' code has it. A tower `beside` another family has its own sections only.
     """
     places = _places(family, config, beside)
-    found: dict[str, int | None] = dict.fromkeys(CONFIG_WORDS)
+    sizes: dict[str, int | None] = dict.fromkeys(CONFIG_WORDS)
     keys_of = {**family.config, **family.of_component.get(component or "", {})}
     for word, keys in keys_of.items():
         numbers = [number for key in keys for where in places if (number := _sum(where, key)) is not None]
-        found[word] = next((n for n in numbers if 0 < n < 2**31), None)
+        sizes[word] = next((n for n in numbers if 0 < n < 2**31), None)
     for word, number in _defaults(family, places).items():
         # by its own key: others stand for it only where the code of a model says so, and null is such a word
         if not any(_says(where, key) for key in keys_of.get(word, ())[:1] for where in places):
-            found[word] = number
-    heads, shared = found["heads"], set(keys_of.get("kv_heads", ())) & set(keys_of.get("heads", ()))
-    kv_heads = found["kv_heads"] = found["kv_heads"] or (heads if shared else None)
+            sizes[word] = number
+    heads, shared = sizes["heads"], set(keys_of.get("kv_heads", ())) & set(keys_of.get("heads", ()))
+    kv_heads = sizes["kv_heads"] = sizes["kv_heads"] or (heads if shared else None)
     odd = any(_is_odd(where, key) for key in keys_of.get("head_dim", ()) for where in places)
-    hidden = found["hidden_size"]
-    if found["head_dim"] is None and not odd and hidden and heads and hidden % heads == 0:
-        found["head_dim"] = hidden // heads
-    found["d"] = found["head_dim"]
-    found["queries"] = heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None
-    return found
+    hidden = sizes["hidden_size"]
+    if sizes["head_dim"] is None and not odd and hidden and heads and hidden % heads == 0:
+        sizes["head_dim"] = hidden // heads
+    sizes["d"] = sizes["head_dim"]
+    sizes["queries"] = heads // kv_heads if heads and kv_heads and heads % kv_heads == 0 else None
+    return sizes
 
 
 def holds(rule: Rule, family: Family, config: Config, beside: bool = False) -> bool:
@@ -51,7 +51,7 @@ def _defaults(family: Family, places: list[Config]) -> Mapping[str, int]:
 
 def _places(family: Family, config: Config, beside: bool) -> list[Config]:
     """Where a config may hold what a family asks for: its sections that are there, then its top."""
-    sections: list[Config] = [found for name in family.sections if isinstance(found := _at(config, name), dict)]
+    sections: list[Config] = [section for name in family.sections if isinstance(section := _at(config, name), dict)]
     return sections if beside and family.sections else [*sections, config]
 
 
@@ -64,8 +64,8 @@ def _says(config: Config, key: str) -> bool:
 
 def _is_odd(config: Config, key: str) -> bool:
     """Whether something stands under a key, or any of those in a sum, that is no size."""
-    found = [_at(config, word.strip()) for word in key.split("+")]
-    return None not in found and not (all(type(n) is int for n in found) and sum(found) > 0)
+    terms = [_at(config, word.strip()) for word in key.split("+")]
+    return None not in terms and not (all(type(n) is int for n in terms) and sum(terms) > 0)
 
 
 def _sum(config: Config, key: str) -> int | None:

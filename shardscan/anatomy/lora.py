@@ -41,11 +41,13 @@ class Pair:
         return None if all(DTYPES[dtype].kind == "float" for dtype in dtypes) else "no product of what are no floats"
 
 
-def pairs(placed: Iterable[Placed]) -> list[Pair]:
+def pair_factors(placed: Iterable[Placed]) -> list[Pair]:
     """The LoRA factors of a checkpoint, two by two, in the order of its headers."""
-    found: dict[tuple[str, str | None, bool], dict[str, Placed]] = {}
+    factors_of: dict[tuple[str, str | None, bool], dict[str, Placed]] = {}
     for p in placed:
         if name := lora(p.tensor.name):
-            found.setdefault((name.module, name.adapter, name.embedding), {})[name.factor] = p
-    of_module = Counter(module for module, _, _ in found)
-    return [Pair(*key, some.get("A"), some.get("B"), of_module[key[0]] > 1) for key, some in found.items()]
+            factors_of.setdefault((name.module, name.adapter, name.embedding), {})[name.factor] = p
+    of_module = Counter(module for module, _, _ in factors_of)
+    return [
+        Pair(*key, factors.get("A"), factors.get("B"), of_module[key[0]] > 1) for key, factors in factors_of.items()
+    ]

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shardscan.anatomy.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, parts
-from shardscan.anatomy.families import Rule
+from shardscan.anatomy.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, divide_rows
+from shardscan.anatomy.families.family import Rule
 from shardscan.shards.address import Tensor
 
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"
@@ -70,7 +70,7 @@ class Neighbours:
     queries: int | None
 
 
-def matrices(
+def divide_matrices(
     tensor: Tensor,
     role: str,
     expert: int | None,
@@ -93,13 +93,13 @@ def matrices(
     if _is_turned(role, rows, down if rule.transposed else across, beside.width, sizes.get("hidden_size")):
         return (_all_of(tensor, role, expert, False),), f"stored the other way round than family {family} has it"
     try:
-        found, reason = parts(axes, dict(rule.parts), rows, sizes, beside.queries), None
+        parts, reason = divide_rows(axes, dict(rule.parts), rows, sizes, beside.queries), None
     except Indivisible as error:
-        found, reason = [Part(None, Run.of(0, rows), None, None)], f"{rows} rows, which in family {family} {error}"
+        parts, reason = [Part(None, Run.of(0, rows), None, None)], f"{rows} rows, which in family {family} {error}"
     divided = [
-        _heads(part, axes.cols, len(part.rows), down if rule.transposed else across, family, sizes) for part in found
+        _heads(part, axes.cols, len(part.rows), down if rule.transposed else across, family, sizes) for part in parts
     ]
-    made = _cut(tensor, role, expert, rule.transposed, experts, (down, across), found, [heads for heads, _ in divided])
+    made = _cut(tensor, role, expert, rule.transposed, experts, (down, across), parts, [heads for heads, _ in divided])
     return tuple(made), next((odd for odd in (reason, *(odd for _, odd in divided)) if odd), None)
 
 
@@ -150,13 +150,13 @@ def _cut(
     turned: bool,
     experts: int | None,
     shape: tuple[int, int],
-    found: list[Part],
+    parts: list[Part],
     heads: list[Heads | None],
 ) -> Iterator[Matrix]:
     """The parts of a tensor, or of every expert of a stack, whose `shape` is one expert's as it is stored."""
     down, across = shape
     for number in range(experts) if experts else [None]:
-        for part, division in zip(found, heads, strict=True):
+        for part, division in zip(parts, heads, strict=True):
             along, other = part.rows, Run.of(0, down if turned else across)
             stored_rows, stored_cols = (other, along) if turned else (along, other)
             if number is not None:

@@ -43,11 +43,11 @@ def canonical(name: str) -> str:
 
 def lora(name: str) -> LoraName | None:
     """The module that a LoRA factor adapts, and which factor it is; None of any other tensor."""
-    found = LORA.fullmatch(canonical(name))
-    if not found:
+    match = LORA.fullmatch(canonical(name))
+    if not match:
         return None
-    module = found["module"].removesuffix(".base_layer")
-    return LoraName(module, found["factor"], found["adapter"], found["embedding"] is not None)
+    module = match["module"].removesuffix(".base_layer")
+    return LoraName(module, match["factor"], match["adapter"], match["embedding"] is not None)
 
 
 def split(tensor: Tensor) -> tuple[str, str]:

@@ -16,9 +16,10 @@ from typing import Any
 
 from shardscan.anatomy.codes import codes_of
 from shardscan.anatomy.config_sizes import holds, sizes_of
-from shardscan.anatomy.families import CONFIG_WORDS, NUMBER, Family, Match, Rule, families
-from shardscan.anatomy.lora import pairs
-from shardscan.anatomy.matrices import READS, WRITES, Matrix, Neighbours, fits, matrices
+from shardscan.anatomy.families.family import CONFIG_WORDS, NUMBER, Family, Match, Rule
+from shardscan.anatomy.families.loading import load_families
+from shardscan.anatomy.lora import pair_factors
+from shardscan.anatomy.matrices import READS, WRITES, Matrix, Neighbours, divide_matrices, fits
 from shardscan.anatomy.names import canonical, split
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint, Tensor
@@ -42,15 +43,15 @@ class _Reading:
 
     def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule, str | None] | None:
         """The first rule for a module, or a whole name, that the config and the shape agree with; what is odd then."""
-        found = self.family.match(module) or self.family.match(name)
-        if not found:
+        named = self.family.match(module) or self.family.match(name)
+        if not named:
             return None
-        agreeing = [rule for rule in found.rules if holds(rule, self.family, self.config, self.beside)]
+        agreeing = [rule for rule in named.rules if holds(rule, self.family, self.config, self.beside)]
         fitting = [r for r in agreeing if r.when_fits and fits(r, shape, self.sizes(r.component))]
         # a shape that fits two of them tells nothing
         rule = next((r for r in agreeing if not r.when_fits or [r] == fitting), None)
         unsure = rule and len(shape) > 1 and not rule.when_fits and any(r.when_fits for r in agreeing)
-        return (found, rule, "its shape does not tell how it is stored" if unsure else None) if rule else None
+        return (named, rule, "its shape does not tell how it is stored" if unsure else None) if rule else None
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class _Named:
     reason: str | None = None
 
 
-def place(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> Anatomy:
+def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> Anatomy:
     """Place every tensor; what is odd about one, such as a shape that heads do not divide, is its `reason`.
 
     `known` are the families to look in, by default those that ship.
     """
-    config, known = checkpoint.config or {}, families() if known is None else known
+    config, known = checkpoint.config or {}, load_families() if known is None else known
     main = _choose(checkpoint, config, known)
     towers = [f for f in known.values() if f.tower and f is not main]
     readings = [_Reading(main, config)] if main else []
@@ -119,7 +120,7 @@ def _score(
     The tensors that it or a tower names, the weights whose axes are as it says, and how much of the family there is.
     """
     others = [tower for tower in towers if tower is not reading]
-    named = [(_name(some[0], checkpoint, [reading, *others], config), len(some)) for some in alike.values()]
+    named = [(_name(tensors[0], checkpoint, [reading, *others], config), len(tensors)) for tensors in alike.values()]
     own = [n for n, _ in named if n.reading is reading]
     if not own:
         return 0, 0, 0.0
@@ -139,8 +140,8 @@ def _name(tensor: Tensor, checkpoint: Checkpoint, readings: Sequence[_Reading], 
     where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
     reading, rule, reason = None, None, None
     for candidate in readings:
-        if found := candidate.match(module, name, tensor.shape):
-            (match, rule, reason), reading = found, candidate
+        if matched := candidate.match(module, name, tensor.shape):
+            (match, rule, reason), reading = matched, candidate
             where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else reason
@@ -191,13 +192,15 @@ def _placed(n: _Named, beside: Neighbours) -> Placed:
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     where = n.place.role, n.place.expert
-    found, reason = matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
-    return Placed(n.tensor, n.canonical_name, n.place, found, n.codes, reason or n.reason, n.rule, family)
+    matrices, reason = (
+        divide_matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
+    )
+    return Placed(n.tensor, n.canonical_name, n.place, matrices, n.codes, reason or n.reason, n.rule, family)
 
 
 def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     """With what is odd about LoRA factors that have no product."""
-    odd = {p.tensor.name: pair.reason for pair in pairs(placed) if pair.reason for p in (pair.a, pair.b) if p}
+    odd = {p.tensor.name: pair.reason for pair in pair_factors(placed) if pair.reason for p in (pair.a, pair.b) if p}
     if not odd:
         return placed
     return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shardscan.anatomy.families import Rule
+from shardscan.anatomy.families.family import Rule
 from shardscan.anatomy.matrices import Matrix
 from shardscan.shards.address import Tensor
 
@@ -60,7 +60,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Every tensor of a checkpoint, placed; `sizes` are the config's, by the words of families.CONFIG_WORDS.
+    """Every tensor of a checkpoint, placed; `sizes` are the config's, by the words of family.CONFIG_WORDS.
 
     `family` is the name of the family that named most, and of those whose towers stand beside it, joined by +.
     """

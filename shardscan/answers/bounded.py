@@ -60,7 +60,7 @@ class Bounds:
 
 def free_memory() -> int:
     """The memory that a query may take where nobody says: half of what is free, at most 4 GB."""
-    return min(MOST, (machine.available() or 2 * MOST) // 2)
+    return min(MOST, (machine.available_memory() or 2 * MOST) // 2)
 
 
 def run_bounded(store: str | Path, query: Query, bounds: Bounds, *, unlocked: bool = False) -> pa.Table:
@@ -210,7 +210,7 @@ def _limit_memory(allowed: int | None) -> None:
     size = machine.address_space()
     if size is None:
         return
-    machine.one_heap()
+    machine.use_one_heap()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     soft = hard if allowed is None else size + allowed + OVERHEAD
     resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

@@ -16,7 +16,7 @@ from shardscan.shards.dtypes import DTYPES
 BLOCK_BYTES = 16 << 20
 
 
-def blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Block]:
+def cut_blocks(p: Placed, numbers: range, products: frozenset[str]) -> Iterator[Block]:
     """About 16 MiB of whole rows each, whole heads where heads are rows; a 1-D tensor is cut into runs of values.
 
     The grid is one for all products: it is in the tensor's digest, and sums are added along it. Nothing is read of
@@ -51,9 +51,9 @@ def _extent(p: Placed, numbers: range) -> tuple[int, int, int]:
     rows, cols = p.stored_shape
     if not p.is_stack:
         return 0, rows, cols
-    each = rows // (1 + (p.matrices[-1].expert or 0))
+    rows_of_expert = rows // (1 + (p.matrices[-1].expert or 0))
     first, last = (p.matrices[n].expert or 0 for n in (numbers[0], numbers[-1]))
-    return first * each, (last + 1) * each, cols
+    return first * rows_of_expert, (last + 1) * rows_of_expert, cols
 
 
 def _whole_heads(p: Placed) -> int:

@@ -194,24 +194,24 @@ class Task:
         return sum(pair.channels for pair in self.pairs)
 
 
-def tasks(pairs: Sequence[Pair]) -> tuple[Task, ...]:
+def plan_comparison(pairs: Sequence[Pair]) -> tuple[Task, ...]:
     """Every task of a comparison, in the order of its pairs. CheckpointError where a weight of b comes twice."""
     seen: set[str] = set()
     for pair in pairs:
         if pair.b.id in seen:
             raise CheckpointError(f"{shown(pair.b.id)} is compared twice: a weight comes of one other.")
         seen.add(pair.b.id)
-    found: list[Task] = []
+    tasks: list[Task] = []
     run: list[Unit] = []
     nbytes = channels = 0
     for unit in _units(pairs):
         more = sum(pair.channels for pair in unit.pairs)
         if run and (nbytes + unit.nbytes > TASK_BYTES or channels + more > CHUNK):
-            found.append(_task(found, run))
+            tasks.append(_task(tasks, run))
             run, nbytes, channels = [], 0, 0
         run.append(unit)
         nbytes, channels = nbytes + unit.nbytes, channels + more
-    return (*found, *([_task(found, run)] if run else []))
+    return (*tasks, *([_task(tasks, run)] if run else []))
 
 
 def _task(before: Sequence[Task], units: Sequence[Unit]) -> Task:
@@ -221,10 +221,10 @@ def _task(before: Sequence[Task], units: Sequence[Unit]) -> Task:
 
 def _units(pairs: Sequence[Pair]) -> Iterator[Unit]:
     """Neighbours are read together where that is one reading instead of several: the parts of a turned fused weight."""
-    for _, some in groupby(pairs, _beside):
-        found = tuple(some)
-        refused = any(pair.refusal for pair in found)
-        yield Unit(found, () if refused or not found[0].values else tuple(_blocks(found)))
+    for _, neighbours in groupby(pairs, _beside):
+        together = tuple(neighbours)
+        refused = any(pair.refusal for pair in together)
+        yield Unit(together, () if refused or not together[0].values else tuple(_blocks(together)))
 
 
 def _beside(pair: Pair) -> tuple[object, ...]:
@@ -287,8 +287,8 @@ def strips(side: Side, wanted: np.ndarray, nbytes: int = BLOCK_BYTES) -> tuple[S
     cuts = np.flatnonzero(np.diff(rows // align) > through + 1) + 1
     most = max(1, nbytes * 8 // max(1, bits * width) // ROW_MULTIPLE) * ROW_MULTIPLE
     total = tensor.parameters // max(1, width)
-    found = []
+    bounds = []
     for run in np.split(rows, cuts):
         start, stop = int(run[0]) // align * align, min(-(-(int(run[-1]) + 1) // align) * align, total)
-        found += [(first, min(first + most, stop)) for first in range(start, stop, most)]
-    return tuple(Strip(tensor.rows(first, last, width), first) for first, last in found)
+        bounds += [(first, min(first + most, stop)) for first in range(start, stop, most)]
+    return tuple(Strip(tensor.rows(first, last, width), first) for first, last in bounds)

@@ -34,19 +34,20 @@ class Budget:
         return max(self.blocks, self.ranks)
 
 
-def budget(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles: bool) -> Budget:
+def budget_comparison(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles: bool) -> Budget:
     """What comparing the tasks takes, and the ranks of these pairs' changes, with this many workers."""
     baseline = BASELINE + COMPILING * compiles
     units = [unit for task in tasks for unit in task.units if unit.blocks]
-    held = max((_held(block) for unit in units for block in unit.blocks), default=0) + SCRATCH
+    reducing = max((_reducing(block) for unit in units for block in unit.blocks), default=0) + SCRATCH
     partial = max((_partial(block) for unit in units for block in unit.blocks), default=0)
     ahead = max((window.nbytes for unit in units for block in unit.blocks for window in block.windows), default=0)
-    running = workers * held + in_flight(workers) * partial + SIDES * DEPTH * ahead
+    running = workers * reducing + in_flight(workers) * partial + SIDES * DEPTH * ahead
     # joined sums of one unit, before and after, its figures, and the figures of a task while they are written
     running += 4 * max(map(_results, units), default=0) + 3 * max(
         (CHANNEL * task.channels for task in tasks), default=0
     )
-    small, large = ([_rank(pair) for pair in ranks if is_large(pair) is size] for size in (False, True))
+    small = [_rank(pair) for pair in ranks if not is_large(pair)]
+    large = [_rank(pair) for pair in ranks if is_large(pair)]
     return Budget(
         workers=workers,
         blocks=baseline + (running + WRITING if units else 0),
@@ -54,7 +55,7 @@ def budget(tasks: Sequence[Task], ranks: Sequence[Pair], workers: int, compiles:
     )
 
 
-def least(compiles: bool) -> int:
+def least_memory(compiles: bool) -> int:
     """What a comparison takes at its peak however small it is."""
     return max(LEAST, BASELINE + COMPILING * compiles + WRITING + SCRATCH)
 
@@ -64,7 +65,7 @@ def is_large(pair: Pair) -> bool:
     return min(pair.b.shape) > LARGE_ORDER
 
 
-def _held(block: Block) -> int:
+def _reducing(block: Block) -> int:
     """Of both sides of a block while it is reduced."""
     strips = max(s.window.nbytes + _decoded(s) for s in block.a), max(s.window.nbytes + _decoded(s) for s in block.b)
     copies = 0

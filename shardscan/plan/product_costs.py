@@ -23,14 +23,14 @@ EXACT = 8  # matrices of n² that QR and SVD hold at once
 SLICES, CORES = 3, 12  # of one head and of d² values, that a composite holds at once
 
 
-def channels(matrix: Matrix) -> int:
+def count_channels(matrix: Matrix) -> int:
     """Rows and columns that have statistics."""
     return matrix.rows + (matrix.cols if matrix.has_columns else 0)
 
 
 def stored_statistics(p: Placed) -> int:
     """On disk, of the channels of a tensor's matrices and of its distribution."""
-    return STORED_CHANNEL * sum(map(channels, p.matrices)) + STORED_BIN * min(p.tensor.parameters, TYPICAL_BINS)
+    return STORED_CHANNEL * sum(map(count_channels, p.matrices)) + STORED_BIN * min(p.tensor.parameters, TYPICAL_BINS)
 
 
 def reducing_statistics(block: Block) -> int:
@@ -48,7 +48,7 @@ def partial_statistics(block: Block) -> int:
 
 def result_statistics(unit: Unit) -> int:
     """Of one distribution, and of all channels, twice: as they are made and as they are written."""
-    return DISTRIBUTION + 2 * CHANNEL * sum(map(channels, unit.matrices))
+    return DISTRIBUTION + 2 * CHANNEL * sum(map(count_channels, unit.matrices))
 
 
 def stored_spectra(matrices: Iterable[Matrix]) -> int:

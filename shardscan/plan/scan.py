@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from shardscan.anatomy.places import Anatomy, Placed
-from shardscan.plan.blocks import blocks
-from shardscan.plan.product_costs import channels
+from shardscan.plan.blocks import cut_blocks
+from shardscan.plan.product_costs import count_channels
 from shardscan.plan.products import BlockProduct, MatrixProduct, of_blocks, of_composites, of_matrices
-from shardscan.plan.stacks import groups
+from shardscan.plan.stacks import group_tensors
 from shardscan.plan.tasks import (
     CompositeTask,
     Group,
@@ -50,23 +50,23 @@ class Plan:
     dense_channels: int
 
 
-def plan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
+def plan_scan(anatomy: Anatomy, products: frozenset[str], done: Set[tuple[str, str]] = frozenset()) -> Plan:
     """The tasks for `products`, less the (task, product) pairs in `done`."""
-    stacked = groups(anatomy)
-    tasks = tuple(task for group in stacked for task in _tasks(group, of_blocks(products), done))
-    composites = tuple(task for group in stacked for task in _composite_tasks(group, products, done))
-    matrices = tuple(task for group in stacked for task in _tasks(group, of_matrices(products), done))
-    every = [matrix for p in anatomy.placed for matrix in p.matrices]
+    groups = group_tensors(anatomy)
+    tasks = tuple(task for group in groups for task in _tasks(group, of_blocks(products), done))
+    composites = tuple(task for group in groups for task in _composite_tasks(group, products, done))
+    matrices = tuple(task for group in groups for task in _tasks(group, of_matrices(products), done))
+    all_matrices = [matrix for p in anatomy.placed for matrix in p.matrices]
     return Plan(
-        groups=stacked,
+        groups=groups,
         tasks=tasks,
         composites=composites,
         matrices=tuple(task for task in matrices if not _is_large(task)),
         large_matrices=tuple(filter(_is_large, matrices)),
         bytes_to_read=sum(task.nbytes for task in (*tasks, *matrices)) + sum(t.nbytes for t in composites),
-        store_bytes=EMPTY_STORE + _store_bytes(stacked, products),
-        channels=sum(map(channels, every)),
-        dense_channels=sum(channels(matrix) for matrix in every if matrix.expert is None),
+        store_bytes=EMPTY_STORE + _store_bytes(groups, products),
+        channels=sum(map(count_channels, all_matrices)),
+        dense_channels=sum(count_channels(matrix) for matrix in all_matrices if matrix.expert is None),
     )
 
 
@@ -107,7 +107,7 @@ def _tasks(
             # a commit of the pass over blocks speaks of all its tensors, one of whole matrices of those that have some
             own = units if of_blocks(missing) else [u for u in units if any(_is_wanted(w, u[0]) for w in wanted)]
             yield Task(
-                name, group.folder, missing, tuple(Unit(p, at, n, tuple(blocks(p, n, missing))) for p, at, n in own)
+                name, group.folder, missing, tuple(Unit(p, at, n, tuple(cut_blocks(p, n, missing))) for p, at, n in own)
             )
 
 
@@ -126,11 +126,11 @@ def _composite_tasks(group: Group, products: frozenset[str], done: Set[tuple[str
                 yield CompositeTask(name, group.folder, product.name, composite, (index, 0))
 
 
-def _store_bytes(stacked: Sequence[Group], products: frozenset[str]) -> int:
+def _store_bytes(groups: Sequence[Group], products: frozenset[str]) -> int:
     """What products leave of all tensors and composites."""
-    placed = [p for group in stacked for p, _ in group.members]
+    placed = [p for group in groups for p, _ in group.members]
     of_tensors: list[BlockProduct | MatrixProduct] = [*of_blocks(products), *of_matrices(products)]
-    composites = [composite for group in stacked for composite in group.composites]
+    composites = [composite for group in groups for composite in group.composites]
     return sum(product.stored(p) for product in of_tensors for p in placed) + sum(
         product.stored(c) for c in composites for product in of_composites(c.kind) if product.name in products
     )

@@ -41,7 +41,7 @@ class Budget:
         return max(self.blocks, self.composites, self.matrices, self.catalog)
 
 
-def budget(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bool) -> Budget:
+def budget_scan(plan: Plan, anatomy: Anatomy, workers: int, exact: bool, compiles: bool) -> Budget:
     """What a plan takes with this many workers, in a process that `compiles` its kernels or finds them."""
     baseline = BASELINE + COMPILING * compiles
     units = [unit for task in plan.tasks for unit in task.units if unit.blocks]

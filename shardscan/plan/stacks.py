@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import xxhash
 
-from shardscan.anatomy.composites import CIRCUIT, Composite, composites
+from shardscan.anatomy.composites import CIRCUIT, Composite, list_composites
 from shardscan.anatomy.places import OTHER, Anatomy, Placed
 from shardscan.plan.tasks import Group
 
 
-def groups(anatomy: Anatomy) -> tuple[Group, ...]:
+def group_tensors(anatomy: Anatomy) -> tuple[Group, ...]:
     """Every folder of a scan."""
     return (*_groups(anatomy), *_composite_groups(anatomy))
 
@@ -46,11 +46,11 @@ def _experts(members: Sequence[Placed]) -> list[int | None]:
 
 def _composite_groups(anatomy: Anatomy) -> Iterator[Group]:
     by_folder: dict[str, list[Composite]] = {}
-    for composite in composites(anatomy):
+    for composite in list_composites(anatomy):
         kind = "" if composite.kind == CIRCUIT else f".{composite.kind}"
         by_folder.setdefault(f"{composite.component}/{composite.role}{kind}", []).append(composite)
-    for folder, found in by_folder.items():
-        ordered = sorted(found, key=lambda c: -1 if c.layer is None else c.layer)
+    for folder, composites in by_folder.items():
+        ordered = sorted(composites, key=lambda c: -1 if c.layer is None else c.layer)
         layers = tuple(c.layer for c in ordered)
         yield Group(ordered[0].component, ordered[0].role, folder, layers, (None,), (), tuple(ordered))
 

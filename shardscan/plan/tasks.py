@@ -104,12 +104,12 @@ class Group:
     @property
     def stacks(self) -> Mapping[str, list[tuple[Placed, Matrix, Slot]]]:
         """Its matrices by the folder they are stacked in: the group's own, or one for each part of fused tensors."""
-        found: dict[str, list[tuple[Placed, Matrix, Slot]]] = {}
+        matrices_of: dict[str, list[tuple[Placed, Matrix, Slot]]] = {}
         for p, slot in self.members:
             for matrix in p.matrices:
                 where = stack_folder(self.folder, self.role, matrix.role)
-                found.setdefault(where, []).append((p, matrix, slot_of(p, slot, matrix)))
-        return found
+                matrices_of.setdefault(where, []).append((p, matrix, slot_of(p, slot, matrix)))
+        return matrices_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +146,10 @@ def runs(p: Placed, slot: Slot) -> Iterator[tuple[Slot, range]]:
     if not p.is_stack:
         yield slot, range(len(p.matrices))
         return
-    each = 1 + max(i for i, matrix in enumerate(p.matrices) if matrix.expert == 0)
-    for first in range(0, len(p.matrices) // each, EXPERTS_PER_TASK):
-        last = min(first + EXPERTS_PER_TASK, len(p.matrices) // each)
-        yield (slot[0], first), range(first * each, last * each)
+    per_expert = 1 + max(i for i, matrix in enumerate(p.matrices) if matrix.expert == 0)
+    for first in range(0, len(p.matrices) // per_expert, EXPERTS_PER_TASK):
+        last = min(first + EXPERTS_PER_TASK, len(p.matrices) // per_expert)
+        yield (slot[0], first), range(first * per_expert, last * per_expert)
 
 
 def slot_of(p: Placed, slot: Slot, matrix: Matrix) -> Slot:

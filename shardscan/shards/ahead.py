@@ -66,7 +66,7 @@ class Ahead:
             yield window.raw()
             return
         try:
-            yield buffer.held
+            yield buffer.raw
         finally:
             with self._lock:
                 self._free.append(buffer)
@@ -93,17 +93,17 @@ class Ahead:
 
 
 class _Buffer:
-    """Anonymous memory on page borders, as large as the largest window it has held; `held` is what it holds now."""
+    """Anonymous memory on page borders, as large as the largest window read into it; `raw` is the last one's bytes."""
 
     def __init__(self) -> None:
         self._memory = _anonymous(SECTOR)
-        self.held = np.empty(0, np.uint8)
+        self.raw = np.empty(0, np.uint8)
 
     def fill(self, window: Window) -> None:
         """Read a window in the usual way, through a cache if there is one."""
         room = self._room(window.nbytes)
         source_of(window.path).read_into(window.path, room, window.offset, window.nbytes)
-        self.held = np.frombuffer(self._memory, np.uint8, window.nbytes)
+        self.raw = np.frombuffer(self._memory, np.uint8, window.nbytes)
 
     def fill_directly(self, window: Window) -> bool:
         """Read a window past the cache; False where its file system has no such reads."""
@@ -112,12 +112,12 @@ class _Buffer:
         room = self._room(-(-length // SECTOR) * SECTOR)
         if not source_of(window.path).read_directly(window.path, room, start, length):
             return False
-        self.held = np.frombuffer(self._memory, np.uint8, window.nbytes, window.offset - start)
+        self.raw = np.frombuffer(self._memory, np.uint8, window.nbytes, window.offset - start)
         return True
 
     def _room(self, nbytes: int) -> memoryview:
         if len(self._memory) < nbytes:
-            self.held = np.empty(0, np.uint8)  # else the smaller memory stays until the next read is done
+            self.raw = np.empty(0, np.uint8)  # else the smaller memory stays until the next read is done
             self._memory = _anonymous(nbytes)
         return memoryview(self._memory)[:nbytes]
 

@@ -71,9 +71,9 @@ def _fill(target: np.ndarray, strides: tuple[int, ...], begin: int, read: Read, 
     reach = [(n - 1) * stride for n, stride in zip(target.shape, strides, strict=True)]
     span = (1 + sum(reach)) * width
     if span <= LEAST or (span <= SPAN and span <= 4 * target.nbytes):
-        some = scratch[:span]
-        read(some.data, begin)
-        target[...] = as_strided(some.view(target.dtype), target.shape, [stride * width for stride in strides])
+        source = scratch[:span]
+        read(source.data, begin)
+        target[...] = as_strided(source.view(target.dtype), target.shape, [stride * width for stride in strides])
         return
     axis = reach.index(max(reach))
     half = target.shape[axis] // 2

@@ -18,7 +18,7 @@ from shardscan.shards.sources.schemes import source_of
 PAGES, PAGE = 64, 4096
 
 
-def probe(checkpoint: Checkpoint) -> str:
+def probe_files(checkpoint: Checkpoint) -> str:
     """A hash of every file's name, size, header and up to 64 pages of its data; the folder's place does not count."""
     digest = xxhash.xxh3_128()
     for file in checkpoint.files:
@@ -36,7 +36,7 @@ def probe(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def witness(checkpoint: Checkpoint) -> dict[str, list[int]]:
+def list_witnesses(checkpoint: Checkpoint) -> dict[str, list[int]]:
     """What was seen of every file when its header was read, by its name."""
     return {file.name: list(file.seen) for file in checkpoint.files}
 

@@ -15,7 +15,7 @@ from shardscan.errors import OptionError, StoreError, shown
 from shardscan.plan.scan import Plan
 from shardscan.reduce.blocks import content_digest
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.witness import probe, witness
+from shardscan.shards.witness import list_witnesses, probe_files
 from shardscan.store import commits
 from shardscan.store.commits import Scan
 from shardscan.store.creation import create, read_scan, refresh, scan_id
@@ -30,7 +30,7 @@ def begin_or_continue_scan(
     StoreError where the name belongs to other contents and `replace` is not set; with it, the new scan takes their
     place once it is complete. OptionError where files are not those last seen, and comparing them would read too much.
     """
-    seen, sample = witness(checkpoint), probe(checkpoint)
+    seen, sample = list_witnesses(checkpoint), probe_files(checkpoint)
     base, scans = scan_id(checkpoint, sample, anatomy), commits.list_scans(folder)
     generations = _generations(scans, base)
     for scan in generations:
@@ -77,8 +77,8 @@ def find_troubles(scan: Scan, products: Set[str]) -> dict[str, tuple[str, str]]:
 
 def find_scan(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | None:
     """The scan of this checkpoint that a store has already, None where there is no such store or scan."""
-    generations = _generations(commits.list_scans(folder), scan_id(checkpoint, probe(checkpoint), anatomy))
-    as_seen = [scan for scan in generations if commits.read_witness(scan) == witness(checkpoint)]
+    generations = _generations(commits.list_scans(folder), scan_id(checkpoint, probe_files(checkpoint), anatomy))
+    as_seen = [scan for scan in generations if commits.read_witness(scan) == list_witnesses(checkpoint)]
     return next(iter([*as_seen, *reversed(generations)]), None)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shardscan.anatomy.axes import Axes
-from shardscan.anatomy.families import Family, families, parse
+from shardscan.anatomy.families.family import Family
+from shardscan.anatomy.families.loading import load_families, parse_family
 from shardscan.anatomy.families.schema import EXPERT, LAYER, WORD
 from shardscan.anatomy.names import canonical
 from shardscan.errors import FamilyError
@@ -28,18 +29,18 @@ layer = "h.{layer}."
 """
 
 
-@pytest.fixture(params=families(), name="family")
+@pytest.fixture(params=load_families(), name="family")
 def _family(request: pytest.FixtureRequest) -> Family:
-    return families()[request.param]
+    return load_families()[request.param]
 
 
 def test_there_is_a_family_for_every_file_and_it_is_named_like_it() -> None:
-    assert [f"{name}.toml" for name in families()] == FILES
-    assert "llama" in families()
+    assert [f"{name}.toml" for name in load_families()] == FILES
+    assert "llama" in load_families()
 
 
 def test_no_two_families_claim_one_architecture() -> None:
-    claimed = [a for family in families().values() for a in family.architectures]
+    claimed = [a for family in load_families().values() for a in family.architectures]
     assert len(claimed) == len(set(claimed))
 
 
@@ -61,7 +62,7 @@ def test_every_rule_is_reached_by_the_name_that_it_is_for(family: Family) -> Non
 
 
 def test_a_family_is_what_its_file_says() -> None:
-    tiny = parse(MINIMAL, "tiny.toml")
+    tiny = parse_family(MINIMAL, "tiny.toml")
     assert (tiny.name, tiny.architectures) == ("tiny", ("TinyModel",))
     assert tiny.config == {"heads": ("n_head",)}
     found = tiny.match("model.h.3.attn.q")
@@ -121,7 +122,7 @@ def test_a_family_is_what_its_file_says() -> None:
 def test_a_family_file_that_is_wrong_is_refused_in_a_sentence(old: str, new: str, complaint: str) -> None:
     assert MINIMAL.count(old) == 1
     with pytest.raises(FamilyError, match=complaint) as refused:
-        parse(MINIMAL.replace(old, new), "tiny.toml")
+        parse_family(MINIMAL.replace(old, new), "tiny.toml")
     message = str(refused.value)
     assert message.startswith("tiny.toml")
     assert message.endswith(".")
@@ -130,17 +131,17 @@ def test_a_family_file_that_is_wrong_is_refused_in_a_sentence(old: str, new: str
 
 def test_a_name_of_many_numbers_is_looked_at_in_no_time() -> None:
     name = ".".join(["0"] * 100_000)
-    assert families()["llama"].match(name) is None
+    assert load_families()["llama"].match(name) is None
 
 
 def test_a_name_that_looks_like_a_rule_is_none() -> None:
-    assert families()["llama"].match("model.layers.{layer}.self_attn.q_proj") is None
+    assert load_families()["llama"].match("model.layers.{layer}.self_attn.q_proj") is None
 
 
 def test_defaults_are_those_of_the_models_own_code() -> None:
     transformers = pytest.importorskip("transformers", reason="transformers comes with the extra `oracle`")
     keys = {"heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
-    for family in families().values():
+    for family in load_families().values():
         for kind, sizes in family.defaults.items():
             config = transformers.AutoConfig.for_model(kind)
             assert {word: getattr(config, keys.get(word, word)) for word in sizes} == sizes, kind
@@ -153,4 +154,4 @@ def test_a_family_that_extends_a_wrong_one_is_refused_in_a_sentence(tmp_path: Pa
         (tmp_path / f"{number}" / "base.toml").write_text(f'name = "base"\n{wrong}\n{head}')
         (tmp_path / f"{number}" / "a.toml").write_text('name = "a"\nextends = "base"\narchitectures = ["A"]')
         with pytest.raises(FamilyError):
-            families([tmp_path / f"{number}"])
+            load_families([tmp_path / f"{number}"])

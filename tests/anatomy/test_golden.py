@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from made import golden
-from shardscan.anatomy.families import families
-from shardscan.anatomy.placement import place
+from shardscan.anatomy.families.loading import load_families
+from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import Anatomy
 
 ARCHITECTURES = {golden.read(name).cls.removesuffix(" saved") for name in golden.NAMES}
@@ -19,7 +19,7 @@ def _file(request: pytest.FixtureRequest) -> golden.Golden:
 
 @pytest.fixture(name="anatomy")
 def _anatomy(file: golden.Golden) -> Anatomy:
-    return place(golden.checkpoint(file.shapes, file.config))
+    return place_tensors(golden.checkpoint(file.shapes, file.config))
 
 
 def test_every_tensor_has_its_place(file: golden.Golden, anatomy: Anatomy) -> None:
@@ -49,13 +49,13 @@ def test_the_matrices_of_a_tensor_hold_each_of_its_values_once(anatomy: Anatomy)
 
 def test_the_families_that_ship_are_all_among_them() -> None:
     used = {word for name in golden.NAMES for word in _family(name).split("+")}
-    assert families().keys() - used == set()
+    assert load_families().keys() - used == set()
     assert len(ARCHITECTURES) >= 35
 
 
 def _family(name: str) -> str:
     file = golden.read(name)
-    return place(golden.checkpoint(file.shapes, file.config)).family or ""
+    return place_tensors(golden.checkpoint(file.shapes, file.config)).family or ""
 
 
 def test_names_and_shapes_are_those_that_transformers_creates(file: golden.Golden) -> None:
@@ -72,7 +72,7 @@ BY_CONFIG_ALONE = {"opt-350m"}
 @pytest.mark.parametrize("name", [name for name in golden.NAMES if name not in BY_CONFIG_ALONE])
 def test_without_a_config_names_and_shapes_give_the_same_places_and_no_heads(name: str) -> None:
     file = golden.read(name)
-    with_config, without = (place(golden.checkpoint(file.shapes, config)) for config in (file.config, None))
+    with_config, without = (place_tensors(golden.checkpoint(file.shapes, config)) for config in (file.config, None))
     for a, b in zip(with_config.placed, without.placed, strict=True):
         assert (a.place, {m.turned for m in a.matrices}) == (b.place, {m.turned for m in b.matrices}), a.tensor.name
         assert [m for m in b.matrices if m.heads] == []

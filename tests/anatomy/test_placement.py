@@ -10,7 +10,7 @@ import pytest
 
 from shardscan.anatomy.axes import Heads
 from shardscan.anatomy.matrices import Matrix
-from shardscan.anatomy.placement import place
+from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint, Tensor
 from shardscan.shards.dtypes import DTYPES
@@ -35,7 +35,7 @@ def checkpoint(tensors: Mapping[str, Facts], config: dict[str, Any] | None) -> C
 
 
 def placed(tensors: Mapping[str, Facts], config: dict[str, Any] | None = CONFIG) -> dict[str, Placed]:
-    return {p.tensor.name: p for p in place(checkpoint(tensors, config)).placed}
+    return {p.tensor.name: p for p in place_tensors(checkpoint(tensors, config)).placed}
 
 
 def the_only(p: Placed) -> Matrix | None:
@@ -114,9 +114,9 @@ def test_bert_names_have_their_places_with_and_without_prefix(prefix: str) -> No
 
 
 def test_without_a_config_the_names_choose_the_family() -> None:
-    bert = place(checkpoint({"encoder.layer.0.attention.self.query.weight": ("F32", (HIDDEN, HIDDEN))}, None))
-    llama = place(checkpoint({f"{Q}.weight": ("F32", (HIDDEN, HIDDEN))}, None))
-    nobody = place(checkpoint({"blocks.0.mixer.weight": ("F32", (HIDDEN, HIDDEN))}, None))
+    bert = place_tensors(checkpoint({"encoder.layer.0.attention.self.query.weight": ("F32", (HIDDEN, HIDDEN))}, None))
+    llama = place_tensors(checkpoint({f"{Q}.weight": ("F32", (HIDDEN, HIDDEN))}, None))
+    nobody = place_tensors(checkpoint({"blocks.0.mixer.weight": ("F32", (HIDDEN, HIDDEN))}, None))
     assert (bert.family, llama.family, nobody.family) == ("bert", "llama", None)
 
 
@@ -139,19 +139,21 @@ def test_head_dim_of_the_config_goes_before_hidden_size_by_heads() -> None:
 
 def test_sizes_are_read_from_a_nested_text_config() -> None:
     nested = {"architectures": ["LlamaForCausalLM"], "text_config": CONFIG}
-    sizes = place(checkpoint(weights(q_proj=(32, 32)), nested)).sizes
+    sizes = place_tensors(checkpoint(weights(q_proj=(32, 32)), nested)).sizes
     assert (sizes["heads"], sizes["kv_heads"], sizes["head_dim"]) == (HEADS, KV_HEADS, DIM)
 
 
 @pytest.mark.parametrize("wrong", [True, 0, -4, 2**31, 1e3, "4", None, [4]])
 def test_a_size_that_is_no_size_is_none(wrong: object) -> None:
-    anatomy = place(checkpoint(weights(q_proj=(32, 32)), CONFIG | {"num_attention_heads": wrong}))
+    anatomy = place_tensors(checkpoint(weights(q_proj=(32, 32)), CONFIG | {"num_attention_heads": wrong}))
     assert anatomy.sizes["heads"] is None
 
 
 @pytest.mark.parametrize("architectures", [None, "LlamaForCausalLM", [["LlamaForCausalLM"]], [{}], 3])
 def test_architectures_of_another_kind_are_as_good_as_none(architectures: object) -> None:
-    assert place(checkpoint(weights(q_proj=(32, 32)), CONFIG | {"architectures": architectures})).family == "llama"
+    assert (
+        place_tensors(checkpoint(weights(q_proj=(32, 32)), CONFIG | {"architectures": architectures})).family == "llama"
+    )
 
 
 def test_without_a_config_heads_are_unknown_and_the_reason_says_why() -> None:
@@ -391,7 +393,7 @@ def test_a_quantization_config_makes_small_floats_codes_and_leaves_bfloat16_alon
 
 def test_every_tensor_is_placed_once_and_in_the_order_of_the_header() -> None:
     names = ["b.weight", "a.weight", f"{Q}.weight", "0.weight", "weight"]
-    anatomy: Anatomy = place(checkpoint(dict.fromkeys(names, ("F32", (32, 32))), CONFIG))
+    anatomy: Anatomy = place_tensors(checkpoint(dict.fromkeys(names, ("F32", (32, 32))), CONFIG))
     assert [p.tensor.name for p in anatomy.placed] == names
 
 
@@ -522,7 +524,7 @@ def test_defaults_of_a_model_type_fill_what_is_not_said(
     section: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
     config = {"architectures": ["LlavaForConditionalGeneration"], "text_config": section}
-    sizes = place(checkpoint({f"{Q}.weight": ("F32", (32, 32))}, config)).sizes
+    sizes = place_tensors(checkpoint({f"{Q}.weight": ("F32", (32, 32))}, config)).sizes
     assert (sizes["heads"], sizes["kv_heads"], sizes["head_dim"]) == expected
 
 

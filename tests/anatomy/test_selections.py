@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from oracles.exactness import Found, of_matrix, packed, shard
-from shardscan.anatomy import families
 from shardscan.anatomy import placement as anatomy
+from shardscan.anatomy.families import loading as families
 from shardscan.anatomy.matrices import Matrix
 from shardscan.plan import scan as plan
 from shardscan.plan.products import FULL, HEADS, STATS
@@ -103,8 +103,8 @@ def made(kind: str, rng: np.random.Generator, sizes: dict[str, int], code: str) 
 
 def results(folder: Path, family: str) -> dict[str, tuple[Matrix, Found, np.ndarray]]:
     """Every matrix of a checkpoint with its results and all its singular values."""
-    placed = anatomy.place(open_checkpoint(folder), {"any": families.parse(family, "any.toml")})
-    planned = plan.plan(placed, frozenset({STATS, HEADS, FULL}))
+    placed = anatomy.place_tensors(open_checkpoint(folder), {"any": families.parse_family(family, "any.toml")})
+    planned = plan.plan_scan(placed, frozenset({STATS, HEADS, FULL}))
     found = {}
     for unit in (unit for task in planned.tasks for unit in task.units):
         result = finish_tensor(

@@ -138,7 +138,7 @@ def test_the_memory_of_a_query_is_half_of_what_is_free_and_at_most_four_gigabyte
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for free, expected in ((10**9, 5 * 10**8), (10**12, 4 * 10**9), (None, 4 * 10**9)):
-        monkeypatch.setattr(machine, "available", lambda free=free: free)
+        monkeypatch.setattr(machine, "available_memory", lambda free=free: free)
         assert bounded.free_memory() == expected
 
 

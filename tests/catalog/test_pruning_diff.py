@@ -14,7 +14,7 @@ import pytest
 import shardscan
 from made import catalogs, golden, headers, pruning
 from made.pruning import LAYER, load
-from shardscan.anatomy.placement import place
+from shardscan.anatomy.placement import place_tensors
 from shardscan.catalog import sqlfiles
 from shardscan.errors import QueryError
 
@@ -275,7 +275,7 @@ def test_a_figure_that_one_weight_lacks_is_no_figure_of_its_module(missing: str)
         {**names, **figures, "max_change": 2.0, "values": 8, "layer": i, "weight_a": f"{i}", "weight_b": f"{i}"}
         for i in range(2)
     ]
-    whole = {"q": place(golden.checkpoint({"model.layers.0.self_attn.q_proj.weight": (4, 4)}, {}))}
+    whole = {"q": place_tensors(golden.checkpoint({"model.layers.0.self_attn.q_proj.weight": (4, 4)}, {}))}
     with duckdb.connect() as db:
         for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
             db.execute(script)
@@ -362,8 +362,8 @@ def test_a_router_of_another_number_of_experts_is_told(shapes: Path) -> None:
 
 def test_no_architecture_is_called_impossible_when_it_is_pruned_with_care() -> None:
     files = {name.replace("-", "_"): golden.read(name) for name in golden.NAMES}
-    whole = {name: place(golden.checkpoint(file.shapes, file.config)) for name, file in files.items()}
-    half = {n: place(golden.checkpoint(headers.halved(whole[n]), file.config)) for n, file in files.items()}
+    whole = {name: place_tensors(golden.checkpoint(file.shapes, file.config)) for name, file in files.items()}
+    half = {n: place_tensors(golden.checkpoint(headers.halved(whole[n]), file.config)) for n, file in files.items()}
     with duckdb.connect() as connection:
         for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
             connection.execute(script)

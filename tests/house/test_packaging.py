@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINT = (
-    "from shardscan.catalog import sqlfiles; from shardscan.anatomy.families import families; "
-    "print(sqlfiles.folder(), *families())"
+    "from shardscan.catalog import sqlfiles; from shardscan.anatomy.families.loading import load_families; "
+    "print(sqlfiles.folder(), *load_families())"
 )
 FAMILIES = sorted(path.stem for path in (ROOT / "shardscan" / "anatomy" / "families").glob("*.toml"))
 

@@ -47,7 +47,7 @@ def test_less_memory_than_any_scan_takes_is_refused() -> None:
 def test_half_of_what_is_free_may_be_taken_where_nobody_says(
     available: int | None, memory: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "available", lambda: available)
+    monkeypatch.setattr(machine, "available_memory", lambda: available)
     assert Resources.within() == Resources(machine.processors(), memory, None)
 
 

@@ -14,14 +14,14 @@ import shardscan
 from made import tiny
 from made.crashing import KILL, Fault, Server
 from made.toy_product import NAME, SIGNS, STORED, sign_changes
-from shardscan.anatomy.placement import place
+from shardscan.anatomy.placement import place_tensors
 from shardscan.errors import QueryError
 from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.verification.job import verify
 from shardscan.plan import products
 from shardscan.plan.products import asked_by
-from shardscan.plan.scan import plan
-from shardscan.plan.scan_budget import budget
+from shardscan.plan.scan import plan_scan
+from shardscan.plan.scan_budget import budget_scan
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.store import commits
 
@@ -53,14 +53,14 @@ def expected(model: Path) -> list[tuple[Any, ...]]:
 
 
 def test_its_cost_is_in_the_plan(model: Path) -> None:
-    anatomy = place(open_checkpoint(model))
+    anatomy = place_tensors(open_checkpoint(model))
     names = asked_by("none")
-    with_it, without = plan(anatomy, names), plan(anatomy, names - {NAME})
+    with_it, without = plan_scan(anatomy, names), plan_scan(anatomy, names - {NAME})
     assert NAME in names
     assert with_it.bytes_to_read == without.bytes_to_read  # the same pass
     rows = sum(matrix.rows for p in anatomy.placed for matrix in p.matrices)
     assert with_it.store_bytes - without.store_bytes == STORED * rows
-    memory = [budget(planned, anatomy, 1, exact=False, compiles=False).blocks for planned in (with_it, without)]
+    memory = [budget_scan(planned, anatomy, 1, exact=False, compiles=False).blocks for planned in (with_it, without)]
     assert memory[0] > memory[1]
 
 

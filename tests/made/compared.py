@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import shardscan
-from shardscan.anatomy import families
 from shardscan.anatomy import placement as anatomy
+from shardscan.anatomy.families import loading as families
 from shardscan.anatomy.places import Anatomy
 from shardscan.catalog import build as catalog
 from shardscan.errors import ShardscanError
@@ -21,7 +21,7 @@ from shardscan.jobs.comparison.values import Alignment, Summary
 from shardscan.jobs.scan.options import Resources
 from shardscan.machine import processors
 from shardscan.plan import comparison as planned
-from shardscan.plan.comparison import Pair, Side, Task, tasks
+from shardscan.plan.comparison import Pair, Side, Task, plan_comparison
 from shardscan.shards import checkpoint as opening
 from shardscan.shards.address import Checkpoint
 from shardscan.store import arrays as store
@@ -37,8 +37,8 @@ Kept = Mapping[str, tuple[np.ndarray | None, np.ndarray | None]]  # rows and col
 def placed(folder: Path, family: str | None = None, io: str = "auto") -> tuple[Checkpoint, Anatomy]:
     """A checkpoint and its anatomy, by a family in TOML if one is given."""
     checkpoint = opening.open(folder, io=io)
-    known = {"any": families.parse(family, "any.toml")} if family else None
-    return checkpoint, anatomy.place(checkpoint, known)
+    known = {"any": families.parse_family(family, "any.toml")} if family else None
+    return checkpoint, anatomy.place_tensors(checkpoint, known)
 
 
 def sides(found: Anatomy) -> dict[str, Side]:
@@ -71,7 +71,7 @@ def begun(
 ) -> tuple[Scan, tuple[Task, ...], tuple[Checkpoint, Checkpoint]]:
     """A comparison of two models that a store has scanned."""
     (of_a, anatomy_a), (of_b, anatomy_b) = placed(a, io=io), placed(b, io=io)
-    found = tasks(pairs(anatomy_a, anatomy_b, kept))
+    found = plan_comparison(pairs(anatomy_a, anatomy_b, kept))
     models = of_a.name, of_b.name
     return comparing.begin_comparison(*scans_of(folder, *models), models, found), found, (of_a, of_b)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from shardscan.anatomy.matrices import Matrix
-from shardscan.anatomy.placement import place
+from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import OTHER, Anatomy, Placed
 from shardscan.shards import checkpoint as shards
 from shardscan.shards.address import Checkpoint, Tensor
@@ -126,7 +126,7 @@ def table() -> str:
     found: dict[str, dict[str, float]] = {}
     for name in NAMES:
         file = read(name)
-        anatomy = place(checkpoint(file.shapes, file.config))
+        anatomy = place_tensors(checkpoint(file.shapes, file.config))
         of_family = found.setdefault((anatomy.family or "").partition("+")[0], {})
         cls = file.cls.removesuffix(" saved").removesuffix("ForCausalLM")
         of_family[cls] = min(share(anatomy), of_family.get(cls, 1.0))
@@ -142,7 +142,7 @@ def main(names: list[str]) -> None:
     for name in names:
         golden = read(name)
         shapes, config = made(golden)
-        anatomy = place(checkpoint(shapes, config))
+        anatomy = place_tensors(checkpoint(shapes, config))
         head = [golden.cls, json.dumps(golden.settings), json.dumps(config)]
         (FOLDER / f"{name}.txt").write_text("\n".join([*head, *lines(anatomy)]) + "\n", "utf-8")
         print(f"{name}: {anatomy.family}, {share(anatomy):.2%} of the parameters have a role")

@@ -80,7 +80,7 @@ def tensors_of(folder: Path, tensors: Mapping[str, np.ndarray], code: str = "F32
 
 def units(folder: Path, spectra: str = "heads") -> dict[str, tasks.Unit]:
     """Every tensor of a checkpoint with its blocks."""
-    planned = plan.plan(anatomy.place(open_checkpoint(folder)), asked_by(spectra))
+    planned = plan.plan_scan(anatomy.place_tensors(open_checkpoint(folder)), asked_by(spectra))
     found = planned.matrices or planned.large_matrices or planned.tasks
     return {unit.placed.tensor.name: unit for task in found for unit in task.units}
 

@@ -115,7 +115,7 @@ def test_memory_decides_how_many_workers_run(tmp_path: Path) -> None:
     assert many.workers == 64
     assert 1 <= few.workers < 64
     assert few.peak <= 350 * MB
-    one_more = budget.budget(prepare(model).plan, prepare(model).anatomy, few.workers + 1, False, False)
+    one_more = budget.budget_scan(prepare(model).plan, prepare(model).anatomy, few.workers + 1, False, False)
     assert one_more.peak > 350 * MB
 
 
@@ -126,7 +126,7 @@ def test_exact_spectra_are_planned_with_what_qr_needs(tmp_path: Path) -> None:
 
 
 def test_what_is_free_is_no_more_than_the_machine_has() -> None:
-    free = machine.available()
+    free = machine.available_memory()
     if free is None:
         pytest.skip("this system does not say how much memory is free")
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))

@@ -19,8 +19,9 @@ from made.commands import ingest as in_a_process
 from made.once import Once
 from oracles.exactness import tensors_of
 from oracles.keys import repeated
-from shardscan.anatomy import composites, families
+from shardscan.anatomy import composites
 from shardscan.anatomy import placement as anatomy
+from shardscan.anatomy.families import loading as families
 from shardscan.catalog import build as catalog
 from shardscan.cli import main
 from shardscan.jobs.scan.options import Resources, ScanOptions
@@ -69,7 +70,7 @@ def llama(folder: Path, w: Mapping[str, np.ndarray], dim: int, code: str = "F64"
 
 
 def found(folder: Path) -> dict[str, composites.Composite]:
-    return {c.role: c for c in composites.composites(anatomy.place(open_checkpoint(folder)))}
+    return {c.role: c for c in composites.list_composites(anatomy.place_tensors(open_checkpoint(folder)))}
 
 
 def solved(circuit: composites.Composite) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -220,7 +221,7 @@ def test_what_does_not_fit_has_no_circuit(tmp_path: Path) -> None:
 
 
 def test_no_role_is_named_like_a_circuit() -> None:
-    roles = {rule.role for f in families.families().values() for rules in f.rules.values() for rule in rules}
+    roles = {rule.role for f in families.load_families().values() for rules in f.rules.values() for rule in rules}
     assert roles & composites.CIRCUITS.keys() == set()
 
 
@@ -317,8 +318,8 @@ def test_a_model_without_circuits_is_told_so_in_a_sentence(tmp_path: Path) -> No
 
 
 def test_circuits_are_counted_in_the_plan(tmp_path: Path) -> None:
-    placed = anatomy.place(open_checkpoint(tiny.llama(tmp_path / "tiny")))
-    without, all_of_it = (plan.plan(placed, asked_by(spectra)) for spectra in ("none", "circuits"))
+    placed = anatomy.place_tensors(open_checkpoint(tiny.llama(tmp_path / "tiny")))
+    without, all_of_it = (plan.plan_scan(placed, asked_by(spectra)) for spectra in ("none", "circuits"))
     assert all_of_it.bytes_to_read - without.bytes_to_read == CIRCUIT_BYTES
     assert all_of_it.store_bytes - without.store_bytes == product_costs.STORED_SIGMA * 4 * tiny.HEADS * tiny.HEAD_DIM
     assert [task.name for task in all_of_it.composites] == ["text.ov.0", "text.ov.1", "text.qk.0", "text.qk.1"]
@@ -339,7 +340,7 @@ def test_planned_memory_is_enough(tmp_path: Path) -> None:
 def test_smollm2_agrees_with_the_svd_of_its_products(smollm2: Path) -> None:
     model = shardscan.open(smollm2)
     w = {role: model[f"model.layers.7.self_attn.{role}_proj.weight"].compute().astype(np.float64) for role in "qkvo"}
-    layer = {c.role: c for c in composites.composites(anatomy.place(model.checkpoint)) if c.layer == 7}
+    layer = {c.role: c for c in composites.list_composites(anatomy.place_tensors(model.checkpoint)) if c.layer == 7}
     for kind, circuit in layer.items():
         sigma, methods, _ = solved(circuit)
         assert methods == ["qr_cores"] * 9

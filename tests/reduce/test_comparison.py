@@ -79,7 +79,7 @@ def found(*given: Pair, workers: int = 1) -> list[Figures]:
         assert all(result.failure is None for result in results)
         got[task.name] = [figures for result in results for figures in result.figures]
 
-    differences.compare_tasks(pairs.tasks(given), keep, workers=workers)
+    differences.compare_tasks(pairs.plan_comparison(given), keep, workers=workers)
     return [figures for name in sorted(got) for figures in got[name]]
 
 
@@ -172,7 +172,7 @@ def test_of_sides_that_are_stored_different_ways_round_one_is_read_once_and_the_
         weights(tmp_path / name, ("m f", turned, ""), code, a)[NAME]
         for name, turned, code in zip("ab", (True, False), codes, strict=True)
     )
-    (unit,) = (unit for task in pairs.tasks([Pair(of_a, of_b)]) for unit in task.units)
+    (unit,) = (unit for task in pairs.plan_comparison([Pair(of_a, of_b)]) for unit in task.units)
     assert unit.nbytes == passes * of_a.placed.tensor.nbytes + of_b.placed.tensor.nbytes
     (got,) = found(Pair(of_a, of_b))
     be_numpys(got, a, a)
@@ -191,7 +191,7 @@ def test_parts_of_a_fused_tensor_are_read_once(
     a, b = (held(made(rng, rows, 24, "BF16"), "BF16") for _ in range(2))
     of_a, of_b = (weights(tmp_path / n, (axes, turned, parts), "BF16", w) for n, w in (("a", a), ("b", b)))
     given = [Pair(of_a[NAME + end], of_b[NAME + end]) for end in cuts]
-    units = [unit for task in pairs.tasks(given) for unit in task.units]
+    units = [unit for task in pairs.plan_comparison(given) for unit in task.units]
     assert [len(unit.pairs) for unit in units] == ([3] if turned else [1, 1, 1])
     assert sum(unit.nbytes for unit in units) == 2 * a.size * 2
     for got, some in zip(found(*given), cuts.values(), strict=True):
@@ -304,7 +304,7 @@ BAD: list[tuple[str, Callable[[Side, Side], object]]] = [
     ("too few rows", lambda a, b: Pair(a, b, np.arange(7))),
     ("a row that is not there", lambda a, b: Pair(a, b, np.arange(8) + 3)),
     ("a negative row", lambda a, b: Pair(a, b, np.arange(8) - 1)),
-    ("one weight twice", lambda a, b: pairs.tasks([Pair(b, b), Pair(b, b)])),
+    ("one weight twice", lambda a, b: pairs.plan_comparison([Pair(b, b), Pair(b, b)])),
 ]
 
 

@@ -145,12 +145,12 @@ def test_many_threads_share_few_buffers(tmp_path: Path, monkeypatch: pytest.Monk
 
 @direct
 def test_buffers_are_counted_as_anonymous_memory() -> None:
-    before = machine.anonymous()
+    before = machine.anonymous_memory()
     if before is None:
         pytest.skip("this system does not say how much memory a process has")
     held = ahead._anonymous(64 << 20)
     held.write(bytes(64 << 20))
-    assert (machine.anonymous() or 0) - before > 60 << 20
+    assert (machine.anonymous_memory() or 0) - before > 60 << 20
 
 
 @direct

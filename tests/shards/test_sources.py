@@ -22,7 +22,7 @@ from shardscan.jobs.verification.job import verify
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.shards.sources.local import LOCAL
 from shardscan.shards.sources.source import Source
-from shardscan.shards.witness import probe
+from shardscan.shards.witness import probe_files
 from shardscan.store import gate
 
 SHARD = "toy://x/model.safetensors"
@@ -38,7 +38,7 @@ def test_a_model_behind_a_scheme_is_that_on_the_disk_in_all_but_its_address(toys
     local = tiny.llama(tmp_path / "x")
     remote = toys.put_folder("toy://x", local)
     ours, theirs = open_checkpoint(remote), open_checkpoint(local)
-    assert (ours.path, ours.name, ours.config, probe(ours)) == (remote, "x", theirs.config, probe(theirs))
+    assert (ours.path, ours.name, ours.config, probe_files(ours)) == (remote, "x", theirs.config, probe_files(theirs))
     assert not any(tensor.mapped for tensor in ours.values())
     for name, tensor in pickle.loads(pickle.dumps(ours)).items():
         np.testing.assert_array_equal(tensor.window().raw(), theirs[name].window().raw())

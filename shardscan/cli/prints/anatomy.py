@@ -91,7 +91,7 @@ def _list_facts(prepared: Prepared, p: Placed) -> Sequence[tuple[str, str]]:
 
 def _describe_nearest_rule(prepared: Prepared, p: Placed) -> str:
     """The rule whose name is nearest, which is often what a new family lacks."""
-    from shardscan.anatomy.families import NUMBER
+    from shardscan.anatomy.families.family import NUMBER
 
     rules = {rule.split(": ", 1)[-1] for q in prepared.anatomy.placed if q.rule for rule in [q.rule.source]}
     near = get_close_matches(NUMBER.sub("{layer}", p.canonical_name, count=1), rules, 1, 0.4)

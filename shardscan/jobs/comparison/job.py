@@ -37,7 +37,7 @@ from shardscan.jobs.comparison.values import begin_comparison, check_memory, com
 from shardscan.jobs.scan.job import execute
 from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
 from shardscan.jobs.scan.prepare import prepare
-from shardscan.plan.comparison import tasks
+from shardscan.plan.comparison import plan_comparison
 from shardscan.store.lock import writing_store
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _compare_values(
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Compare values; why which weights of b failed, and why which could not be compared."""
     pairs, left = pair_weights(folder, both, axes)
-    todo, checkpoints = tasks(pairs), (both[0].checkpoint, both[1].checkpoint)
+    todo, checkpoints = plan_comparison(pairs), (both[0].checkpoint, both[1].checkpoint)
     with writing_store(folder), phase("comparing") as advance:
         comparison = begin_comparison(*scans, (both[0].model, both[1].model), todo)
         summary = compare_weights(comparison, todo, checkpoints, resources, rank=rank, progress=advance)

@@ -17,7 +17,7 @@ from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.scan.prepare import Prepared, remaining
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.sources.schemes import scheme_of
-from shardscan.shards.witness import witness
+from shardscan.shards.witness import list_witnesses
 from shardscan.store import commits, resume
 from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import CATALOG, Scan
@@ -95,7 +95,7 @@ def is_scanned(prepared: Prepared, folder: Path) -> bool:
     """Whether a store has all of a scan of files that nobody touched since."""
     with reporting_unreadable(folder):
         scan = resume.find_scan(prepared.checkpoint, prepared.anatomy, folder)
-        if scan is None or commits.read_witness(scan) != witness(prepared.checkpoint):
+        if scan is None or commits.read_witness(scan) != list_witnesses(prepared.checkpoint):
             return False
     left = remaining(prepared, folder)
     return (folder / CATALOG).is_file() and not (left.tasks or left.composites or left.matrices or left.large_matrices)
@@ -109,7 +109,7 @@ def with_checkpoint(subject: Subject, folder: Path, prepare: Prepare) -> Subject
     source = read_scan(scan).source
     try:
         prepared = prepare(source, name=subject.model)
-        if commits.read_witness(scan) == witness(prepared.checkpoint):
+        if commits.read_witness(scan) == list_witnesses(prepared.checkpoint):
             return Subject(subject.model, prepared)
         reason = f"{shown(source, 400)} was written to since it was scanned"
     except CheckpointError as error:

@@ -22,14 +22,13 @@ from functools import partial
 from shardscan import machine
 from shardscan.jobs.scan.options import Resources
 from shardscan.plan.comparison import Task
-from shardscan.plan.comparison_budget import Budget, is_large, least
-from shardscan.plan.comparison_budget import budget as budget_of_comparison
+from shardscan.plan.comparison_budget import Budget, budget_comparison, is_large, least_memory
 from shardscan.plan.workers import most_workers
 from shardscan.reduce.change_ranks import Change, has_rank, rank_changes
 from shardscan.reduce.comparison import compare_tasks
 from shardscan.reduce.kernels.cpu import comparison as differences
 from shardscan.shards.address import Checkpoint
-from shardscan.shards.witness import witness
+from shardscan.shards.witness import list_witnesses
 from shardscan.store import commits
 from shardscan.store.alignments import Alignment, keep_alignments, read_alignments
 from shardscan.store.commits import Scan
@@ -87,7 +86,7 @@ def remaining(comparison: Scan | None, tasks: Sequence[Task], *, rank: bool = Fa
 
 def check_memory(resources: Resources) -> None:
     """OptionError where the memory does for no comparison, whatever it is of."""
-    resources.check_memory("a comparison needs at least", least(not differences.compiled()))
+    resources.check_memory("a comparison needs at least", least_memory(not differences.compiled()))
 
 
 def budget(left: Left, resources: Resources) -> Budget:
@@ -97,7 +96,7 @@ def budget(left: Left, resources: Resources) -> Budget:
     """
     resources.check_bytes("this comparison", left.nbytes)
     ranks = [pair for task in left.ranks for pair in task.pairs if has_rank(pair)]
-    budget_with = partial(budget_of_comparison, left.values, ranks, compiles=not differences.compiled())
+    budget_with = partial(budget_comparison, left.values, ranks, compiles=not differences.compiled())
     planned = most_workers(budget_with, resources.workers, resources.memory)
     resources.check_memory("this comparison needs", planned.peak)
     return planned
@@ -121,7 +120,7 @@ def compare_weights(
     read = 0
     left = remaining(comparison, tasks, rank=rank)
     planned = budget(left, resources)
-    seen = witness(checkpoints[0]), witness(checkpoints[1])
+    seen = list_witnesses(checkpoints[0]), list_witnesses(checkpoints[1])
 
     def advance(nbytes: int) -> None:
         nonlocal read
@@ -129,7 +128,7 @@ def compare_weights(
         if progress:
             progress(read, left.nbytes)
 
-    machine.give_back()
+    machine.give_back_memory()
     done = len(
         compare_tasks(left.values, partial(keep_figures, comparison, seen), workers=planned.workers, progress=advance)
     )

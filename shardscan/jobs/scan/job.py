@@ -104,8 +104,8 @@ def execute(
 
     clock = time.monotonic()
     prepared.budget(remaining(prepared, folder))  # before anything is written
-    machine.give_back()
-    with machine.watched() as peak, writing_store(folder):
+    machine.give_back_memory()
+    with machine.watch_memory() as peak, writing_store(folder):
         scan = resume.begin_or_continue_scan(
             prepared.checkpoint,
             prepared.anatomy,
@@ -121,7 +121,7 @@ def execute(
         troubles = resume.find_troubles(scan, prepared.products)
         if not any(status == FAILED for status, _ in troubles.values()):
             commits.supersede(scan)
-        machine.give_back()
+        machine.give_back_memory()
         file = build(folder)
     return Summary(
         model=prepared.checkpoint.name,

@@ -102,7 +102,7 @@ class Resources:
 
 def _half_of_what_is_free() -> int | None:
     """Bytes; None where the system does not tell."""
-    available = machine.available()
+    available = machine.available_memory()
     return None if available is None else available // 2
 
 

@@ -12,12 +12,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from shardscan import machine
-from shardscan.anatomy.families import families
-from shardscan.anatomy.placement import place
+from shardscan.anatomy.families.loading import load_families
+from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import Anatomy
 from shardscan.jobs.scan.options import Reading, Resources, ScanOptions
-from shardscan.plan.scan import Plan, kept_channels, plan
-from shardscan.plan.scan_budget import Budget, budget
+from shardscan.plan.scan import Plan, kept_channels, plan_scan
+from shardscan.plan.scan_budget import Budget, budget_scan
 from shardscan.plan.workers import most_workers
 from shardscan.reduce.devices import Device, Solver, choose_device
 from shardscan.shards.address import Checkpoint
@@ -56,11 +56,11 @@ class Prepared:
     @cached_property
     def plan(self) -> Plan:
         """The plan of the full scan."""
-        return plan(self.anatomy, self.products)
+        return plan_scan(self.anatomy, self.products)
 
     def plan_without(self, done: Set[tuple[str, str]]) -> Plan:
         """The plan less the (task, product) pairs that are done."""
-        return plan(self.anatomy, self.products, done) if done else self.plan
+        return plan_scan(self.anatomy, self.products, done) if done else self.plan
 
     def budget(self, todo: Plan) -> Budget:
         """What a plan takes, with as many workers as there is memory for.
@@ -70,7 +70,7 @@ class Prepared:
         from shardscan.reduce.kernels import cpu
 
         self.resources.check_bytes("this scan", todo.bytes_to_read)
-        budget_of = partial(budget, todo, self.anatomy, exact=self.options.exact, compiles=not cpu.compiled())
+        budget_of = partial(budget_scan, todo, self.anatomy, exact=self.options.exact, compiles=not cpu.compiled())
         planned = most_workers(budget_of, self.resources.workers, self.resources.memory)
         self.resources.check_memory("this scan needs", planned.peak, ", or ask for other --spectra")
         return planned
@@ -88,7 +88,7 @@ def prepare(
     options, reading, resources = options or ScanOptions(), reading or Reading(), resources or Resources.within()
     device = choose_device(options.device)
     checkpoint = open_checkpoint(path, name=name, io=reading.io, pickled_module=reading.pickled_module)
-    anatomy = place(checkpoint, families(reading.family_files))
+    anatomy = place_tensors(checkpoint, load_families(reading.family_files))
     return Prepared(checkpoint, anatomy, options, resources, device)
 
 

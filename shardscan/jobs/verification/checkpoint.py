@@ -81,12 +81,14 @@ def _look_at_shard(shard: Shard, advance: Callable[[int], None]) -> tuple[list[S
             seen, runs = look_at_tensors(tensors, advance, whole.update)
         else:
             whole = sha256()
-            while some := file.read(WINDOW):
-                whole.update(some)
+            while window := file.read(WINDOW):
+                whole.update(window)
             seen, runs = look_at_tensors(tensors, advance)
-    detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
-    wrong = [Finding(PROBLEM, "checksum", detail, shard.file.name)] * (whole.hexdigest() != known_digest)
-    return seen, [*wrong, *_of_values(seen), *_of_zeros(seen, runs)]
+    findings = [*_of_values(seen), *_of_zeros(seen, runs)]
+    if whole.hexdigest() != known_digest:
+        detail = "Its SHA-256 is not the one by which the hub knows it: download it again."
+        findings.insert(0, Finding(PROBLEM, "checksum", detail, shard.file.name))
+    return seen, findings
 
 
 def _of_records(shard: Shard) -> Iterator[Finding]:
@@ -135,8 +137,8 @@ def _of_index(inspected: Inspected) -> Iterator[Finding]:
 
 
 def _of_values(seen: Iterable[Seen]) -> Iterator[Finding]:
-    for one in seen:
-        tensor, (nans, infs, first_nan, first_inf) = one.tensor, one.non_finite
+    for of_tensor in seen:
+        tensor, (nans, infs, first_nan, first_inf) = of_tensor.tensor, of_tensor.non_finite
         for check, what, count, first in (("nan", "NaN", nans, first_nan), ("inf", "infinite", infs, first_inf)):
             if first is not None:
                 # masks of attention are made of infinities
@@ -155,10 +157,10 @@ def _of_zeros(seen: Iterable[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding
         zeros = f"{run.stop - run.start:,} of {tensor.nbytes:,} bytes are zero"
         detail = f"{zeros}, as where a download did not fill its file."
         yield _at(NOTE if _may_be_zero(run) else PROBLEM, "zeros", detail, tensor, where)
-    told = {run.tensor for run in runs}
-    for one in seen:
-        if one.is_zero and one.tensor.nbytes >= LEAST_TENSOR and one.tensor not in told:
-            yield _at(NOTE, "zeros", f"All {one.tensor.parameters:,} values are zero.", one.tensor, None)
+    with_runs = {run.tensor for run in runs}
+    for of_tensor in seen:
+        if of_tensor.is_zero and of_tensor.tensor.nbytes >= LEAST_TENSOR and of_tensor.tensor not in with_runs:
+            yield _at(NOTE, "zeros", f"All {of_tensor.tensor.parameters:,} values are zero.", of_tensor.tensor, None)
 
 
 def _may_be_zero(run: ZeroRun) -> bool:
@@ -174,7 +176,7 @@ def _may_be_zero(run: ZeroRun) -> bool:
 
 
 def _of_copies(inspected: Inspected, everything: Iterable[Seen]) -> Iterator[Finding]:
-    digests = {(one.tensor.file, one.tensor.name): one.digest for one in everything}
+    digests = {(of_tensor.tensor.file, of_tensor.tensor.name): of_tensor.digest for of_tensor in everything}
     for name, file in inspected.copies:
         wanted = (inspected.listing.weight_map or {})[name]
         first, second = digests.get((wanted, name)), digests.get((file, name))
@@ -187,11 +189,11 @@ def _of_copies(inspected: Inspected, everything: Iterable[Seen]) -> Iterator[Fin
 def _of_ties(everything: Iterable[Seen]) -> Iterator[Finding]:
     """Tensors of equal dtype, shape and bytes under several names; not of one value, as norms are at the start."""
     first_of: dict[tuple[str, tuple[int, ...], str], Tensor] = {}
-    for one in everything:
-        tensor = one.tensor
-        if tensor.nbytes < LEAST_TENSOR or one.constant is not None:
+    for of_tensor in everything:
+        tensor = of_tensor.tensor
+        if tensor.nbytes < LEAST_TENSOR or of_tensor.constant is not None:
             continue
-        first = first_of.setdefault((tensor.dtype, tensor.shape, one.digest), tensor)
+        first = first_of.setdefault((tensor.dtype, tensor.shape, of_tensor.digest), tensor)
         if first.name != tensor.name:
             yield _at(NOTE, "tied", f"Its bytes are those of {shown(first.name)} in {shown(first.file)}.", tensor, None)
 

@@ -50,8 +50,8 @@ def coordinates(number: int, shape: tuple[int, ...]) -> str:
     """Where value `number` of a tensor is, row-major, as text: [12, 7]; a number for shapes that nobody could read."""
     if len(shape) > 16:
         return f"value {number}"
-    found = []
+    indices = []
     for size in reversed(shape):
         number, index = divmod(number, size)
-        found.append(index)
-    return str(found[::-1])
+        indices.append(index)
+    return str(indices[::-1])

@@ -52,11 +52,11 @@ def findings(listing: Listing) -> Iterator[Finding]:
             yield Finding(NOTE, "file", detail)
             return
         try:
-            found = _finding(folder, name, name in expected, why.get(name))
+            judged = _finding(folder, name, name in expected, why.get(name))
         except OSError as error:
-            found = PROBLEM, f"cannot be looked at: {error.strerror or error}."
-        if found:
-            severity, detail = found
+            judged = PROBLEM, f"cannot be looked at: {error.strerror or error}."
+        if judged:
+            severity, detail = judged
             yield Finding(severity, "file", f"It {detail}", name)
     blobs = join(parent_of(parent_of(folder)), "blobs")
     if name_of(parent_of(folder)) == "snapshots" and source.find_kind(blobs) == "folder":
@@ -87,8 +87,8 @@ def _names(folder: str) -> Iterator[str]:
 
 def _finding(folder: str, name: str, is_expected: bool, why: str | None) -> tuple[Severity, str] | None:
     source, address, last = source_of(folder), join(folder, name), name_of(name)
-    if source.is_link(address) and (found := _of_link(folder, address)):
-        return found
+    if source.is_link(address) and (odd_link := _of_link(folder, address)):
+        return odd_link
     if kind := source.describe_special(address):
         return PROBLEM, f"is {kind} and no file: remove it."
     if is_expected:

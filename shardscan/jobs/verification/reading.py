@@ -79,7 +79,11 @@ def look_at_tensors(
         of_tensor, zeros = _look_at_values(tensor, advance)
         seen.append(of_tensor)
         runs += zeros
-    return [replace(one, tensor=tensor) for one in seen for tensor in of_address[_address(one.tensor)]], runs
+    return [
+        replace(tensor_seen, tensor=tensor)
+        for tensor_seen in seen
+        for tensor in of_address[_address(tensor_seen.tensor)]
+    ], runs
 
 
 def nbytes_of(tensors: Iterable[Tensor]) -> int:
@@ -118,14 +122,18 @@ def _look_at_neighbours(
                 taken = beside.submit(also, raw.data)
                 runs += [(window.offset + start, window.offset + stop) for start, stop in zero_runs(raw)]
                 for piece in pieces:
-                    some = raw[piece.tensor.offset + piece.start - window.offset :][: piece.stop - piece.start]
+                    raw_piece = raw[piece.tensor.offset + piece.start - window.offset :][: piece.stop - piece.start]
                     if not piece.start:
-                        hasher, found, value = xxhash.xxh3_128(), NonFinite(), constant(some, piece.tensor.dtype)
-                    hasher.update(some.data)
-                    found = found.then(non_finite(some, piece.tensor.dtype), piece.first_value)
-                    value = value if value == constant(some, piece.tensor.dtype) else None
+                        hasher, odd_values, value = (
+                            xxhash.xxh3_128(),
+                            NonFinite(),
+                            constant(raw_piece, piece.tensor.dtype),
+                        )
+                    hasher.update(raw_piece.data)
+                    odd_values = odd_values.then(non_finite(raw_piece, piece.tensor.dtype), piece.first_value)
+                    value = value if value == constant(raw_piece, piece.tensor.dtype) else None
                     if piece.stop == piece.tensor.nbytes:
-                        seen.append(Seen(piece.tensor, found, value, hasher.hexdigest()))
+                        seen.append(Seen(piece.tensor, odd_values, value, hasher.hexdigest()))
                 taken.result()  # the window is gone after this
             advance(window.nbytes)
     return seen, list(_by_tensor(ordered, joined(runs, LEAST_RUN)))
@@ -134,19 +142,19 @@ def _look_at_neighbours(
 def _look_at_values(tensor: Tensor, advance: Callable[[int], None]) -> tuple[Seen, list[ZeroRun]]:
     """Look at one tensor by itself, at its values in the order in which they count."""
     width = DTYPES[tensor.dtype].bits // 8
-    hasher, found, runs = xxhash.xxh3_128(), NonFinite(), []
+    hasher, odd_values, runs = xxhash.xxh3_128(), NonFinite(), []
     values = []
     for start in range(0, tensor.nbytes, WINDOW):
         window = tensor.run(start // width, (min(WINDOW, tensor.nbytes - start) // width,))
         raw = window.raw()
         hasher.update(raw.data)
-        found = found.then(non_finite(raw, tensor.dtype), start // width)
+        odd_values = odd_values.then(non_finite(raw, tensor.dtype), start // width)
         values.append(constant(raw, tensor.dtype))
         runs += [(start + first, start + last) for first, last in zero_runs(raw)]
         advance(window.nbytes)
     value = values[0] if len(set(values)) == 1 else None
     zeros = [ZeroRun(tensor, first, last) for first, last in joined(runs, LEAST_RUN)]
-    return Seen(tensor, found, value, hasher.hexdigest()), zeros
+    return Seen(tensor, odd_values, value, hasher.hexdigest()), zeros
 
 
 def _windows(ordered: Iterable[Tensor]) -> Iterator[tuple[Window, list[_Piece]]]:

@@ -55,15 +55,15 @@ def verify(folder: Path, advance: Advance) -> Verdict:
         everything = [*scans, *commits.list_of_two_scans(folder)]
         findings = list(_strays(folder, {scan.id for scan in everything}))
         records = [_records(scan) for scan in everything]
-        total, read = sum(size for found, _ in records for size, _ in _vouched(found).values()), 0
+        total, read = sum(size for records_of_scan, _ in records for size, _ in _vouched(records_of_scan).values()), 0
 
         def advanced(nbytes: int) -> None:
             nonlocal read
             read += nbytes
             advance(read, total)
 
-        for scan, (found, wrong) in zip(everything, records, strict=True):
-            own = [*wrong, *_of_files(scan, found, advanced)]
+        for scan, (records_of_scan, wrong) in zip(everything, records, strict=True):
+            own = [*wrong, *_of_files(scan, records_of_scan, advanced)]
             look = _of_pairs if scan.is_of_two else _of_tensors
             findings += own if _has_problems(own) else [*own, *look(scan)]
         findings += _of_catalog(folder, scans, are_whole=not _has_problems(findings))
@@ -108,7 +108,7 @@ def _in(folder: Path, path: Path) -> str:
 
 def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
     """The records of a scan that are what was once written, by their path in its folder of commits; what is wrong."""
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     findings = []
     for path in sorted(scan.commits.rglob("*")):
         name, file = _in(scan.commits, path), _in(scan.store, path)
@@ -122,8 +122,8 @@ def _records(scan: Scan) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
             detail = f"It is not what was once written: {_mended(scan, path)}."
             findings.append(Finding(PROBLEM, "commit", detail, file))
             continue
-        found[name] = record
-    return found, findings
+        records[name] = record
+    return records, findings
 
 
 def _mended(scan: Scan, record: Path) -> str:
@@ -141,14 +141,14 @@ def _is_regular(path: Path) -> bool:
 
 def _vouched(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Stamp]:
     """Every file that a record vouches for, with size and hash."""
-    found = {}
+    stamps = {}
     for record in records.values():
         files = record.get("files")
         for name, stamp in files.items() if isinstance(files, dict) else ():
             match stamp:
                 case [int(size), str(digest)]:
-                    found[name] = (size, digest)
-    return found
+                    stamps[name] = (size, digest)
+    return stamps
 
 
 def _of_files(
@@ -193,22 +193,22 @@ def _of_tensors(scan: Scan) -> Iterator[Finding]:
     """What is not scanned yet, or failed."""
     where = f"{COMMITS}/{scan.id}"
     try:
-        held = read_contents(scan)
-        if held.facts.layout != LAYOUT:
-            detail = f"Another version made this scan (layout {held.facts.layout}): ingest its checkpoint again."
+        scanned = read_contents(scan)
+        if scanned.facts.layout != LAYOUT:
+            detail = f"Another version made this scan (layout {scanned.facts.layout}): ingest its checkpoint again."
             yield Finding(NOTE, "scan", detail, where)
             return
         _ = commits.read_replaced(scan), commits.read_runs(scan)  # their form, for whoever reads them next
-        everyone = [member for group in held.members.values() for member in group]
-        verdicts = [item for commit in held.done.values() for item in commit.tensors.items()]
+        members = [member for group in scanned.members.values() for member in group]
+        verdicts = [item for commit in scanned.done.values() for item in commit.tensors.items()]
         failed = {name: verdict.reason for name, verdict in verdicts if verdict.status == FAILED}
     except OF_ANOTHER_FORM as error:
         detail = f"The scan is not of the form that this version writes ({type(error).__name__}): ingest it again."
         yield Finding(PROBLEM, "scan", detail, where)
         return
-    if pending := [member.name for member in everyone if member.status == "pending"]:
-        those = f"{len(pending):,} of {len(everyone):,} tensors of {shown(held.model)}"
-        yield Finding(NOTE, "scan", f"{those} are not scanned yet: ingest continues.", where, pending[0])
+    if pending := [member.name for member in members if member.status == "pending"]:
+        what = f"{len(pending):,} of {len(members):,} tensors of {shown(scanned.model)}"
+        yield Finding(NOTE, "scan", f"{what} are not scanned yet: ingest continues.", where, pending[0])
     for name, reason in failed.items():
         yield Finding(NOTE, "scan", f"It failed: {str(reason).rstrip('.')}.", where, name)
 
@@ -217,33 +217,33 @@ def _of_pairs(scan: Scan) -> Iterator[Finding]:
     """What is not compared yet, failed, or is of scans that are gone."""
     where = f"{COMMITS}/{scan.id}"
     try:
-        held = next(
+        comparison = next(
             (
-                found
-                for found in comparisons.read_current_comparisons(list_current_scans(scan.store))
-                if found.scan == scan
+                candidate
+                for candidate in comparisons.read_current_comparisons(list_current_scans(scan.store))
+                if candidate.scan == scan
             ),
             None,
         )
-        if held is None:
+        if comparison is None:
             detail = (
                 "It is of scans that were replaced or removed, or of another version: compare its two models again."
             )
             yield Finding(NOTE, "scan", detail, where)
             return
-        if not isinstance(held, Comparison):
+        if not isinstance(comparison, Comparison):
             return
-        verdicts = held.verdicts
+        verdicts = comparison.verdicts
         failed = {name: verdict.reason for name, verdict in verdicts.items() if verdict.status == FAILED}
-        left = held.facts.weights - len(verdicts)
-        models = " with ".join(map(shown, held.models))
+        left = comparison.facts.weights - len(verdicts)
+        models = " with ".join(map(shown, comparison.models))
     except OF_ANOTHER_FORM as error:
         kind = type(error).__name__
         detail = f"The comparison is not of the form that this version writes ({kind}): {COMPARE_AGAIN}."
         yield Finding(PROBLEM, "scan", detail, where)
         return
     if left:
-        detail = f"{left:,} of {held.facts.weights:,} weights of {models} are not compared yet: {COMPARE_AGAIN}."
+        detail = f"{left:,} of {comparison.facts.weights:,} weights of {models} are not compared yet: {COMPARE_AGAIN}."
         yield Finding(NOTE, "scan", detail, where)
     for name, reason in failed.items():
         yield Finding(NOTE, "scan", f"It failed: {str(reason).rstrip('.')}.", where, name)

@@ -34,26 +34,40 @@ class NonFinite(NamedTuple):
 
     def then(self, other: NonFinite, before: int) -> NonFinite:
         """Join with what comes behind these `before` values."""
-        nan, inf = (None if n is None else n + before for n in other[2:])
-        first_nan, first_inf = (a if a is not None else b for a, b in ((self.first_nan, nan), (self.first_inf, inf)))
-        return NonFinite(self.nans + other.nans, self.infs + other.infs, first_nan, first_inf)
+        return NonFinite(
+            self.nans + other.nans,
+            self.infs + other.infs,
+            _earlier(self.first_nan, other.first_nan, before),
+            _earlier(self.first_inf, other.first_inf, before),
+        )
+
+
+def _earlier(first: int | None, later: int | None, before: int) -> int | None:
+    """The first of a kind: the one there is already, or that of the values which come behind these `before`."""
+    if first is not None:
+        return first
+    return None if later is None else later + before
 
 
 def non_finite(raw: np.ndarray, code: str) -> NonFinite:
     """NaN and infinite values in `raw`, uint8 (nbytes,), of whole values of dtype `code`; a complex one counts once."""
-    found = NonFinite()
+    odd_values = NonFinite()
     if code not in EXPONENTS and not _patterns(code):
-        return found
+        return odd_values
     for start in range(0, len(raw), TILE):
         tile = raw[start : start + TILE]
         if _is_finite(tile, code):
             continue
         values = decode(tile, code, (len(tile) * 8 // DTYPES[code].bits,))
         nan = np.isnan(values)
-        places = [np.flatnonzero(where) for where in (nan, np.isinf(values) & ~nan)]
-        firsts = (int(place[0]) if len(place) else None for place in places)
-        found = found.then(NonFinite(*map(len, places), *firsts), start * 8 // DTYPES[code].bits)
-    return found
+        nans, infs = np.flatnonzero(nan), np.flatnonzero(np.isinf(values) & ~nan)
+        of_tile = NonFinite(len(nans), len(infs), _first(nans), _first(infs))
+        odd_values = odd_values.then(of_tile, start * 8 // DTYPES[code].bits)
+    return odd_values
+
+
+def _first(places: np.ndarray) -> int | None:
+    return int(places[0]) if len(places) else None
 
 
 def _is_finite(tile: np.ndarray, code: str) -> bool:
@@ -77,8 +91,8 @@ def constant(raw: np.ndarray, code: str) -> bytes | None:
     """The value, as stored, that all of `raw` has; None where they differ. Of dtypes under 8 bits, a few at once."""
     nbytes = {4: 1, 6: 3}.get(DTYPES[code].bits, DTYPES[code].bits // 8)
     for length in (1 << 12, len(raw)):  # most tensors show it at once
-        some = raw[:length]
-        if not np.array_equal(some[nbytes:], some[:-nbytes]):
+        beginning = raw[:length]
+        if not np.array_equal(beginning[nbytes:], beginning[:-nbytes]):
             return None
     return raw[:nbytes].tobytes()
 
@@ -102,12 +116,12 @@ def _block(raw: np.ndarray, number: int) -> np.ndarray:
 
 def joined(runs: Iterable[tuple[int, int]], least: int) -> list[tuple[int, int]]:
     """Ascending runs as one where they touch, less those that are shorter than `least`."""
-    found: list[tuple[int, int]] = []
+    longer: list[tuple[int, int]] = []
     for start, stop in runs:
-        if found and found[-1][1] == start:
-            found[-1] = (found[-1][0], stop)
+        if longer and longer[-1][1] == start:
+            longer[-1] = (longer[-1][0], stop)
             continue
-        if found and found[-1][1] - found[-1][0] < least:
-            found.pop()
-        found.append((start, stop))
-    return [(start, stop) for start, stop in found if stop - start >= least]
+        if longer and longer[-1][1] - longer[-1][0] < least:
+            longer.pop()
+        longer.append((start, stop))
+    return [(start, stop) for start, stop in longer if stop - start >= least]
