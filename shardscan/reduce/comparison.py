@@ -21,7 +21,7 @@ from shardscan.plan.tasks import in_flight
 from shardscan.reduce.graph import Done, Progress, Steps, fold_blocks, in_threads, on_workers
 from shardscan.reduce.kernels.cpu import comparison as kernels
 from shardscan.reduce.kernels.cpu.comparison import AA, AB, BB, CHANGED, DD, FINITE, MOST, NEWLY_ZERO
-from shardscan.reduce.values import kernel_values
+from shardscan.reduce.values import freeze, kernel_values
 from shardscan.shards.address import Window
 from shardscan.shards.ahead import DEPTH, Ahead
 from shardscan.shards.dtypes import DTYPES
@@ -178,7 +178,7 @@ def _cut(
         with raw(strips[0].window) as stored:
             values, table = decode(strips[0], stored)
             parts = (cut(values, rows - strips[0].first, across) for across in cols)
-            yield [_frozen(part.T if turn else part) for part in parts], table
+            yield [freeze(part.T if turn else part) for part in parts], table
         return
     joined: list[np.ndarray] = []
     for strip in strips:
@@ -189,7 +189,7 @@ def _cut(
             inside = np.flatnonzero((rows >= strip.first) & (rows < strip.first + len(values)))
             for part, across in zip(joined, cols, strict=True):
                 part[_slice(inside)] = cut(values, rows[inside] - strip.first, across)
-    yield [_frozen(part.T if turn else part) for part in joined], table
+    yield [freeze(part.T if turn else part) for part in joined], table
 
 
 def _slice(indices: np.ndarray) -> slice | np.ndarray:
@@ -200,16 +200,9 @@ def _slice(indices: np.ndarray) -> slice | np.ndarray:
     return indices
 
 
-def _frozen(values: np.ndarray) -> np.ndarray:
-    """In the one layout that kernels are compiled for."""
-    view = np.ascontiguousarray(values).view()
-    view.flags.writeable = False
-    return view
-
-
 def _sums(pair: Pair, a: Values, b: Values) -> Sums:
     if pair.is_vector:  # a run of its one row
-        a, b = ((_frozen(values.reshape(1, -1)), table) for values, table in (a, b))
+        a, b = ((freeze(values.reshape(1, -1)), table) for values, table in (a, b))
     exponent = _exponent(pair, a[0], b[0])
     scale = float(np.ldexp(1.0, -exponent)) if exponent != NOTHING else 1.0
     return Sums(*kernels.differences(*a, *b, scale, not pair.is_vector), exponent)

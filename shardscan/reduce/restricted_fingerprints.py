@@ -18,7 +18,7 @@ from shardscan.errors import CheckpointError
 from shardscan.reduce.graph import Progress, on_workers
 from shardscan.reduce.kernels import cpu
 from shardscan.reduce.panels import panel_rows
-from shardscan.reduce.values import matrix_rows
+from shardscan.reduce.values import freeze, matrix_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ def _fingerprint_rows(restricted: Restricted) -> np.ndarray:
     fingerprints = np.zeros(rows, np.uint64)
     for start, stop in _panels(restricted.matrix):
         values, table = matrix_rows(restricted.placed, restricted.matrix, start, stop)
-        values_left = np.ascontiguousarray(values[:, restricted.left])
+        values_left = freeze(values[:, restricted.left])
         fingerprints[start:stop] = cpu.channel_sums(values_left, table, cpu.keys(start, stop), keys, False)[2]
     return fingerprints
 
@@ -81,7 +81,7 @@ def _fingerprint_columns(restricted: Restricted) -> np.ndarray:
         rows_left = np.flatnonzero(places[start:stop] >= 0)
         if len(rows_left):
             values, table = matrix_rows(restricted.placed, restricted.matrix, start, stop)
-            values_left = np.ascontiguousarray(values[rows_left])
+            values_left = freeze(values[rows_left])
             keys_left = keys[places[start:stop][rows_left]]
             fingerprints += cpu.channel_sums(values_left, table, keys_left, cpu.keys(0, cols), True)[5]
     return fingerprints

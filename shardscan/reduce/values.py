@@ -15,6 +15,13 @@ from shardscan.reduce.kernels import cpu
 from shardscan.shards.dtypes import DTYPES, codes, decode, pattern_values
 
 
+def freeze(values: np.ndarray) -> np.ndarray:
+    """In the one layout that kernels are compiled for."""
+    view = np.ascontiguousarray(values).view()
+    view.flags.writeable = False
+    return view
+
+
 def kernel_values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
     """What kernels take: values (rows, cols) and their table. Views where they can be; always aligned and read-only.
 
@@ -46,9 +53,7 @@ def select_values(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray
     across: slice | np.ndarray = slice(cols.start, cols.start + cols.length)
     if cols.groups > 1:
         across = cols.indices(0, len(cols)) if cols.length > 1 else slice(cols.start, None, cols.stride)
-    part = np.ascontiguousarray(values[down][:, across])
-    part.flags.writeable = False
-    return part
+    return freeze(values[down][:, across])
 
 
 def matrix_rows(placed: Placed, matrix: Matrix, first: int, last: int) -> tuple[np.ndarray, np.ndarray | None]:

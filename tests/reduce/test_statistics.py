@@ -245,7 +245,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shardscan.plan.blocks.BLOCK_BYTES", 512)
         for name, workers in (("1", 1), ("2", 2), ("4", 4), ("mapped", 2), ("read", 2)):
-            patch.setattr("shardscan.shards.ahead._is_cached", lambda _, cached=name in ("mapped", "read"): cached)
+            cached = name in ("mapped", "read")
+            patch.setattr("shardscan.shards.sources.local.is_cached", lambda *_, cached=cached: cached)
             room = budget.LEAST if workers == 1 else None
             io = "read" if name == "read" else "auto"
             options: dict[str, Any] = {"spectra": "heads,full", "workers": workers, "blas_threads": 2, "io": io}
