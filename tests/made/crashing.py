@@ -97,7 +97,7 @@ def import_everything() -> None:
     for name in ("rich.console", "rich.table", "pyarrow.parquet", *(f"shardscan.{name}" for name in MODULES)):
         import_module(name)
     import_module("pyarrow").table({"word": [""]})  # looks for pandas
-    import_module("shardscan.anatomy.families").families(())
+    import_module("shardscan.anatomy.families.loading").load_families(())
     import_module("shardscan.reduce.blocks").compile_kernels(["BF16", "F32"])
 
 

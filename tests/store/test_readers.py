@@ -52,7 +52,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from shardscan.store import lock
-with lock.writing(Path(sys.argv[1])):
+with lock.writing_store(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()
 """
