@@ -98,7 +98,8 @@ def import_everything() -> None:
         import_module(name)
     import_module("pyarrow").table({"word": [""]})  # looks for pandas
     import_module("shardscan.anatomy.families.loading").load_families(())
-    import_module("shardscan.reduce.blocks").compile_kernels(["BF16", "F32"])
+    import_module("shardscan.reduce.blocks").compile_kernels({"BF16", "F32"})
+    import_module("shardscan.reduce.comparison").compile_comparison_kernels({"BF16", "F32"})
 
 
 def child(words: list[str], log: Path, fault: Fault | None, command: str) -> NoReturn:
@@ -151,7 +152,8 @@ def install(fault: Fault | None) -> Callable[[], int]:
     opened = io.open
 
     def opening(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        if isinstance(file, int) or not set(mode) & set("wax+"):
+        # one with an opener is no file of ours: Python's temporary ones, by which numba tries where it may keep kernels
+        if isinstance(file, int) or "opener" in options or not set(mode) & set("wax+"):
             return opened(file, mode, *arguments, **options)
         raw = Raw(file, mode.replace("b", "").replace("t", ""))
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
