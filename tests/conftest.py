@@ -88,20 +88,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this run was not asked for; tests with fixtures of their module stay together on one worker."""
+    """Leave out what this run was not asked for."""
     asked = {"full_only": config.getoption("--campaigns") == "full", "notebooks": config.getoption("--notebooks")}
     unasked = [item for item in items if any(item.get_closest_marker(mark) and not asked[mark] for mark in asked)]
     if unasked:
         config.hook.pytest_deselected(items=unasked)
         items[:] = [item for item in items if item not in set(unasked)]
-    for item in items:
-        if isinstance(item, pytest.Function) and _has_fixtures_of_its_module(item):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
-
-
-def _has_fixtures_of_its_module(item: pytest.Function) -> bool:
-    fixtures = item._fixtureinfo.name2fixturedefs.values()
-    return any(definitions[-1].scope == "module" for definitions in fixtures)
 
 
 @pytest.fixture

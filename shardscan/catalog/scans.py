@@ -28,7 +28,7 @@ from shardscan.plan.tasks import (
 from shardscan.store import commits
 from shardscan.store.arrays import read_stacked_array
 from shardscan.store.commits import Commits, Scan
-from shardscan.store.creation import read_groups, read_scan
+from shardscan.store.facts import read_groups, read_scan
 from shardscan.store.records import (
     CODES,
     DEGENERATE,

@@ -20,7 +20,7 @@ from shardscan.shards.dtypes import DTYPES
 
 BASELINE = 112 << 20  # libraries, kernels and BLAS, and what the heaps of all threads keep of small objects
 LEAST = BASELINE + (96 << 20)  # below it nothing is promised
-WRITING = 16 << 20  # chunks on their way through zarr
+WRITING = 16 << 20  # chunks on their way to their files
 COMPILING = 92 << 20  # LLVM's, where kernels are not in numba's cache yet
 DUCKDB = 80 << 20
 CATALOG_ROW, CATALOG_MOST = 60, 136 << 20  # its buffers and two pieces of rows: no more, however many there are

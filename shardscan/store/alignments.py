@@ -17,13 +17,12 @@ from itertools import accumulate
 
 import numpy as np
 import xxhash
-import zarr
-from zarr.abc.buffer import Buffer
-from zarr.storage import MemoryStore
 
 from shardscan.store import commits
+from shardscan.store.chunks import METADATA, Chunked
 from shardscan.store.commits import ALIGNED, Scan
-from shardscan.store.creation import CODECS, write_file, write_root
+from shardscan.store.creation import write_root
+from shardscan.store.metadata import describe_array, describe_group
 from shardscan.store.records import BegunAlignments
 from shardscan.store.two_scans import Models, check_both_speak, forget_others, locate_of_two
 
@@ -59,12 +58,12 @@ def keep_alignments(a: Scan, b: Scan, models: Models, alignments: Sequence[Align
         commits.forget(place)
         return
     array, files = _files(alignments)
-    stamps = {name: commits.stamp_of(data.to_bytes()) for name, data in files.items()}
+    stamps = {name: commits.stamp_of(data) for name, data in files.items()}
     begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, array, _parts(alignments), stamps)
     write_root(place)
     for name, data in files.items():
         if not commits.is_as_stamped(place.arrays / name, stamps[name]):
-            write_file(place.arrays / name, data)
+            commits.write_file(place.arrays / name, data)
     if commits.read_begun_of_two(place, BegunAlignments) != begun:
         commits.begin_of_two(place, begun)  # in one step: until now those before hold
     _sweep(place, array)
@@ -81,8 +80,8 @@ def read_begun_alignments(place: Scan, begun: BegunAlignments) -> list[Alignment
     """The alignments that began so; None where they are not to the bit what was kept."""
     if not commits.is_intact(place, begun.files):
         return None
-    values = zarr.open_array(place.arrays / begun.array, mode="r")[...]
-    assert isinstance(values, np.ndarray)
+    array = place.arrays / begun.array
+    values = Chunked.open(array).read(array)
     return [
         Alignment(weight_a, weight_b, axis, values[first : first + n], method, reason)
         for weight_a, weight_b, axis, method, reason, first, n in begun.alignments
@@ -99,21 +98,14 @@ def _parts(alignments: Sequence[Alignment]) -> tuple[tuple[str, str, str, str, s
     )
 
 
-def _files(alignments: Sequence[Alignment]) -> tuple[str, Mapping[str, Buffer]]:
+def _files(alignments: Sequence[Alignment]) -> tuple[str, Mapping[str, bytes]]:
     """The array's name, and every file."""
     values = np.concatenate([np.asarray(alignment.channels_a, np.int64) for alignment in alignments])
     name = xxhash.xxh3_128_hexdigest(values.astype("<i8").tobytes())
-    files: dict[str, Buffer] = {}
-    zarr.open_group(MemoryStore(files), mode="w", zarr_format=3).create_array(
-        name,
-        data=values,
-        chunks=(max(1, len(values)),),
-        compressors=CODECS,
-        fill_value=-1,
-        dimension_names=("channel",),
-        config={"write_empty_chunks": True},
-    )
-    return name, files
+    metadata = describe_array(("channel",), values.shape, "int64", -1, chunk=(max(1, len(values)),))
+    array = Chunked.of(metadata)
+    files = {f"{name}/{array.key((0,))}": array.encode(values)} if len(values) else {}
+    return name, {METADATA: describe_group(), f"{name}/{METADATA}": metadata, **files}
 
 
 def _sweep(place: Scan, array: str) -> None:

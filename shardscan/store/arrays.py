@@ -1,4 +1,4 @@
-"""STORE: a scan's arrays in Zarr; the only one that imports zarr.
+"""STORE: a scan's arrays in Zarr, written and read.
 
     <store>/arrays.zarr/<scan>/<component>/<role>/          arrays stacked over layers, one chunk or shard file a layer
     <store>/arrays.zarr/<scan>/<component>/<role>.<part>/   likewise of the parts of fused tensors
@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 
 from shardscan.anatomy.matrices import Matrix
 from shardscan.plan import products
@@ -24,8 +22,9 @@ from shardscan.plan.products import BlockProduct
 from shardscan.plan.tasks import CompositeTask, Slot, Task, Unit, stack_folder
 from shardscan.reduce.result import Outcome, Result
 from shardscan.store import commits
+from shardscan.store.chunks import Chunked
 from shardscan.store.commits import Scan
-from shardscan.store.creation import LAYOUT, read_scan
+from shardscan.store.facts import LAYOUT, read_scan
 from shardscan.store.records import CODES, DEGENERATE, FAILED, OK, AnyVerdict, Commit, Stamp, Verdict
 from shardscan.version import __version__
 
@@ -84,11 +83,10 @@ def read_matrix(scan: Scan, task: Task, unit: Unit, matrix: Matrix, name: str) -
 
 def read_stacked_array(scan: Scan, folder: str, name: str, region: tuple[slice, slice] | None = None) -> np.ndarray:
     """One stacked array, whole or a region of its layers and experts; see `layout.stacked_arrays` for its axes."""
-    array = zarr.open_array(scan.arrays / folder / name, mode="r")
+    place = scan.arrays / folder / name
+    array = Chunked.open(place)
     # heads have no axis for experts
-    values = array[...] if region is None else array[region if "expert" in _name_axes(array) else region[:1]]
-    assert isinstance(values, np.ndarray)
-    return values
+    return array.read(place, (region if "expert" in array.dims else region[:1]) if region else ())
 
 
 def _place_arrays(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[str, Slot, np.ndarray]]:
@@ -104,28 +102,26 @@ def _place_arrays(task: Task, unit: Unit, outcome: Outcome) -> Iterator[tuple[st
 
 def _write_slots(scan: Scan, path: str, values_of: Mapping[Slot, np.ndarray]) -> dict[str, Stamp]:
     """Write the slots of one file whole, padded to the stack's width; the file with its size and hash."""
-    array = _open_for_writing(str(scan.arrays / path))
+    array = _open_for_writing(scan.arrays / path)
     if 0 in array.shape:
         return {}
     (layer, first), values = next(iter(values_of.items()))
-    stacked = array.ndim - values.ndim
-    run = array.chunks[1] if stacked > 1 else 1
+    stacked = len(array.shape) - values.ndim
+    run = array.file[1] if stacked > 1 else 1
     start = first // run * run
-    stop = min(start + run, array.shape[1]) if stacked > 1 else 1
-    padded = np.full((stop - start, *array.shape[stacked:]), array.fill_value, array.dtype)
+    runs = (min(run, array.shape[1] - start),) if stacked > 1 else ()
+    padded = np.full((1, *runs, *array.shape[stacked:]), array.fill, array.dtype)
     for (_, expert), values in values_of.items():
-        inside: tuple[int | slice, ...] = (expert - start if stacked > 1 else 0, *map(slice, values.shape))
-        padded[inside] = values
-    array[(layer, slice(start, stop)) if stacked > 1 else layer] = padded if stacked > 1 else padded[0]
-    key = (layer, start // run) if stacked > 1 else (layer,)
-    file = array.metadata.encode_chunk_key((*key, *(0,) * values.ndim))
-    return {f"{path}/{file}": commits.stamp(scan.arrays / path / file)}
+        slot = (0, expert - start) if stacked > 1 else (0,)
+        padded[(*slot, *map(slice, values.shape))] = values
+    number = (layer, start // run) if stacked > 1 else (layer,)
+    file = f"{path}/{array.key((*number, *(0,) * values.ndim))}"
+    return {file: commits.write_file(scan.arrays / file, array.encode(padded))}
 
 
 @lru_cache(maxsize=1024)
-def _open_for_writing(path: str) -> zarr.Array[Any]:
-    # a chunk that equals the fill value must still be written, or nothing shows that it is missing
-    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+def _open_for_writing(folder: Path) -> Chunked:
+    return Chunked.open(folder)
 
 
 def commit_product(
@@ -149,7 +145,3 @@ def _verdict(unit: Unit, result: Result, product: str) -> Verdict:
     if outcome and outcome.degenerate:
         return Verdict(DEGENERATE, outcome.degenerate, digest)
     return Verdict(OK, unit.placed.reason, digest)
-
-
-def _name_axes(array: zarr.Array[Any]) -> tuple[str | None, ...]:
-    return tuple(array.metadata.to_dict()["dimension_names"])  # type: ignore[arg-type]

@@ -240,6 +240,15 @@ def is_as_stamped(file: Path, before: Sequence[Any]) -> bool:
         return False
 
 
+def write_file(path: Path, data: bytes) -> Stamp:
+    """Write a file of arrays so that it appears whole or not at all, and say what a commit says of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}{PARTIAL}")
+    partial.write_bytes(data)
+    partial.replace(path)
+    return stamp_of(data)
+
+
 def stamp(file: Path) -> Stamp:
     """Size and hash of a file, as commits keep them."""
     return stamp_of(file.read_bytes())

@@ -15,17 +15,16 @@ from dataclasses import replace
 
 import numpy as np
 import xxhash
-import zarr
-from zarr.abc.buffer import Buffer
-from zarr.storage import MemoryStore
 
 from shardscan.plan.comparison import CHUNK, Pair, Task
 from shardscan.reduce.change_ranks import Change
 from shardscan.reduce.comparison import FIGURES, Compared, Figures
 from shardscan.store import commits
 from shardscan.store.arrays import commit_product
+from shardscan.store.chunks import METADATA, Chunked
 from shardscan.store.commits import COMPARISON, PARTIAL, Scan
-from shardscan.store.creation import CODECS, write_file, write_root
+from shardscan.store.creation import write_root
+from shardscan.store.metadata import describe_array, describe_group, label_axis
 from shardscan.store.records import (
     CODES,
     DEGENERATE,
@@ -67,7 +66,7 @@ def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) ->
     write_root(comparison)
     building = comparison.arrays.with_name(f"{comparison.id}{PARTIAL}")
     for name, data in _first_files(begun).items():
-        write_file(building / name, data)
+        commits.write_file(building / name, data)
     building.rename(comparison.arrays)
     commits.begin_of_two(comparison, replace(begun, files=commits.stamps_of_all(comparison)))  # last: now it exists
     return comparison
@@ -95,24 +94,16 @@ def _places(task: Task) -> Iterator[tuple[Pair, int]]:
         first += pair.channels
 
 
-def _first_files(begun: BegunComparison) -> Mapping[str, Buffer]:
+def _first_files(begun: BegunComparison) -> Mapping[str, bytes]:
     facts = {name: value for name, value in record_of(begun).items() if name != "files"}
-    files: dict[str, Buffer] = {}
-    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
-    words = root.create_array(
-        "figure", shape=(len(CHANNEL_FIGURES),), dtype=str, compressors=CODECS[1:], dimension_names=("figure",)
-    )
-    words[:] = np.array(CHANNEL_FIGURES, object)
-    root.create_array(
-        "figures",
-        shape=(len(CHANNEL_FIGURES), begun.channels),
-        chunks=(len(CHANNEL_FIGURES), CHUNK),
-        dtype="float64",
-        fill_value=math.nan,
-        compressors=CODECS,
-        dimension_names=("figure", "channel"),
-    )
-    return files
+    shape = (len(CHANNEL_FIGURES), begun.channels)
+    figures = describe_array(("figure", "channel"), shape, "float64", chunk=(len(CHANNEL_FIGURES), CHUNK))
+    words = label_axis("figure", CHANNEL_FIGURES)
+    return {
+        METADATA: describe_group(facts),
+        **{f"figure/{name}": data for name, data in words.items()},
+        f"figures/{METADATA}": figures,
+    }
 
 
 def _refresh(comparison: Scan, begun: BegunComparison) -> None:
@@ -121,7 +112,7 @@ def _refresh(comparison: Scan, begun: BegunComparison) -> None:
     stale = [name for name, stamp in begun.files.items() if not commits.is_as_stamped(comparison.arrays / name, stamp)]
     files = _first_files(begun) if stale else {}
     for name in stale:
-        write_file(comparison.arrays / name, files[name])
+        commits.write_file(comparison.arrays / name, files[name])
 
 
 def write_figures(comparison: Scan, task: Task, compared: Sequence[Compared]) -> None:
@@ -136,12 +127,11 @@ def write_figures(comparison: Scan, task: Task, compared: Sequence[Compared]) ->
             values[:, first - task.first : first - task.first + columns.shape[1]] = columns
     files: dict[str, Stamp] = {}
     if values.size:
-        array = zarr.open_array(comparison.arrays / "figures", mode="r+").with_config({"write_empty_chunks": True})
-        stop = min(task.first + values.shape[1], array.shape[1])
-        array[:, task.first : stop] = values[:, : stop - task.first]
-        for number in range(task.first // CHUNK, -(-stop // CHUNK)):
-            name = f"figures/{array.metadata.encode_chunk_key((0, number))}"
-            files[name] = commits.stamp(comparison.arrays / name)
+        array = Chunked.open(comparison.arrays / "figures")
+        for start in range(0, values.shape[1], CHUNK):
+            name = f"figures/{array.key((0, (task.first + start) // CHUNK))}"
+            data = array.encode(values[:, start : start + CHUNK])
+            files[name] = commits.write_file(comparison.arrays / name, data)
     commit_product(comparison, task.name, VALUES, verdicts, files, {})
 
 
@@ -216,6 +206,5 @@ def _verdict_of(change: Change) -> RankVerdict:
 
 def read_channel_figures(comparison: Scan, region: tuple[slice, slice]) -> np.ndarray:
     """A region of the figures (9, channels)."""
-    values = zarr.open_array(comparison.arrays / "figures", mode="r")[region]
-    assert isinstance(values, np.ndarray)
-    return values
+    place = comparison.arrays / "figures"
+    return Chunked.open(place).read(place, region)

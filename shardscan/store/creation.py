@@ -6,29 +6,26 @@ All of it can be made again from the checkpoint's headers, to the bit: what a di
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import xxhash
-import zarr
-from zarr.abc.buffer import Buffer
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import MemoryStore
 
 from shardscan.anatomy.composites import Composite
 from shardscan.anatomy.places import Anatomy, Placed
-from shardscan.errors import StoreError
 from shardscan.plan.scan import Plan
 from shardscan.plan.tasks import Group, Slot, runs, slot_of
 from shardscan.reduce.products import StackedArray
 from shardscan.shards.address import Checkpoint, Tensor
 from shardscan.store import commits
+from shardscan.store.chunks import METADATA, Chunked
 from shardscan.store.commits import PARTIAL, Scan
+from shardscan.store.facts import LAYOUT, read_scan
 from shardscan.store.layout import stacked_arrays, words
+from shardscan.store.metadata import describe_array, describe_group, label_axis
 from shardscan.store.records import (
     Stamp,
     StoredComposite,
@@ -38,13 +35,9 @@ from shardscan.store.records import (
     StoredScan,
     StoredShard,
     StoredTensor,
-    read_record,
     record_of,
 )
 
-LAYOUT = 5
-CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
-METADATA = "zarr.json"
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 
@@ -52,36 +45,25 @@ def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pla
     """Make the arrays of a new scan, empty; they appear whole or not at all."""
     building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
     for name, data in _first_files(checkpoint, probe, anatomy, plan).items():
-        write_file(building / name, data)
+        commits.write_file(building / name, data)
     write_root(scan)
     building.rename(scan.arrays)
 
 
 def write_root(scan: Scan) -> None:
     """Make all scans of a store one group for whoever opens it in Zarr."""
-    root: dict[str, Buffer] = {}
-    zarr.open_group(MemoryStore(root), mode="w", zarr_format=3)
-    path = scan.arrays.parent / METADATA
-    if not commits.is_as_stamped(path, commits.stamp_of(root[METADATA].to_bytes())):
-        write_file(path, root[METADATA])
+    root, path = describe_group(), scan.arrays.parent / METADATA
+    if not commits.is_as_stamped(path, commits.stamp_of(root)):
+        commits.write_file(path, root)
 
 
-def write_file(path: Path, data: Buffer) -> None:
-    """Write a small file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}{PARTIAL}")
-    partial.write_bytes(data.to_bytes())
-    partial.replace(path)
-
-
-def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> Mapping[str, Buffer]:
+def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> Mapping[str, bytes]:
     """What a scan begins with: Zarr's metadata and the coordinates."""
     facts = record_of(_stored_scan(checkpoint, probe, anatomy, plan))
-    files: dict[str, Buffer] = {}  # in memory first: zarr takes three times as long on a disk
-    root = zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes={"shardscan": facts})
+    files = {METADATA: describe_group(facts)}
     shared = _shared(checkpoint)
     for group in plan.groups:
-        _create_group(root, group, shared)
+        files |= _group_files(group, shared)
     return files
 
 
@@ -98,22 +80,6 @@ def _place_of(p: Placed) -> list[Any]:
         heads = (m.heads.axis, m.heads.count, m.heads.dim, m.heads.queries) if m.heads else None
         matrices.append((m.id, m.turned, runs_of, heads))
     return [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices]
-
-
-def read_scan(scan: Scan) -> StoredScan:
-    """What a scan knows of its checkpoint."""
-    try:
-        return read_record(StoredScan, _facts(zarr.open_group(scan.arrays, mode="r")))
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(
-            f"the arrays in {scan.arrays} are gone or damaged: ingest their checkpoint again, or remove {scan.commits}."
-        ) from error
-
-
-def read_groups(scan: Scan) -> Iterator[tuple[str, StoredGroup]]:
-    """Folder and contents of every group of a scan, in the order of the checkpoint's headers."""
-    for folder in read_scan(scan).groups:
-        yield folder, read_record(StoredGroup, _facts(zarr.open_group(scan.arrays / folder, mode="r")))
 
 
 def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
@@ -133,7 +99,7 @@ def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, pl
         return
     files = _first_files(checkpoint, probe, anatomy, plan)
     for name in stale:
-        write_file(scan.arrays / name, files[name])
+        commits.write_file(scan.arrays / name, files[name])
     commits.begin(scan, commits.read_replaced(scan), {**vouched, **{n: commits.stamp(scan.arrays / n) for n in stale}})
 
 
@@ -177,46 +143,44 @@ def _bytes_of(t: Tensor) -> tuple[object, ...]:
     return t.path, t.offset, t.nbytes, t.strides, t.strides and t.shape
 
 
-def _create_group(root: zarr.Group, group: Group, shared: Mapping[str, str]) -> None:
+def _group_files(group: Group, shared: Mapping[str, str]) -> dict[str, bytes]:
+    """Those of one group: of every folder that its arrays are in."""
     tensors = tuple(_stored_tensor(p, slot, shared.get(p.tensor.name)) for p, slot in group.members)
     composites = tuple(map(_stored_composite, group.composites))
     facts = record_of(StoredGroup(group.component, group.role, tensors, composites))
     sizes = _true_sizes(group)
+    files: dict[str, bytes] = {}
     for path, arrays in stacked_arrays(group).items():
-        folder = root.create_group(path, attributes={"shardscan": facts} if path == group.folder else {})
-        _create_coordinates(folder, group, {dim for spec in arrays.values() for dim in spec.dims})
+        own = _coordinates(group, {dim for spec in arrays.values() for dim in spec.dims})
         if path in sizes:
-            folder.create_array(
-                "sizes", data=sizes[path], compressors=CODECS, dimension_names=("layer", "expert", "side")
-            )
+            own["sizes"] = _numbers(("layer", "expert", "side"), sizes[path])
         for name, spec in arrays.items():
-            _create_array(folder, name, spec)
+            own[name] = {METADATA: _describe(spec)}
+        files |= {f"{parent}/{METADATA}": describe_group() for parent in list(PurePosixPath(path).parents)[:-1]}
+        files[f"{path}/{METADATA}"] = describe_group(facts if path == group.folder else None)
+        files |= {f"{path}/{name}/{file}": data for name, of_array in own.items() for file, data in of_array.items()}
+    return files
 
 
-def _create_coordinates(folder: zarr.Group, group: Group, used: Set[str]) -> None:
-    coordinates: dict[str, Sequence[int | None]] = {"layer": group.layers, "expert": group.experts}
-    for name, numbers in coordinates.items():
-        numbered = np.array([NO_NUMBER if n is None else n for n in numbers], np.int64)
-        folder.create_array(name, data=numbered, compressors=CODECS, dimension_names=(name,))
-    for name, labels in words().items():
-        if name in used:
-            axis = folder.create_array(
-                name, shape=(len(labels),), dtype=str, compressors=CODECS[1:], dimension_names=(name,)
-            )
-            axis[:] = np.array(labels, object)
+def _coordinates(group: Group, used: Set[str]) -> dict[str, Mapping[str, bytes]]:
+    """The arrays that say what stands along the axes of a folder's."""
+    numbered: dict[str, Sequence[int | None]] = {"layer": group.layers, "expert": group.experts}
+    coordinates: dict[str, Mapping[str, bytes]] = {
+        name: _numbers((name,), np.array([NO_NUMBER if n is None else n for n in numbers], np.int64))
+        for name, numbers in numbered.items()
+    }
+    coordinates |= {name: label_axis(name, tuple(labels)) for name, labels in words().items() if name in used}
+    return coordinates
 
 
-def _create_array(folder: zarr.Group, name: str, spec: StackedArray) -> None:
-    folder.create_array(
-        name,
-        shape=spec.shape,
-        chunks=spec.chunk,
-        shards=spec.file if spec.sharded else None,
-        dtype=spec.dtype,
-        fill_value=math.nan if spec.dtype == "float64" else 0,
-        compressors=CODECS,
-        dimension_names=spec.dims,
-    )
+def _numbers(dims: tuple[str, ...], values: np.ndarray) -> dict[str, bytes]:
+    """The files of an array of integers; those that are nothing but 0 are left out, as zarr does."""
+    metadata = describe_array(dims, values.shape, values.dtype.name)
+    return {METADATA: metadata, **Chunked.of(metadata).files_of(values)}
+
+
+def _describe(spec: StackedArray) -> bytes:
+    return describe_array(spec.dims, spec.shape, spec.dtype, chunk=spec.chunk, file=spec.file if spec.sharded else None)
 
 
 def _true_sizes(group: Group) -> dict[str, np.ndarray]:
@@ -250,9 +214,3 @@ def _stored_tensor(p: Placed, slot: Slot, shared_with: str | None) -> StoredTens
 def _stored_composite(c: Composite) -> StoredComposite:
     factors = c.left.matrix.id, c.right.matrix.id
     return StoredComposite(c.id, c.kind, c.layer, c.role, c.expert, c.heads, c.rows, c.cols, c.rank, *factors)
-
-
-def _facts(group: zarr.Group) -> Mapping[str, Any]:
-    facts = group.attrs["shardscan"]
-    assert isinstance(facts, dict)
-    return facts

@@ -18,7 +18,8 @@ from shardscan.shards.address import Checkpoint
 from shardscan.shards.witness import list_witnesses, probe_files
 from shardscan.store import commits
 from shardscan.store.commits import Scan
-from shardscan.store.creation import create, read_scan, refresh, scan_id
+from shardscan.store.creation import create, refresh, scan_id
+from shardscan.store.facts import read_scan
 from shardscan.store.records import DEGENERATE, FAILED
 
 

@@ -10,7 +10,7 @@ from shardscan.errors import StoreError, shown
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import OfTwo, Scan
-from shardscan.store.creation import read_scan
+from shardscan.store.facts import read_scan
 from shardscan.store.records import BegunOfTwo
 
 Models = tuple[str, str]

@@ -26,7 +26,9 @@ ROOMS = (
 BESIDE = {"__init__.py", "__main__.py", "py.typed", "README.md", "errors.py", "machine.py", "version.py"}
 
 DOORS = {
-    "zarr": {"store"},
+    "zarr": {"store.metadata"},
+    "numcodecs": {"store.chunks"},
+    "google_crc32c": {"store.chunks"},
     "dask": {"reduce"},
     "duckdb": {"catalog", "answers"},
     "numba": {"reduce.kernels.cpu"},

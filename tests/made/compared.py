@@ -28,7 +28,7 @@ from shardscan.store import arrays as store
 from shardscan.store import commits
 from shardscan.store import comparison as stored
 from shardscan.store.commits import Scan
-from shardscan.store.creation import read_scan
+from shardscan.store.facts import read_scan
 from shardscan.store.lock import writing_store
 
 Kept = Mapping[str, tuple[np.ndarray | None, np.ndarray | None]]  # rows and columns of a, by the id in b

@@ -15,7 +15,8 @@ import shardscan
 from made import tiny
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans, read_stacked_array
-from shardscan.store.creation import NO_NUMBER, read_scan
+from shardscan.store.creation import NO_NUMBER
+from shardscan.store.facts import read_scan
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def tabulate_machine() -> pa.Table:
     from threadpoolctl import threadpool_info
 
     from shardscan.reduce import devices
-    from shardscan.store.creation import LAYOUT
+    from shardscan.store.facts import LAYOUT
 
     facts = {**versions(), "platform": platform.platform(), "executable": sys.executable}
     for library in threadpool_info():

@@ -21,7 +21,7 @@ from shardscan.shards.witness import list_witnesses
 from shardscan.store import commits, resume
 from shardscan.store.arrays import list_current_scans
 from shardscan.store.commits import CATALOG, Scan
-from shardscan.store.creation import read_scan
+from shardscan.store.facts import read_scan
 from shardscan.store.lock import reporting_unreadable
 
 Prepare = Callable[..., Prepared]

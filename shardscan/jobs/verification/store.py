@@ -23,8 +23,9 @@ from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding
 from shardscan.shards.formats.kinds import is_weights
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans
+from shardscan.store.chunks import METADATA
 from shardscan.store.commits import CATALOG, PARTIAL, Scan
-from shardscan.store.creation import LAYOUT, METADATA
+from shardscan.store.facts import LAYOUT
 from shardscan.store.lock import reading_unwritten, reporting_unreadable
 from shardscan.store.records import FAILED, Stamp
 
