@@ -172,7 +172,7 @@ def _collect_pieces(pieces: Iterator[rows.Rows]) -> Iterator[rows.Rows]:
     size = 0
     for table, piece in pieces:
         waiting.setdefault((table, piece.schema), []).append(piece)
-        size += piece.nbytes
+        size += piece.get_total_buffer_size()
         if size >= INSERTED:
             yield from _join_pieces(waiting)
             size = 0

@@ -22,7 +22,7 @@ from shardscan.store import commits
 from shardscan.store.chunks import METADATA, Chunked
 from shardscan.store.commits import ALIGNED, Scan
 from shardscan.store.creation import write_root
-from shardscan.store.metadata import describe_array, describe_group
+from shardscan.store.metadata import describe_array, describe_bare_group
 from shardscan.store.records import BegunAlignments
 from shardscan.store.two_scans import Models, check_both_speak, forget_others, locate_of_two
 
@@ -105,7 +105,7 @@ def _files(alignments: Sequence[Alignment]) -> tuple[str, Mapping[str, bytes]]:
     metadata = describe_array(("channel",), values.shape, "int64", -1, chunk=(max(1, len(values)),))
     array = Chunked.of(metadata)
     files = {f"{name}/{array.key((0,))}": array.encode(values)} if len(values) else {}
-    return name, {METADATA: describe_group(), f"{name}/{METADATA}": metadata, **files}
+    return name, {METADATA: describe_bare_group(), f"{name}/{METADATA}": metadata, **files}
 
 
 def _sweep(place: Scan, array: str) -> None:

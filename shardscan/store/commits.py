@@ -81,12 +81,6 @@ def _begun(scan: Scan) -> Begun:
     return read_record(Begun, read_whole_record(scan.commits / "begun"))
 
 
-def stamps_of_all(scan: Scan) -> dict[str, Stamp]:
-    """Size and hash of every file of a scan's arrays."""
-    files = (file for file in sorted(scan.arrays.rglob("*")) if file.is_file())
-    return {file.relative_to(scan.arrays).as_posix(): stamp(file) for file in files}
-
-
 def sweep(scan: Scan) -> None:
     """Remove files of a scan that a killed writer left half written."""
     for folder in (scan.commits, scan.arrays):
@@ -247,6 +241,11 @@ def write_file(path: Path, data: bytes) -> Stamp:
     partial.write_bytes(data)
     partial.replace(path)
     return stamp_of(data)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, Stamp]:
+    """Likewise several, by their names in a folder."""
+    return {name: write_file(folder / name, files[name]) for name in sorted(files)}
 
 
 def stamp(file: Path) -> Stamp:

@@ -65,10 +65,9 @@ def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) ->
     commits.forget(comparison)
     write_root(comparison)
     building = comparison.arrays.with_name(f"{comparison.id}{PARTIAL}")
-    for name, data in _first_files(begun).items():
-        commits.write_file(building / name, data)
+    stamps = commits.write_files(building, _first_files(begun))
     building.rename(comparison.arrays)
-    commits.begin_of_two(comparison, replace(begun, files=commits.stamps_of_all(comparison)))  # last: now it exists
+    commits.begin_of_two(comparison, replace(begun, files=stamps))  # last: now it exists
     return comparison
 
 

@@ -25,7 +25,7 @@ from shardscan.store.chunks import METADATA, Chunked
 from shardscan.store.commits import PARTIAL, Scan
 from shardscan.store.facts import LAYOUT, read_scan
 from shardscan.store.layout import stacked_arrays, words
-from shardscan.store.metadata import describe_array, describe_group, label_axis
+from shardscan.store.metadata import describe_array, describe_bare_group, describe_group, label_axis
 from shardscan.store.records import (
     Stamp,
     StoredComposite,
@@ -41,18 +41,18 @@ from shardscan.store.records import (
 NO_NUMBER = -1  # in the coordinates of an axis that has no layer or expert
 
 
-def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
-    """Make the arrays of a new scan, empty; they appear whole or not at all."""
+def create(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> dict[str, Stamp]:
+    """Make the arrays of a new scan, empty; they appear whole or not at all. What is to be vouched for."""
     building = scan.arrays.with_name(f"{scan.id}{PARTIAL}")
-    for name, data in _first_files(checkpoint, probe, anatomy, plan).items():
-        commits.write_file(building / name, data)
+    stamps = commits.write_files(building, _first_files(checkpoint, probe, anatomy, plan))
     write_root(scan)
     building.rename(scan.arrays)
+    return stamps
 
 
 def write_root(scan: Scan) -> None:
     """Make all scans of a store one group for whoever opens it in Zarr."""
-    root, path = describe_group(), scan.arrays.parent / METADATA
+    root, path = describe_bare_group(), scan.arrays.parent / METADATA
     if not commits.is_as_stamped(path, commits.stamp_of(root)):
         commits.write_file(path, root)
 
@@ -156,8 +156,8 @@ def _group_files(group: Group, shared: Mapping[str, str]) -> dict[str, bytes]:
             own["sizes"] = _numbers(("layer", "expert", "side"), sizes[path])
         for name, spec in arrays.items():
             own[name] = {METADATA: _describe(spec)}
-        files |= {f"{parent}/{METADATA}": describe_group() for parent in list(PurePosixPath(path).parents)[:-1]}
-        files[f"{path}/{METADATA}"] = describe_group(facts if path == group.folder else None)
+        files |= {f"{parent}/{METADATA}": describe_bare_group() for parent in list(PurePosixPath(path).parents)[:-1]}
+        files[f"{path}/{METADATA}"] = describe_group(facts) if path == group.folder else describe_bare_group()
         files |= {f"{path}/{name}/{file}": data for name, of_array in own.items() for file, data in of_array.items()}
     return files
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +22,20 @@ from shardscan.store.facts import ATTRIBUTE
 CODECS = (BloscCodec(cname=COMPRESSOR, clevel=LEVEL, shuffle="shuffle"), Crc32cCodec())
 
 
-def describe_group(attributes: Mapping[str, Any] | None = None) -> bytes:
+def describe_group(attributes: Mapping[str, Any]) -> bytes:
     """A group with what is said of it."""
+    return _describe_group({ATTRIBUTE: dict(attributes)})
+
+
+@cache
+def describe_bare_group() -> bytes:
+    """A group of which nothing is said."""
+    return _describe_group({})
+
+
+def _describe_group(attributes: dict[str, Any]) -> bytes:
     files: dict[str, Buffer] = {}
-    facts: dict[str, Any] = {ATTRIBUTE: dict(attributes)} if attributes is not None else {}
-    zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes=facts)
+    zarr.open_group(MemoryStore(files), mode="w", zarr_format=3, attributes=attributes)
     return files[METADATA].to_bytes()
 
 

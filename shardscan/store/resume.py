@@ -48,11 +48,11 @@ def begin_or_continue_scan(
         raise _taken(folder, checkpoint.name)
     number = 1 + max(map(_number, generations), default=0)
     scan = Scan(folder, f"{base}-{number}")
-    create(scan, checkpoint, sample, anatomy, plan)
+    stamps = create(scan, checkpoint, sample, anatomy, plan)
     if chosen := _chosen(rivals):
         commits.record_channels(scan, chosen)
     commits.record_witness(scan, seen)
-    commits.begin(scan, [rival.id for rival in rivals], commits.stamps_of_all(scan))  # last: now it exists
+    commits.begin(scan, [rival.id for rival in rivals], stamps)  # last: now it exists
     return scan
 
 
