@@ -6,11 +6,14 @@ Promises: a catalog that is looked at may be a stranger's, and reaches nothing b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
-from shardscan.catalog import sqlfiles
+from shardscan.catalog import empty, sqlfiles
+from shardscan.catalog.lockdown import attach_statement
 from shardscan.catalog.reading import (
     OLD,
     OURS,
@@ -57,9 +60,7 @@ def find_stale(file: Path, scans: Sequence[Scan]) -> list[Models]:
 
     All where it is of another version; and two of which something is damaged, so that there are no rows of it.
     """
-    with open_empty() as connection:
-        for script in sqlfiles.schema():
-            fetch(connection, script)
+    with _open_ours() as connection:
         try:
             attach_locked(connection, file)
             origins = read_origins(connection)
@@ -73,14 +74,28 @@ def find_stale(file: Path, scans: Sequence[Scan]) -> list[Models]:
 
 def is_outdated(file: Path) -> bool:
     """Whether the views and macros of a catalog are not those of this version, or it cannot be opened."""
-    with open_empty() as connection:
-        for script in (*sqlfiles.schema(), *sqlfiles.views().values()):
-            fetch(connection, script)
+    with _open_ours() as connection:
         try:
             attach_locked(connection, file)
             return read_definitions(connection, OLD) != read_definitions(connection, OURS)
         except duckdb.Error:
             return True
+
+
+@contextmanager
+def _open_ours() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose own database is an empty catalog of this version."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(open_empty())
+        try:
+            ours = Path(stack.enter_context(TemporaryDirectory()), "ours.duckdb")
+            empty.create(ours)
+            statements = [attach_statement(ours, "ours"), "USE ours"]
+        except OSError:  # nothing can be written anywhere, as on a machine that only looks
+            statements = empty.list_scripts()
+        for statement in statements:
+            fetch(connection, statement)
+        yield connection
 
 
 def _first_sentence(error: Exception) -> str:

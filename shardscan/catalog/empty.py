@@ -23,8 +23,7 @@ DIGEST_BYTES = 16  # at the end of what is kept: the hash of everything before t
 
 def create(file: Path) -> None:
     """Write an empty catalog to `file`, which is not there yet; OSError or duckdb.Error where that cannot be."""
-    scripts = [*sqlfiles.schema(), *sqlfiles.views().values()]
-    cache = _find_cache()
+    scripts, cache = list_scripts(), _find_cache()
     if cache is None:
         _run_scripts(file, scripts)
         return
@@ -34,6 +33,11 @@ def create(file: Path) -> None:
         return
     _run_scripts(file, scripts)
     _keep_copy(ready, file.read_bytes())
+
+
+def list_scripts() -> list[str]:
+    """What makes one: the schema's statements, and then every view's and macro's."""
+    return [*sqlfiles.schema(), *sqlfiles.views().values()]
 
 
 def _run_scripts(file: Path, scripts: list[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,22 @@ import duckdb
 import pytest
 
 from shardscan.catalog import checks, empty
+from shardscan.catalog.reading import OLD, OURS, attach_locked, fetch, open_empty, read_definitions
+
+
+@cache
+def wanted() -> list[Any]:
+    """What the statements make."""
+    with open_empty() as connection:
+        for script in empty.list_scripts():
+            fetch(connection, script)
+        return read_definitions(connection, OURS)
+
+
+def definitions(file: Path) -> list[Any]:
+    with open_empty() as connection:
+        attach_locked(connection, file)
+        return read_definitions(connection, OLD)
 
 
 @pytest.fixture
@@ -26,7 +44,7 @@ def test_a_copy_is_what_the_statements_make(ready: Path, tmp_path: Path) -> None
     made = (tmp_path / "first.duckdb").read_bytes()
     empty.create(tmp_path / "copied.duckdb")
     assert (tmp_path / "copied.duckdb").read_bytes() == made == ready.read_bytes()[: -empty.DIGEST_BYTES]
-    assert not checks.is_outdated(tmp_path / "copied.duckdb")
+    assert definitions(tmp_path / "copied.duckdb") == wanted()
 
 
 def _cut(ready: Path) -> None:
@@ -58,7 +76,7 @@ def test_what_cannot_be_trusted_is_not_read(ready: Path, tmp_path: Path, spoil: 
     spoil(ready)
     assert empty._read_kept(ready) is None
     empty.create(tmp_path / "again.duckdb")
-    assert not checks.is_outdated(tmp_path / "again.duckdb")
+    assert definitions(tmp_path / "again.duckdb") == wanted()
 
 
 def _remember_a_file(home: Path) -> None:
@@ -84,7 +102,7 @@ def test_without_a_folder_to_keep_it_in_a_catalog_is_made_all_the_same(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv(variable, str(tmp_path / "home"))
     empty.create(tmp_path / "made.duckdb")
-    assert not checks.is_outdated(tmp_path / "made.duckdb")
+    assert definitions(tmp_path / "made.duckdb") == wanted()
 
 
 def test_a_home_that_is_no_place_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +125,7 @@ def test_a_cache_that_refuses_costs_nothing_but_time(
     with monkeypatch.context() as patch:
         patch.setattr(Path, refused, refuse)
         empty.create(tmp_path / "made.duckdb")
-    assert not checks.is_outdated(tmp_path / "made.duckdb")
+    assert definitions(tmp_path / "made.duckdb") == wanted()
 
 
 def test_a_catalog_that_the_disk_did_not_take_whole_is_not_kept(
@@ -122,3 +140,18 @@ def test_a_catalog_that_the_disk_did_not_take_whole_is_not_kept(
     with pytest.raises(duckdb.IOException):
         empty.create(tmp_path / "made.duckdb")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_catalog_is_told_from_one_of_another_version(
+    is_writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty.create(tmp_path / "ours.duckdb")
+    empty.create(tmp_path / "older.duckdb")
+    with duckdb.connect(tmp_path / "older.duckdb") as connection:
+        connection.execute("DROP MACRO TABLE outlier_channels").fetchall()
+    if not is_writable:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert not checks.is_outdated(tmp_path / "ours.duckdb")
+    assert checks.is_outdated(tmp_path / "older.duckdb")
+    assert checks.is_outdated(tmp_path / "none.duckdb")
