@@ -6,7 +6,8 @@ An import counts wherever it stands: at the top of a module, in a function, or u
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from pkgutil import resolve_name
@@ -51,23 +52,27 @@ HEAVY = ("numpy", "numba", "dask", "zarr", "duckdb", "pyarrow", "rich", "scipy",
 Sources = Mapping[str, str]
 
 
-def sources() -> dict[str, str]:
+@cache
+def sources() -> Sources:
     """The text of every module by its name below the package: `reduce.scan`; `reduce` is the folder's `__init__`."""
-    found = {}
+    found: dict[str, str] = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
         found[name] = file.read_text(encoding="utf-8")
     return found
 
 
-def imported(text: str) -> Iterator[str]:
+@cache
+def imported(text: str) -> tuple[str, ...]:
     """The full names of everything that a module imports anywhere."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def module_of(name: str, known: Sources) -> str | None:

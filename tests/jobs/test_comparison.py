@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from shardscan.cli import main
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError
 from shardscan.jobs.comparison.job import Difference, diff
 
-LAYERS = 4
+LAYERS = 3
 EXACT, APPROXIMATE = "restricted fingerprint", "statistics (approximate)"
 
 
@@ -28,6 +29,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     pruning.llama(folder / "original", layers=LAYERS)
     return folder
+
+
+@pytest.fixture(scope="module")
+def scanned(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the original alone, read only."""
+    store = tmp_path_factory.mktemp("scanned") / "scans"
+    shardscan.ingest(made / "original", store, spectra="none")
+    return store
+
+
+@pytest.fixture
+def store(scanned: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be written to."""
+    return shutil.copytree(scanned, tmp_path / "scans")
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +110,19 @@ def test_values_are_compared_on_what_is_left(
         assert row["cosine"] == pytest.approx(1, abs=1e-3)
 
 
-def test_what_cannot_be_aligned_is_unknown_and_says_why(made: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_aligned_is_unknown_and_says_why(made: Path, store: Path, tmp_path: Path) -> None:
     """Nothing of another model's weights is in this one, whatever its shapes are."""
     other = pruning.llama(tmp_path / "other", layers=LAYERS, seed=99)
     pruning.llm_pruner(other, tmp_path / "strange", layers=range(1, 3))
-    found = diff(made / "original", tmp_path / "strange", tmp_path / "scans", values=True)
+    found = diff(made / "original", tmp_path / "strange", store, values=True)
     assert found.unknown > 0 and found.left
     statuses = rows(
-        tmp_path / "scans",
+        store,
         "select distinct status, reason is not null as told from surviving_channels('original', 'strange') "
         "where layer = 1 and role = 'up_proj' and axis = 'out'",
     )
     assert statuses == [{"status": "unknown", "told": True}]
-    again = diff(made / "original", tmp_path / "strange", tmp_path / "scans")
+    again = diff(made / "original", tmp_path / "strange", store)
     assert again.unknown == found.unknown
 
 
@@ -148,7 +163,7 @@ def test_values_of_a_model_whose_checkpoint_changed_are_not_compared(tmp_path: P
         diff("original", "tuned", tmp_path / "scans", values=True)
 
 
-def test_a_merged_lora_is_told_by_its_rank(made: Path, tmp_path: Path) -> None:
+def test_a_merged_lora_is_told_by_its_rank(made: Path, store: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
 
     def merged(name: str, w: np.ndarray) -> np.ndarray:
@@ -158,7 +173,7 @@ def test_a_merged_lora_is_told_by_its_rank(made: Path, tmp_path: Path) -> None:
         return (w.astype(np.float64) + change).astype(w.dtype)
 
     pruning.rewritten(made / "original", tmp_path / "merged", merged)
-    found = diff(made / "original", tmp_path / "merged", tmp_path / "scans", rank=True)
+    found = diff(made / "original", tmp_path / "merged", store, rank=True)
     ranks = {row["role"]: row["change_rank"] for row in found.modules.to_pylist()}
     assert ranks["q_proj"] == 8 and ranks["k_proj"] == 0 and ranks["up_proj"] == 0
 
@@ -173,45 +188,43 @@ def test_the_command_prints_a_row_for_each_module_and_says_the_rest(
     modules = {row["role"]: row for row in json.loads(result.stdout)}
     assert modules["gate_proj"]["touched_layers"] == 2 and modules["gate_proj"]["consistent"]
     assert modules["input_norm"]["touched_layers"] == 0 and modules["input_norm"]["retention"] == 1
-    assert "2 of 4 layers have other shapes; 0, 3 do not." in result.stderr
+    assert "2 of 3 layers have other shapes; layer 0 does not." in result.stderr
     assert "Each module has one retention in all of these." in result.stderr
 
 
-def test_an_impossible_model_is_told_in_sentences(made: Path, tmp_path: Path) -> None:
+def test_an_impossible_model_is_told_in_sentences(made: Path, store: Path, tmp_path: Path) -> None:
     wrong = pruning.impossible(made / "original", tmp_path / "wrong", "head_dim")
-    result = run("diff", made / "original", wrong, "--store", tmp_path / "scans")
+    result = run("diff", made / "original", wrong, "--store", store)
     assert result.exit_code == 0
     assert "Impossible: layer 1: q_proj has" in result.stderr and "no multiple of the head length 8" in result.stderr
 
 
-def test_a_weight_that_only_one_model_has_as_a_matrix_is_left(made: Path, tmp_path: Path) -> None:
+def test_a_weight_that_only_one_model_has_as_a_matrix_is_left(made: Path, store: Path, tmp_path: Path) -> None:
     def flattened(name: str, w: np.ndarray) -> np.ndarray:
         return w.reshape(-1) if "layers.0.mlp.up" in name else w
 
     pruning.rewritten(made / "original", tmp_path / "flat", flattened)
-    found = diff(made / "original", tmp_path / "flat", tmp_path / "scans", values=True)
+    found = diff(made / "original", tmp_path / "flat", store, values=True)
     assert found.left == {"model.layers.0.mlp.up_proj.weight": "it is a matrix in one model only"}
 
 
-def test_without_values_nothing_is_said_of_them(made: Path, tmp_path: Path) -> None:
-    found = diff(made / "original", made / "original", tmp_path / "scans")
+def test_without_values_nothing_is_said_of_them(made: Path, store: Path) -> None:
+    found = diff(made / "original", made / "original", store)
     assert set(found.modules.column_names).isdisjoint(("changed", "cosine", "relative_change"))
-    told = rows(
-        tmp_path / "scans", "select distinct changed, cosine, max_change from model_diff('original', 'original')"
-    )
+    told = rows(store, "select distinct changed, cosine, max_change from model_diff('original', 'original')")
     assert told == [{"changed": None, "cosine": None, "max_change": None}]
-    assert rows(tmp_path / "scans", "select count(*) as n from spectra") == [{"n": 0}]
+    assert rows(store, "select count(*) as n from spectra") == [{"n": 0}]
 
 
-def test_a_model_that_has_grown_is_compared_where_it_has_not(made: Path, tmp_path: Path) -> None:
+def test_a_model_that_has_grown_is_compared_where_it_has_not(made: Path, store: Path, tmp_path: Path) -> None:
     weights = pruning.load(made / "original")
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         weights[name] = np.concatenate([weights[name], weights[name][:8] * 2])
     pruning.save(tmp_path / "grown", weights, pruning.config_of(made / "original"))
-    found = diff(made / "original", tmp_path / "grown", tmp_path / "scans", values=True)
+    found = diff(made / "original", tmp_path / "grown", store, values=True)
     assert found.summary["grown"] == 2 and found.compared == len(weights) - 2
     assert found.left["lm_head.weight"] == "8 of its 168 rows are none of lm_head.weight"
-    added = rows(tmp_path / "scans", "from surviving_channels('original', 'grown') where status = 'added'")
+    added = rows(store, "from surviving_channels('original', 'grown') where status = 'added'")
     assert sorted(row["channel_b"] for row in added if row["role"] == "lm_head") == list(range(160, 168))
 
 

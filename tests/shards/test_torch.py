@@ -423,7 +423,12 @@ AGAIN: dict[str, bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", AGAIN)
+SLOW = ("sets of one list", "one key in many dicts", "one tensor again and again")  # seconds, as long as they may take
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.full_only] if case in SLOW else []) for case in AGAIN]
+)
 def test_what_a_short_pickle_asks_for_again_and_again_takes_no_long_time(
     case: str, write: Callable[[bytes], str]
 ) -> None:

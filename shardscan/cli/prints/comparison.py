@@ -45,7 +45,7 @@ def _describe_layers(summary: Mapping[str, Any]) -> Iterator[str]:
     """Which layers were altered, removed and added."""
     a, b = visible(summary["model_a"]), visible(summary["model_b"])
     if touched := summary["touched_layers"]:
-        others = f"; {_format_runs(summary['untouched'])} do not" if summary["untouched"] else ""
+        others = f"; {_name_layers(summary['untouched'])}" if summary["untouched"] else ""
         yield f"{touched} of {format_count(summary['layers'], 'layer')} have other shapes{others}."
         if summary["consistent"]:
             yield "Each module has one retention in all of these."
@@ -54,6 +54,12 @@ def _describe_layers(summary: Mapping[str, Any]) -> Iterator[str]:
     removed, added = summary["removed_layers"], summary["added_layers"]
     if removed or added:
         yield f"{format_count(removed, 'layer')} of {a} are not in {b}, {added:,} of {b} not in {a}."
+
+
+def _name_layers(untouched: Sequence[int]) -> str:
+    """Those that were left as they were: `layer 3 does not`, `layers 0-2, 5 do not`."""
+    layers = f"layers {_format_runs(untouched)} do" if len(untouched) > 1 else f"layer {untouched[0]} does"
+    return f"{layers} not"
 
 
 def _format_runs(numbers: Sequence[int]) -> str:
