@@ -59,7 +59,7 @@ def keep_alignments(a: Scan, b: Scan, models: Models, alignments: Sequence[Align
         return
     array, files = _files(alignments)
     stamps = {name: commits.stamp_of(data) for name, data in files.items()}
-    begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, array, _parts(alignments), stamps)
+    begun = BegunAlignments(a.id, b.id, models, ALIGNMENTS_LAYOUT, stamps, array, _parts(alignments))
     write_root(place)
     for name, data in files.items():
         if not commits.is_as_stamped(place.arrays / name, stamps[name]):

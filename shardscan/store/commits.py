@@ -27,8 +27,6 @@ import xxhash
 from shardscan.errors import StoreError
 from shardscan.store.records import (
     Begun,
-    BegunAlignments,
-    BegunComparison,
     BegunOfTwo,
     Commit,
     Run,
@@ -44,7 +42,7 @@ PARTIAL = ".partial"  # how files end that are being written, zarr's too
 CHECKSUM = "checksum"
 COMPARISON, ALIGNED = "diff-", "align-"  # how ids of what is of two scans begin; no scan's does
 
-OfTwo = TypeVar("OfTwo", BegunOfTwo, BegunComparison, BegunAlignments)
+OfTwo = TypeVar("OfTwo", bound=BegunOfTwo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def _everything(store: Path) -> list[Scan]:
     return [Scan(store, path.parent.name) for path in sorted((store / "commits").glob("*/begun"))]
 
 
-def begin_of_two(pair: Scan, begun: BegunComparison | BegunAlignments) -> None:
+def begin_of_two(pair: Scan, begun: BegunOfTwo) -> None:
     """Make what is of two scans exist, and vouch for the files that it began with."""
     _write(pair.commits / "begun", record_of(begun))
 

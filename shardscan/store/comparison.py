@@ -55,7 +55,7 @@ def begin_comparison(a: Scan, b: Scan, models: Models, tasks: Sequence[Task]) ->
     check_both_speak(a, b, models)
     comparison = locate_of_two(COMPARISON, a, b, COMPARISON_LAYOUT)
     forget_others(comparison, COMPARISON, models)
-    begun = BegunComparison(a.id, b.id, models, COMPARISON_LAYOUT, *_sizes(tasks), {})
+    begun = BegunComparison(a.id, b.id, models, COMPARISON_LAYOUT, {}, *_sizes(tasks))
     begun_before = commits.read_begun_of_two(comparison, BegunComparison)
     if begun_before and replace(begun_before, files={}) == begun:
         commits.sweep(comparison)

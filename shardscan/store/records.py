@@ -104,33 +104,23 @@ class BegunOfTwo:
 
 
 @dataclass(frozen=True, slots=True)
-class BegunComparison:
+class BegunComparison(BegunOfTwo):
     """A comparison exists: of how many weights and channels, and a hash of its pairs."""
 
-    a: str
-    b: str
-    models: tuple[str, str]
-    layout: int
     weights: int
     channels: int
     pairs: str
-    files: Mapping[str, Stamp]
 
 
 @dataclass(frozen=True, slots=True)
-class BegunAlignments:
+class BegunAlignments(BegunOfTwo):
     """Alignments exist: the array that holds their channels, and of each what it is of and which part it has.
 
     Weights of a and of b, axis, method, reason, first channel, and how many.
     """
 
-    a: str
-    b: str
-    models: tuple[str, str]
-    layout: int
     array: str
     alignments: tuple[tuple[str, str, str, str, str | None, int, int], ...]
-    files: Mapping[str, Stamp]
 
 
 @dataclass(frozen=True, slots=True)

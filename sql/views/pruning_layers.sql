@@ -12,8 +12,7 @@ WITH layers AS (
            count(*) FILTER (d.status = 'pruned') AS pruned,
            count(*) FILTER (d.status = 'added') AS added,
            count(*) FILTER (d.status = 'removed') AS removed,
-           CASE WHEN (d.layer IS NULL) = (d.layer_b IS NULL)
-                THEN bool_or(d.status IN ('pruned', 'grown', 'reshaped', 'added', 'removed')) IS TRUE END AS touched
+           layer_touched(d.layer, d.layer_b, d.status) AS touched
     FROM pruning_diff(a, b) d
     GROUP BY d.model_a, d.model_b, d.component, d.layer, d.layer_b
 ),

@@ -25,9 +25,7 @@ SELECT m.model_a, m.model_b, m.component, m.role,
        sum(m.after) / nullif(sum(m.before), 0) AS retention,
        sum(m.after) FILTER (m.touched) / nullif(sum(m.before) FILTER (m.touched), 0) AS touched_retention,
        min(m.retention) FILTER (m.touched) AS min_retention, max(m.retention) FILTER (m.touched) AS max_retention,
-       CASE WHEN bool_or(m.touched)
-            THEN min_retention = max_retention AND count(m.retention) FILTER (m.touched) = touched_layers
-       END AS consistent
+       one_retention(m.retention, m.touched) AS consistent
 FROM modules m
 GROUP BY m.model_a, m.model_b, m.component, m.role;
 

@@ -9,25 +9,48 @@
 --   sparsity        zeros / elements of all tensors
 -- Layers of several components are counted together; their numbers are those of all.
 CREATE MACRO pruning_summary(a, b) AS TABLE
-WITH weighed AS (
+WITH diffs AS MATERIALIZED (  -- once: planning what tells which weight is which takes longer than all the rest
+    FROM pruning_diff(a, b)
+),
+weighed AS (
     SELECT count(*) FILTER (d.status = 'equal') AS equal, count(*) FILTER (d.status = 'changed') AS changed,
            count(*) FILTER (d.status = 'pruned') AS pruned, count(*) FILTER (d.status = 'grown') AS grown,
            count(*) FILTER (d.status = 'reshaped') AS reshaped, count(*) FILTER (d.status = 'added') AS added,
            count(*) FILTER (d.status = 'removed') AS removed, count(*) FILTER (d.status IS NULL) AS unread
-    FROM pruning_diff(a, b) d
+    FROM diffs d
+),
+layers AS (
+    SELECT d.layer, d.layer_b, layer_touched(d.layer, d.layer_b, d.status) AS touched
+    FROM diffs d
+    GROUP BY d.component, d.layer, d.layer_b
 ),
 layered AS (
     SELECT count(l.layer) AS layers, count(l.layer) FILTER (l.touched) AS touched_layers,
            count(l.layer) FILTER (l.layer_b IS NULL) AS removed_layers,
            count(l.layer_b) FILTER (l.layer IS NULL) AS added_layers,
-           coalesce(list(l.layer ORDER BY l.layer) FILTER (l.layer IS NOT NULL AND NOT l.touched), []) AS untouched,
-           CAST(coalesce(sum(len(l.faults)), 0) AS BIGINT) AS faults
-    FROM pruning_layers(a, b) l
+           coalesce(list(l.layer ORDER BY l.layer) FILTER (l.layer IS NOT NULL AND NOT l.touched), []) AS untouched
+    FROM layers l
+),
+faulty AS (
+    SELECT count(DISTINCT (f.component, f.layer, f.detail)) AS faults FROM shape_faults(a, b) f
+),
+retained AS (  -- of each module in each layer: what is left of it, and whether that is not all of it
+    SELECT d.component, d.role,
+           coalesce(sum(d.parameters_b), 0) / nullif(sum(d.parameters_a), 0) AS retention,
+           count(d.weight_a) > 0 AND count(d.weight_b) > 0
+               AND coalesce(sum(d.parameters_a), 0) <> coalesce(sum(d.parameters_b), 0) AS touched
+    FROM diffs d
+    GROUP BY d.component, d.role, d.layer, d.layer_b
+),
+modules AS (
+    SELECT r.role, one_retention(r.retention, r.touched) AS consistent
+    FROM retained r
+    GROUP BY r.component, r.role
 ),
 modular AS (
     SELECT coalesce(bool_and(m.consistent), true) AS consistent,
            coalesce(list(m.role ORDER BY m.role) FILTER (NOT m.consistent), []) AS inconsistent
-    FROM pruning_modules(a, b) m
+    FROM modules m
 ),
 sized AS (
     SELECT m.model, m.parameters, m.bytes,
@@ -40,9 +63,9 @@ SELECT x.model AS model_a, y.model AS model_b, x.parameters AS parameters_a, y.p
        y.parameters / nullif(x.parameters, 0) AS retention, 1 - retention AS structured_sparsity,
        x.bytes AS bytes_a, y.bytes AS bytes_b, x.file_bytes AS file_bytes_a, y.file_bytes AS file_bytes_b,
        l.layers, l.touched_layers, l.removed_layers, l.added_layers, l.untouched, w.*,
-       m.consistent, m.inconsistent, l.faults,
+       m.consistent, m.inconsistent, f.faults,
        x.sparsity AS sparsity_a, y.sparsity AS sparsity_b
-FROM sized x, sized y, weighed w, layered l, modular m
+FROM sized x, sized y, weighed w, layered l, modular m, faulty f
 WHERE x.model = existing_model(a) AND y.model = existing_model(b);
 
 COMMENT ON MACRO TABLE pruning_summary IS 'Two models in one row: sizes, what became of how many weights, consistency.';
