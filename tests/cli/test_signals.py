@@ -53,12 +53,9 @@ main(sys.argv[1:])
 
 
 def begun(script: str, *words: str | Path) -> subprocess.Popen[bytes]:
-    """A script that has said that it has begun; it hears Ctrl-C also where tests run in the background, deaf to it."""
+    """A script that has said that it has begun."""
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, "-c", script, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout
     assert process.stdout.readline() == b"begun\n", process.communicate()

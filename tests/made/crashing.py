@@ -103,7 +103,6 @@ def import_everything() -> None:
 
 
 def child(words: list[str], log: Path, fault: Fault | None, command: str) -> NoReturn:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     printed, counted = (os.open(file, flags) for file in (log, log.with_suffix(".events")))
     for ours, theirs in ((os.open(os.devnull, os.O_RDONLY), 0), (printed, 1), (printed, 2)):
