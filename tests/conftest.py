@@ -96,7 +96,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this run was not asked for."""
-    asked = {"full_only": config.getoption("--campaigns") == "full", "notebooks": config.getoption("--notebooks")}
+    full = config.getoption("--campaigns") == "full"
+    asked = {"full_only": full, "real": full, "notebooks": config.getoption("--notebooks")}
     unasked = [item for item in items if any(item.get_closest_marker(mark) and not asked[mark] for mark in asked)]
     if unasked:
         config.hook.pytest_deselected(items=unasked)

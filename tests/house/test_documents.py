@@ -154,7 +154,6 @@ def test_the_tours_listing_is_what_the_command_prints(
     assert shows(lines, take_the_tour(words))
 
 
-@pytest.mark.full_only
 @pytest.mark.real
 def test_the_tour_is_what_its_commands_print(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "125")

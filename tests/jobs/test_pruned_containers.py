@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from made.torchfiles import (
     tensor,
 )
 from shardscan.cli import main
-from shardscan.jobs.comparison.job import diff
+from shardscan.jobs.comparison.job import Difference, diff
 
 Files = Callable[[Path, Weights], Path]
 
@@ -38,6 +39,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Cut]:
     made = tmp_path_factory.mktemp("made")
     original = pruning.llama(made / "original", layers=4)
     return original, made / "pruned", pruning.llm_pruner(original, made / "pruned", layers=range(1, 3))
+
+
+@pytest.fixture(scope="module")
+def scanned(pair: tuple[Path, Path, Cut], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Difference]:
+    """A store of both, read only, and what `diff` found in it."""
+    store = tmp_path_factory.mktemp("scanned") / "scans"
+    return store, diff(pair[0], pair[1], store)
 
 
 def values(weights: Mapping[str, np.ndarray]) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -100,10 +108,12 @@ def left(store: Path, b: str) -> dict[tuple[str, str], list[int]]:
 
 
 @pytest.mark.parametrize("files", [state_dict, module])
-def test_what_is_left_is_found_in_every_container(pair: tuple[Path, Path, Cut], tmp_path: Path, files: Files) -> None:
-    original, pruned, cut = pair
+def test_what_is_left_is_found_in_every_container(
+    pair: tuple[Path, Path, Cut], scanned: tuple[Path, Difference], tmp_path: Path, files: Files
+) -> None:
+    (original, pruned, cut), (store, by_safetensors) = pair, scanned
+    shutil.copytree(store, tmp_path / "scans")
     path = files(tmp_path / "torch", pruning.load(pruned))
-    by_safetensors = diff(original, pruned, tmp_path / "scans")
     by_torch = diff(original, path, tmp_path / "scans", pickled_module=files is module, values=True)
     found = left(tmp_path / "scans", "torch")
     wanted = {(key, axis): channels.tolist()

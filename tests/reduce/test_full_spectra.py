@@ -207,7 +207,6 @@ def test_a_large_matrix_has_the_blas_threads_that_were_asked_for_and_a_small_one
     assert options == str(threads)
 
 
-@pytest.mark.full_only
 @pytest.mark.real
 def test_smollm2_agrees_with_the_svd(smollm2: Path) -> None:
     for name, unit in units(smollm2, "full").items():

@@ -220,7 +220,6 @@ def test_smollm2_has_720_heads_and_they_agree_with_svd(smollm2: Path) -> None:
         assert check(result_of(known[name]), w, 64, role) < 1e-10
 
 
-@pytest.mark.full_only
 @pytest.mark.real
 def test_a_scan_of_smollm2_has_its_tensors_and_its_spectra_and_not_one_warning(smollm2: Path, tmp_path: Path) -> None:
     summary = shardscan.ingest(smollm2, tmp_path / "scans", workers=2)
