@@ -5,9 +5,6 @@ Statistics of codes would be statistics of something else than the weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from shardscan.anatomy.names import BLOCK_SCALES, BLOCKS
 from shardscan.errors import shown
 from shardscan.shards.address import Checkpoint, Tensor
@@ -17,7 +14,7 @@ CODE_ENDINGS = ("qweight", "qzeros", "weight_packed", "weight_zero_point")
 SCALES_OF_WEIGHT = ("weight_scale", "weight_scale_inv", "SCB", "scales")
 
 
-def codes_of(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[str, Any]) -> str | None:
+def codes_of(tensor: Tensor, checkpoint: Checkpoint, part: str) -> str | None:
     """Why the values are quantised codes, or None; by the names beside it, by the config, by an integer dtype."""
     module, _, last = tensor.name.rpartition(".")
     dtype = DTYPES[tensor.dtype]
@@ -31,7 +28,7 @@ def codes_of(tensor: Tensor, checkpoint: Checkpoint, part: str, config: Mapping[
     scale = next((s for s in SCALES_OF_WEIGHT if f"{module}.{s}" in checkpoint), None)
     if scale:
         return f"{tensor.dtype} codes with {scale} beside them"
-    quantisation = config.get("quantization_config")
+    quantisation = (checkpoint.config or {}).get("quantization_config")
     if isinstance(quantisation, dict):
         method = shown(str(quantisation.get("quant_method")))
         return f"{tensor.dtype} codes: config.json has a quantization_config, method {method}"

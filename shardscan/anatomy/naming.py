@@ -1,0 +1,83 @@
+"""NAME, one tensor: what the first family that knows its name says of it, and the matrices that it is then. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shardscan.anatomy.codes import codes_of
+from shardscan.anatomy.config_sizes import holds, sizes_of
+from shardscan.anatomy.families.family import NUMBER, Family, Match, Rule
+from shardscan.anatomy.matrices import Neighbours, divide_matrices, fits
+from shardscan.anatomy.names import canonical, split
+from shardscan.anatomy.places import OTHER, WEIGHT, Place, Placed
+from shardscan.shards.address import Checkpoint, Tensor
+from shardscan.shards.dtypes import DTYPES
+
+
+class Reading:
+    """A family as a config completes it; `beside` another, a tower reads its own sections of the config only."""
+
+    def __init__(self, family: Family, config: Mapping[str, Any], beside: bool = False) -> None:
+        self.family, self.config, self.beside = family, config, beside
+        self._sizes: dict[str | None, dict[str, int | None]] = {}
+
+    def sizes(self, component: str | None = None) -> Mapping[str, int | None]:
+        """The sizes of one of the family's components, or of the family."""
+        if component not in self._sizes:
+            self._sizes[component] = sizes_of(self.family, self.config, component, self.beside)
+        return self._sizes[component]
+
+    def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule, str | None] | None:
+        """The first rule for a module, or a whole name, that the config and the shape agree with; what is odd then."""
+        named = self.family.match(module) or self.family.match(name)
+        if not named:
+            return None
+        agreeing = [rule for rule in named.rules if holds(rule, self.family, self.config, self.beside)]
+        fitting = [r for r in agreeing if r.when_fits and fits(r, shape, self.sizes(r.component))]
+        # a shape that fits two of them tells nothing
+        rule = next((r for r in agreeing if not r.when_fits or [r] == fitting), None)
+        unsure = rule and len(shape) > 1 and not rule.when_fits and any(r.when_fits for r in agreeing)
+        return (named, rule, "its shape does not tell how it is stored" if unsure else None) if rule else None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor, and the rule that names it, of which family."""
+
+    tensor: Tensor
+    canonical_name: str
+    place: Place
+    reading: Reading | None
+    rule: Rule | None
+    codes: str | None
+    reason: str | None = None
+
+
+def name_tensor(tensor: Tensor, checkpoint: Checkpoint, readings: Sequence[Reading]) -> Named:
+    """A tensor as the first of some readings that knows it names it; `other` where none does."""
+    module, part = split(tensor)
+    name = canonical(tensor.name)
+    number = NUMBER.search(name)
+    where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
+    reading, rule, reason = None, None, None
+    for candidate in readings:
+        if matched := candidate.match(module, name, tensor.shape):
+            (match, rule, reason), reading = matched, candidate
+            where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
+            break
+    reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else reason
+    return Named(tensor, name, where, reading, rule, codes_of(tensor, checkpoint, where.part), reason)
+
+
+def divide_named(n: Named, beside: Neighbours) -> Placed:
+    """A named tensor with its matrices, by its neighbours where the config does not tell."""
+    family, sizes = (n.reading.family.name, n.reading.sizes(n.place.component)) if n.reading else (None, {})
+    # a header may claim billions of channels for a weight that has no values
+    is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
+    where = n.place.role, n.place.expert
+    matrices, reason = (
+        divide_matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
+    )
+    return Placed(n.tensor, n.canonical_name, n.place, matrices, n.codes, reason or n.reason, n.rule, family)
