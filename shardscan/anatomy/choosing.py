@@ -1,59 +1,181 @@
-"""NAME, its choice: which family a checkpoint is of, by its config, else by names and shapes of its tensors. Pure."""
+"""NAME, its choice: which families a checkpoint is of, and what their names begin with in it. Pure.
+
+The architecture in the config says which family, if that one names layers; else names and shapes do. A model that is a
+part of a larger one has a prefix of somebody's own before its names (`policy.`, `llm.`, `pretrained_model.`): where a
+family names no layer, whatever stands before all of the names that it would know is tried.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from shardscan.anatomy.families.family import NUMBER, Family
 from shardscan.anatomy.matrices import READS, WRITES, Neighbours
+from shardscan.anatomy.names import canonical, split
 from shardscan.anatomy.naming import Reading, divide_named, name_tensor
 from shardscan.shards.address import Checkpoint, Tensor
 
 MOST_PATTERNS = 1000  # of names, by which a family is chosen
+MOST_WORDS = 8  # that stand before what a family knows
+OF_MAIN, OF_TOWER = 0.5, 0.9  # how many of the names that begin with a prefix a family must know under it
 
 
-def choose_family(checkpoint: Checkpoint, config: Mapping[str, Any], known: Mapping[str, Family]) -> Family | None:
-    """By the architecture in the config; else by names, if they name half of the tensors."""
-    adapted = config.get("auto_mapping")  # of an adapter's config
-    architectures = [adapted.get("base_model_class")] if isinstance(adapted, dict) else config.get("architectures")
-    wanted = {a for a in architectures if isinstance(a, str)} if isinstance(architectures, list) else set()
-    for family in known.values():
-        if wanted & set(family.architectures):
-            return family
-    # layers are alike: one tensor stands for all whose names differ in numbers
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """A tensor that stands for all whose names differ from its own in numbers only: layers are alike."""
+
+    tensor: Tensor
+    name: str
+    module: str
+    count: int
+
+    def is_named(self, reading: Reading) -> bool:
+        return reading.match(self.module, self.name, self.tensor.shape) is not None
+
+    def has_layer(self, reading: Reading) -> bool:
+        found = reading.match(self.module, self.name, self.tensor.shape)
+        return found is not None and found[0].layer is not None
+
+
+def choose_readings(checkpoint: Checkpoint, known: Mapping[str, Family]) -> tuple[Reading | None, list[Reading]]:
+    """The family that names most, None where none fits; and all that tensors are looked up in, that one first."""
+    config, patterns = checkpoint.config or {}, _list_patterns(checkpoint)
+    main = _choose_main(checkpoint, known, patterns)
+    readings = [main] if main else []
+    towers = [
+        tower for tower in _list_towers(known, config, main is not None) if not main or tower.family is not main.family
+    ]
+    return main, [*readings, *towers, *_find_towers(towers, _leave_named(patterns, [*readings, *towers]))]
+
+
+def _list_towers(known: Mapping[str, Family], config: Mapping[str, Any], beside: bool) -> list[Reading]:
+    return [Reading(family, config, beside=beside) for family in known.values() if family.tower]
+
+
+def _list_patterns(checkpoint: Checkpoint) -> list[_Pattern]:
     alike: dict[str, list[Tensor]] = {}
     for tensor in checkpoint.tensors.values():
         alike.setdefault(NUMBER.sub("*", tensor.name), []).append(tensor)
-    step = -(-len(alike) // MOST_PATTERNS)  # no model has as many: this is for names without any pattern
-    alike = dict(islice(alike.items(), None, None, step or 1))
-    readings = {name: Reading(family, config) for name, family in known.items()}
-    towers = [reading for reading in readings.values() if reading.family.tower]
-    scores = {name: _score(reading, towers, alike, checkpoint) for name, reading in readings.items()}
-    best = max(scores, key=lambda name: scores[name])
-    return known[best] if scores[best][0] * 2 >= max(1, sum(map(len, alike.values()))) else None
+    step = -(-len(alike) // MOST_PATTERNS) or 1  # no model has as many: this is for names without any pattern
+    return [
+        _Pattern(of[0], canonical(of[0].name), split(of[0])[0], len(of))
+        for of in islice(alike.values(), None, None, step)
+    ]
+
+
+def _choose_main(checkpoint: Checkpoint, known: Mapping[str, Family], patterns: Sequence[_Pattern]) -> Reading | None:
+    """By the architecture in the config; else by names, if they name half of the tensors."""
+    config = checkpoint.config or {}
+    stated = next((Reading(family, config) for family in known.values() if _is_stated(family, config)), None)
+    towers = _list_towers(known, config, stated is not None)
+    if stated and any(pattern.has_layer(reading) for pattern in patterns for reading in (stated, *towers)):
+        return stated
+    left = _leave_named(patterns, towers)
+    if stated and (prefix := _find_prefix(stated, left, OF_MAIN)):
+        return Reading(stated.family, config, prefix=prefix)
+    plain = [Reading(family, config) for family in known.values()]
+    found = _best(plain, checkpoint, patterns)
+    if found is None:
+        prefixes = ((reading.family, _find_prefix(reading, left, OF_MAIN)) for reading in plain)
+        under = [Reading(family, config, prefix=prefix) for family, prefix in prefixes if prefix]
+        found = _best(under, checkpoint, patterns)
+    return found or stated
+
+
+def _leave_named(patterns: Iterable[_Pattern], readings: Sequence[Reading]) -> list[_Pattern]:
+    """What none of them names."""
+    return [pattern for pattern in patterns if not any(map(pattern.is_named, readings))]
+
+
+def _is_stated(family: Family, config: Mapping[str, Any]) -> bool:
+    adapted = config.get("auto_mapping")  # of an adapter's config
+    architectures = [adapted.get("base_model_class")] if isinstance(adapted, dict) else config.get("architectures")
+    return isinstance(architectures, list) and any(a in family.architectures for a in architectures)
+
+
+def _best(readings: Sequence[Reading], checkpoint: Checkpoint, patterns: Sequence[_Pattern]) -> Reading | None:
+    """The one that fits best, if it and towers name half of the tensors."""
+    towers = [reading for reading in readings if reading.family.tower]
+    scores = [_score(reading, towers, patterns, checkpoint) for reading in readings]
+    best = max(range(len(readings)), key=lambda i: scores[i], default=None)
+    if best is None or scores[best][0] * 2 < max(1, sum(pattern.count for pattern in patterns)):
+        return None
+    return readings[best]
 
 
 def _score(
-    reading: Reading,
-    towers: Sequence[Reading],
-    alike: Mapping[str, Sequence[Tensor]],
-    checkpoint: Checkpoint,
+    reading: Reading, towers: Sequence[Reading], patterns: Sequence[_Pattern], checkpoint: Checkpoint
 ) -> tuple[int, int, float]:
     """How well a family's names fit, the best first.
 
     The tensors that it or a tower names, the weights whose axes are as it says, and how much of the family there is.
     """
     others = [tower for tower in towers if tower is not reading]
-    named = [(name_tensor(tensors[0], checkpoint, [reading, *others]), len(tensors)) for tensors in alike.values()]
+    named = [(name_tensor(pattern.tensor, checkpoint, [reading, *others]), pattern.count) for pattern in patterns]
     own = [n for n, _ in named if n.reading is reading]
     if not own:
         return 0, 0, 0.0
-    total = sum(number for n, number in named if n.rule)
+    total = sum(count for n, count in named if n.rule)
     matrices = [matrix for n in own for matrix in divide_named(n, Neighbours(None, None)).matrices]
     width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
     reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
     writes = sum(matrix.role in WRITES and matrix.rows == width for matrix in matrices)
     every = {rule for rules in reading.family.rules.values() for rule in rules}
     return total, reads + writes, len({n.rule for n in own}) / len(every)
+
+
+# ---- prefixes
+
+
+def _find_prefix(reading: Reading, patterns: Sequence[_Pattern], least: float) -> str:
+    """What stands before the names of a family that names no layer without it; "" where nothing, or no one thing, does.
+
+    Under it the family names layers, and `least` of all that begins with it.
+    """
+    counts: Counter[str] = Counter()
+    for pattern in patterns:
+        for prefix in _list_prefixes(pattern.module):
+            found = reading.family.match_bare(pattern.module[len(prefix) :])
+            if found and found.layer is not None:
+                counts[prefix] += pattern.count
+    totals = {}
+    for prefix in counts:
+        under = Reading(reading.family, reading.config, beside=reading.beside, prefix=prefix)
+        below = [pattern for pattern in patterns if pattern.module.startswith(prefix)]
+        named = _count(pattern for pattern in below if pattern.is_named(under))
+        if named >= least * _count(below):
+            totals[prefix] = named
+    best = sorted((prefix for prefix in totals if totals[prefix] == max(totals.values())), key=len)
+    # of "policy." and "policy.model." the shorter one leaves the family its own; "policy." and "reference." are two
+    return best[0] if best and all(prefix.startswith(best[0]) for prefix in best) else ""
+
+
+def _list_prefixes(module: str) -> Iterator[str]:
+    """What may stand before a name that begins at a word of its own, outside the layers."""
+    number = NUMBER.search(module)
+    at = 0
+    for _ in range(MOST_WORDS):
+        at = module.find(".", at) + 1
+        if not at or (number and at >= number.start()):
+            return
+        yield module[:at]
+
+
+def _find_towers(towers: Iterable[Reading], left: Sequence[_Pattern]) -> list[Reading]:
+    """The towers that name nearly all of what no family names under a prefix, of several the one that names most."""
+    best: dict[str, tuple[int, Reading]] = {}
+    for tower in towers:
+        if prefix := _find_prefix(tower, left, OF_TOWER):
+            found = Reading(tower.family, tower.config, beside=tower.beside, prefix=prefix)
+            named = _count(pattern for pattern in left if pattern.is_named(found))
+            if named > best.get(prefix, (0,))[0]:
+                best[prefix] = named, found
+    return [found for _, found in best.values()]
+
+
+def _count(patterns: Iterable[_Pattern]) -> int:
+    return sum(pattern.count for pattern in patterns)

@@ -8,7 +8,12 @@ from typing import NamedTuple
 from shardscan.shards.address import Tensor
 from shardscan.shards.dtypes import DTYPES
 
-WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
+# words that wrappers put into names, before a module at any depth: DataParallel and DDP, torch.compile, FSDP and
+# activation checkpointing, fairscale's FSDP, Lightning Fabric and its strategies
+WRAPPERS = re.compile(
+    r"(?<![^.])(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_forward_module)\.)+"
+)
+ADAPTED = re.compile(r"\A(?:base_model\.model\.)+")  # what PEFT puts before the names of a model that it adapts
 # input_scale scales activations: as a second scale of one module it would be a rival of weight_scale
 PARTS = {
     "weight": "weight", "bias": "bias", "qweight": "weight", "weight_packed": "weight",
@@ -34,11 +39,8 @@ class LoraName(NamedTuple):
 
 
 def canonical(name: str) -> str:
-    """The name without the prefixes that wrappers (DataParallel, torch.compile, PEFT) put before it."""
-    at = 0
-    while wrapper := next((w for w in WRAPPERS if name.startswith(w, at)), None):
-        at += len(wrapper)
-    return name[at:]
+    """The name without the words that wrappers put into it, and without PEFT's prefix."""
+    return ADAPTED.sub("", WRAPPERS.sub("", name))
 
 
 def lora(name: str) -> LoraName | None:
@@ -53,7 +55,7 @@ def lora(name: str) -> LoraName | None:
 def split(tensor: Tensor) -> tuple[str, str]:
     """Module name and part: the last word of the name if it is a part's, else what the values look like."""
     name = canonical(tensor.name)
-    if factor := lora(tensor.name):
+    if factor := lora(name):
         return factor.module, f"lora_{factor.factor.lower()}"
     module, _, last = name.rpartition(".")
     if module and last in PARTS:

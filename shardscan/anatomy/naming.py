@@ -17,10 +17,13 @@ from shardscan.shards.dtypes import DTYPES
 
 
 class Reading:
-    """A family as a config completes it; `beside` another, a tower reads its own sections of the config only."""
+    """A family as a config completes it; names begin with `prefix` here, before what the family knows itself.
 
-    def __init__(self, family: Family, config: Mapping[str, Any], beside: bool = False) -> None:
-        self.family, self.config, self.beside = family, config, beside
+    `beside` another, a tower reads its own sections of the config only.
+    """
+
+    def __init__(self, family: Family, config: Mapping[str, Any], *, beside: bool = False, prefix: str = "") -> None:
+        self.family, self.config, self.beside, self.prefix = family, config, beside, prefix
         self._sizes: dict[str | None, dict[str, int | None]] = {}
 
     def sizes(self, component: str | None = None) -> Mapping[str, int | None]:
@@ -31,7 +34,7 @@ class Reading:
 
     def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule, str | None] | None:
         """The first rule for a module, or a whole name, that the config and the shape agree with; what is odd then."""
-        named = self.family.match(module) or self.family.match(name)
+        named = self._find(module) or self._find(name)
         if not named:
             return None
         agreeing = [rule for rule in named.rules if holds(rule, self.family, self.config, self.beside)]
@@ -40,6 +43,11 @@ class Reading:
         rule = next((r for r in agreeing if not r.when_fits or [r] == fitting), None)
         unsure = rule and len(shape) > 1 and not rule.when_fits and any(r.when_fits for r in agreeing)
         return (named, rule, "its shape does not tell how it is stored" if unsure else None) if rule else None
+
+    def _find(self, module: str) -> Match | None:
+        if self.prefix and module.startswith(self.prefix):
+            return self.family.match_bare(module[len(self.prefix) :])
+        return self.family.match(module)
 
 
 @dataclass(frozen=True)

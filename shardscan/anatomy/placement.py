@@ -11,12 +11,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from shardscan.anatomy.choosing import choose_family
+from shardscan.anatomy.choosing import choose_readings
 from shardscan.anatomy.families.family import CONFIG_WORDS, Family
 from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.lora import pair_factors
 from shardscan.anatomy.matrices import Matrix, Neighbours
-from shardscan.anatomy.naming import Named, Reading, divide_named, name_tensor
+from shardscan.anatomy.naming import Named, divide_named, name_tensor
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint
 
@@ -26,19 +26,22 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
 
     `known` are the families to look in, by default those that ship.
     """
-    config, known = checkpoint.config or {}, load_families() if known is None else known
-    main = choose_family(checkpoint, config, known)
-    towers = [f for f in known.values() if f.tower and f is not main]
-    readings = [Reading(main, config)] if main else []
-    readings += [Reading(tower, config, beside=main is not None) for tower in towers]
-    named = _without_rivals([name_tensor(tensor, checkpoint, readings) for tensor in checkpoint.tensors.values()])
+    main, readings = choose_readings(checkpoint, load_families() if known is None else known)
+    named = [name_tensor(tensor, checkpoint, readings) for tensor in checkpoint.tensors.values()]
+    named = _without_rivals(_with_own_names(named))
     placed = _with_reasons(_with_queries(tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))))
-    used = dict.fromkeys(p.family for p in placed if p.family and not (main and p.family == main.name))
+    used = dict.fromkeys([*([main.family.name] if main else []), *(p.family for p in placed if p.family)])
     return Anatomy(
-        "+".join([*([main.name] if main else []), *used]) or None,
-        {word: readings[0].sizes()[word] if main else None for word in CONFIG_WORDS},
+        "+".join(used) or None,
+        {word: main.sizes()[word] if main else None for word in CONFIG_WORDS},
         placed,
     )
+
+
+def _with_own_names(named: list[Named]) -> list[Named]:
+    """Where two names are one without their wrappers, those words are no wrappers."""
+    counts = Counter(n.canonical_name for n in named)
+    return [n if counts[n.canonical_name] == 1 else dataclasses.replace(n, canonical_name=n.tensor.name) for n in named]
 
 
 def _without_rivals(named: list[Named]) -> list[Named]:

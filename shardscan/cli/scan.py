@@ -95,7 +95,7 @@ def show_anatomy(path: str, explain: str | None, reading: Reading, printing: Pri
     shardscan anatomy ./Phi-3-mini --explain model.layers.0.self_attn.qkv_proj.weight
     shardscan anatomy ./ours --family ours.toml
     """
-    from shardscan.cli.prints.anatomy import describe_placed_share, explain_tensor, tabulate_places
+    from shardscan.cli.prints.anatomy import explain_tensor, tabulate_places
     from shardscan.cli.prints.checkpoint import describe_checkpoint
     from shardscan.jobs.scan.prepare import prepare
 
@@ -105,7 +105,6 @@ def show_anatomy(path: str, explain: str | None, reading: Reading, printing: Pri
         return
     printing.write(tabulate_places(prepared))
     tell(describe_checkpoint(prepared))
-    tell(describe_placed_share(prepared))
     tell_notes(prepared.checkpoint.notes)
 
 

@@ -26,6 +26,7 @@ OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
 )
+SLICE = re.compile(r"consolidated\.\d{2,3}\.\w+")  # Meta's, of a model that is cut for model parallelism
 HUB_FOLDER = re.compile(r"models--(.+)")
 
 
@@ -84,14 +85,20 @@ def list_shards(path: str, report: Report = refuse) -> Listing:
 
 
 def read_config(listing: Listing) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Read the config.json beside shards, or an adapter's adapter_config.json; a note where it cannot be read."""
+    """Read the config beside shards: config.json, else Meta's params.json, or an adapter's adapter_config.json.
+
+    None where there is none; a note where it cannot be read.
+    """
     of_adapter = all(name.startswith("adapter") for name in listing.shards)
-    name = "adapter_config.json" if of_adapter else "config.json"
-    source, address = source_of(listing.folder), join(listing.folder, name)
-    if not source.is_listed(address):
+    source = source_of(listing.folder)
+    names = ("adapter_config.json",) if of_adapter else ("config.json", "params.json")
+    name = next((name for name in names if source.is_listed(join(listing.folder, name))), None)
+    if name is None:
         return None, ()
     try:
-        config = parse_json(source.read_small(address, MAX_JSON).removeprefix("\ufeff"), lenient=True)
+        config = parse_json(
+            source.read_small(join(listing.folder, name), MAX_JSON).removeprefix("\ufeff"), lenient=True
+        )
         if not isinstance(config, dict):
             raise ValueError("is not a JSON object")
         if count_depth(config) > MAX_DEPTH:
@@ -115,9 +122,16 @@ def _from_file(address: str) -> Listing:
     container = kinds.container_of_name(file)
     if (container is None or file != container.model) and "/" not in name:
         name = PurePosixPath(file).stem if container else file
+    return Listing(address, folder, name, (file,), tuple(_say_what_is_beside(folder, file)))
+
+
+def _say_what_is_beside(folder: str, file: str) -> Iterator[str]:
+    """A note where a file is not the whole model."""
     part = kinds.parse_number(file)
-    notes = (f"{shown(file)} is one shard of {int(part.total):,}: the others were not read",) if part else ()
-    return Listing(address, folder, name, (file,), notes if part and int(part.total) > 1 else ())
+    if part and int(part.total) > 1:
+        yield f"{shown(file)} is one shard of {int(part.total):,}: the others were not read"
+    if SLICE.fullmatch(file) and (slices := len(list(filter(SLICE.fullmatch, _names(folder))))) > 1:
+        yield f"{shown(file)} has one of {slices} slices of every tensor, and shapes and statistics are of that slice"
 
 
 def _snapshot(folder: str) -> str:
@@ -164,6 +178,11 @@ def _from_shards(folder: str, container: Container, report: Report) -> Listing:
     shards = list(filter(container.has_shard, names))
     if not shards:
         raise CheckpointNotFound(_nothing_here(folder, names))
+    if len(shards) > 1 and all(map(SLICE.fullmatch, shards)):
+        raise CheckpointError(
+            f"{shown(folder, 400)} has {len(shards)} slices of every tensor, cut for model parallelism, which shardscan"
+            " does not join: convert the model to safetensors as transformers reads it, or give the path of one slice."
+        )
     chosen, why = container.choose_shards(container, folder, shards)
     for fault in missing_numbers(folder, chosen):
         report(fault)

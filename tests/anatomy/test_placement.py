@@ -225,11 +225,78 @@ def test_complex_values_say_that_statistics_are_of_their_moduli() -> None:
     assert pruned[f"{Q}.weight"].reason == "30 rows, which family llama cannot split into heads of 8"
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "base_model.model."])
-def test_prefixes_of_wrappers_do_not_count(wrapper: str) -> None:
-    p = placed({f"{wrapper}{Q}.weight": ("F32", (32, 32))})[f"{wrapper}{Q}.weight"]
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"module.{Q}.weight",
+        f"_orig_mod.{Q}.weight",
+        f"module._orig_mod.{Q}.weight",
+        f"base_model.model.{Q}.weight",
+        "_fsdp_wrapped_module.model.layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.self_attn.q_proj.weight",
+        "model.layers.0._orig_mod.self_attn.q_proj.weight",
+        "_forward_module.model.layers.0.self_attn.q_proj._orig_mod.weight",
+    ],
+)
+def test_words_of_wrappers_do_not_count_anywhere(name: str) -> None:
+    p = placed({name: ("F32", (32, 32))})[name]
     assert p.canonical_name == f"{Q}.weight"
     assert p.place == Place("text", 0, "q_proj", None, "weight")
+
+
+def test_a_word_that_tells_two_names_apart_is_no_wrapper() -> None:
+    found = placed({"blocks.0.module.weight": ("F32", (4, 4)), "blocks.0.weight": ("F32", (4, 4))})
+    assert [p.canonical_name for p in found.values()] == ["blocks.0.module.weight", "blocks.0.weight"]
+
+
+# ---- what stands before the names of a model that is part of a larger one
+
+OUTSIDE = ("model.embed_tokens", "model.norm", "lm_head")
+MODULES = ("input_layernorm", "self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+def llama(prefix: str, layers: int = 2) -> dict[str, Facts]:
+    names = [*OUTSIDE, *(f"model.layers.{n}.{module}" for n in range(layers) for module in MODULES)]
+    return {f"{prefix}{name}.weight": ("F32", (32,) if "norm" in name else (32, 32)) for name in names}
+
+
+@pytest.mark.parametrize("config", [CONFIG, None], ids=["LlamaForCausalLM", "no config"])
+@pytest.mark.parametrize("prefix", ["policy.model.", "llm.", "pretrained_model.", "a.b.c.d."])
+def test_a_known_model_under_a_prefix_of_somebodys_own_is_placed(prefix: str, config: dict[str, Any] | None) -> None:
+    plain = placed(llama(""), config)
+    assert {name.removeprefix(prefix): p.place for name, p in placed(llama(prefix), config).items()} == {
+        name: p.place for name, p in plain.items()
+    }
+
+
+def test_what_a_family_places_without_a_prefix_keeps_other_prefixes_out() -> None:
+    found = placed({**llama(""), **llama("draft.", layers=9)})
+    assert {name: p.place.role for name, p in found.items() if p.place.role != "other"}.keys() == llama("").keys()
+
+
+def test_of_two_models_under_prefixes_neither_is_the_one() -> None:
+    found = placed({**llama("policy."), **llama("reference.")})
+    assert {p.place.role for p in found.values()} == {"other"}
+
+
+def test_the_larger_of_two_models_under_prefixes_is_the_one() -> None:
+    found = placed({**llama("thinker.", layers=4), **llama("talker.")})
+    assert {name for name, p in found.items() if p.place.role != "other"} == llama("thinker.", layers=4).keys()
+
+
+def test_a_tower_under_a_prefix_of_somebodys_own_is_placed_beside_the_model() -> None:
+    of_layer = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+    tower = {f"encoder.layers.{n}.{module}.weight": ("F32", (16, 16)) for n in range(3) for module in of_layer}
+    plain = placed({f"vision_tower.vision_model.{name}": facts for name, facts in tower.items()} | llama(""))
+    found = placed({f"eyes.of.ours.{name}": facts for name, facts in tower.items()} | llama(""))
+    own = {name.removeprefix("eyes.of.ours."): p.place for name, p in found.items()}
+    assert own == {name.removeprefix("vision_tower.vision_model."): p.place for name, p in plain.items()}
+    assert {place.component for place in own.values()} == {"text", "vision"}
+
+
+def test_a_family_that_the_config_names_and_names_know_nothing_of_gives_way_to_one_that_fits() -> None:
+    names = [f"model.decoder.layers.{n}.{m}" for n in range(2) for m in ("self_attn.q_proj", "fc1", "fc2")]
+    anatomy = place_tensors(checkpoint({f"{name}.weight": ("F32", (32, 32)) for name in names}, CONFIG))
+    assert anatomy.family == "opt" and all(p.place.role != "other" for p in anatomy.placed)
 
 
 def test_lora_factors_are_parts_of_the_module_they_adapt() -> None:

@@ -158,7 +158,9 @@ def test_ingest_says_what_it_scans_and_what_it_read(home: Path, run: Run) -> Non
     first, again = run("ingest", "model", "--store", "twice"), run("ingest", "model", "--store", "twice")
     size = f"{json.loads(first.stdout)['bytes_read'] / 1000:.1f} kB"
     assert re.search(
-        rf"^model: \d+ tensors, .* {re.escape(size)} in 1 file; family llama\.$", first.stderr, re.MULTILINE
+        rf"^model: \d+ tensors, .* {re.escape(size)} in 1 file; family llama, 100 % of the parameters placed\.$",
+        first.stderr,
+        re.MULTILINE,
     )
     assert re.search(rf"^Read {re.escape(size)} and built the catalog in \d+\.\d s\.$", first.stderr, re.MULTILINE)
     assert "Everything of model was committed already: nothing was scanned." in again.stderr

@@ -2,7 +2,8 @@
 
 One file of tests/made/golden for each architecture:
 
-    Phi3ForCausalLM                              the class of transformers; `saved` after it: names as files have them
+    Phi3ForCausalLM                              the class of transformers; `saved` after it: names as files have them;
+                                                 `published`: of code that is not in transformers, written down by hand
     {"hidden_size": 64, …}                       what its config is made with
     {"architectures": ["Phi3ForCausalLM"], …}    the config.json that it saves
     model.layers.0.self_attn.qkv_proj.weight [128, 64] text 0 qkv_proj - weight q_proj=4x16 k_proj=2x16/2 v_proj=2x16/2
@@ -44,6 +45,7 @@ class Golden:
     """One file."""
 
     cls: str
+    how: str  # "" as in memory, saved, or published
     settings: dict[str, Any]
     config: dict[str, Any]
     lines: tuple[str, ...]
@@ -58,7 +60,8 @@ class Golden:
 def read(name: str) -> Golden:
     """The file of an architecture."""
     cls, settings, config, *lines = (FOLDER / f"{name}.txt").read_text("utf-8").splitlines()
-    return Golden(cls, json.loads(settings), json.loads(config), tuple(lines))
+    name, _, how = cls.partition(" ")
+    return Golden(name, how, json.loads(settings), json.loads(config), tuple(lines))
 
 
 def checkpoint(shapes: Shapes, config: dict[str, Any] | None) -> Checkpoint:
@@ -105,15 +108,14 @@ def made(golden: Golden) -> tuple[Shapes, dict[str, Any]]:
     import torch
     import transformers
 
-    name, _, saved = golden.cls.partition(" ")
-    cls = getattr(transformers, name)
+    cls = getattr(transformers, golden.cls)
     config = cls.config_class(**golden.settings)
-    config.architectures = [name]
-    with torch.device("cpu" if saved else "meta"):
+    config.architectures = [golden.cls]
+    with torch.device("cpu" if golden.how == "saved" else "meta"):
         model = cls(config)
     facts = json.loads(config.to_json_string(use_diff=True))
     del facts["transformers_version"]
-    if saved:
+    if golden.how == "saved":
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             return {tensor.name: tensor.shape for tensor in shards.open(folder).values()}, facts
@@ -128,7 +130,7 @@ def table() -> str:
         file = read(name)
         anatomy = place_tensors(checkpoint(file.shapes, file.config))
         of_family = found.setdefault((anatomy.family or "").partition("+")[0], {})
-        cls = file.cls.removesuffix(" saved").removesuffix("ForCausalLM")
+        cls = file.cls.removesuffix("ForCausalLM")
         of_family[cls] = min(share(anatomy), of_family.get(cls, 1.0))
     rows = [f"| `{family}` | {', '.join(a)} | {100 * min(a.values()):g} % |" for family, a in sorted(found.items())]
     return "\n".join(["| family | architectures (…ForCausalLM unless named whole) | placed |", "|---|---|---|", *rows])
@@ -141,9 +143,9 @@ def main(names: list[str]) -> None:
         return
     for name in names:
         golden = read(name)
-        shapes, config = made(golden)
+        shapes, config = (golden.shapes, golden.config) if golden.how == "published" else made(golden)
         anatomy = place_tensors(checkpoint(shapes, config))
-        head = [golden.cls, json.dumps(golden.settings), json.dumps(config)]
+        head = [f"{golden.cls} {golden.how}".rstrip(), json.dumps(golden.settings), json.dumps(config)]
         (FOLDER / f"{name}.txt").write_text("\n".join([*head, *lines(anatomy)]) + "\n", "utf-8")
         print(f"{name}: {anatomy.family}, {share(anatomy):.2%} of the parameters have a role")
 

@@ -135,7 +135,7 @@ def test_a_refused_device_is_one_sentence_and_nothing_runs(
 @pytest.mark.usefixtures("on_numpy")
 def test_the_device_is_named_and_recorded_unless_it_is_the_cpu(tmp_path: Path) -> None:
     command = ["ingest", str(tiny.llama(tmp_path / "tiny")), "--store", str(tmp_path / "scans")]
-    for words, ending in ((["--device", "cuda:1"], "; on cuda:1."), (["--device", "cpu"], "; family llama.")):
+    for words, ending in ((["--device", "cuda:1"], "; on cuda:1."), (["--device", "cpu"], " placed.")):
         done = CliRunner().invoke(main, [*command, *words, "--dry-run"])
         assert done.stderr.splitlines()[0].endswith(ending)
     assert "on cuda:0." in CliRunner().invoke(main, [*command, "--device", "auto"]).stderr

@@ -273,6 +273,25 @@ def test_one_shard_of_several_is_read_alone_and_says_so(folder: Path) -> None:
     assert "one shard of 2" in checkpoint.notes[0]
 
 
+def test_slices_of_every_tensor_are_no_shards_and_one_of_them_is_no_model(folder: Path) -> None:
+    slices = [folder / f"consolidated.{n:02}.safetensors" for n in range(2)]
+    for path in slices:
+        shard(folder, path.name, "layers.0.attention.wq.weight")
+    with pytest.raises(CheckpointError, match=r"2 slices of every tensor, cut for model parallelism.*does not join"):
+        open_checkpoint(folder)
+    assert "one of 2 slices of every tensor" in open_checkpoint(slices[0]).notes[0]
+    slices[1].unlink()
+    assert open_checkpoint(folder).notes == open_checkpoint(slices[0]).notes == ()
+
+
+def test_the_config_is_metas_params_json_where_there_is_no_config_json(folder: Path) -> None:
+    shard(folder, "consolidated.safetensors", "a")
+    (folder / "params.json").write_text('{"dim": 64}')
+    assert open_checkpoint(folder).config == {"dim": 64}
+    (folder / "config.json").write_text('{"hidden_size": 64}')
+    assert open_checkpoint(folder).config == {"hidden_size": 64}
+
+
 def test_an_index_and_its_folder_are_the_same_checkpoint_and_it_pickles(folder: Path) -> None:
     two(folder)
     index(folder, MAP)

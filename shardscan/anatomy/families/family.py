@@ -54,13 +54,14 @@ class Match:
 class Family:
     """Rules by module name, in which numbers are written `{layer}` and `{expert}`.
 
-    `config` has the keys of our words, `of_component` those that one component has of its own, `sections` where in the
-    config they may lie, and `defaults` what a model_type has where it says nothing. A `tower` stands beside other
-    families, in models of several.
+    `prefixes` are what its names begin with. `config` has the keys of our words, `of_component` those that one
+    component has of its own, `sections` where in the config they may lie, and `defaults` what a model_type has where it
+    says nothing. A `tower` stands beside other families, in models of several.
     """
 
     name: str
     architectures: tuple[str, ...]
+    prefixes: tuple[str, ...]
     config: Mapping[str, tuple[str, ...]]
     of_component: Mapping[str, Mapping[str, tuple[str, ...]]]
     sections: tuple[str, ...]
@@ -90,6 +91,10 @@ class Family:
                     return Match(self.rules[name], int(layer[0]), int(expert[0]))
         return None
 
+    def match_bare(self, module: str) -> Match | None:
+        """Likewise of a name that has none of the family's prefixes, as it has none beneath somebody's own."""
+        return self.match(module) or next(filter(None, (self.match(own + module) for own in self.prefixes)), None)
+
 
 def build_family(table: Mapping[str, Any], source: str) -> Family:
     """A family from its table, checked and complete; FamilyError names `source` and what is wrong."""
@@ -105,6 +110,7 @@ def build_family(table: Mapping[str, Any], source: str) -> Family:
     family = Family(
         name=table["name"],
         architectures=tuple(table["architectures"]),
+        prefixes=tuple(dict.fromkeys(own for component in table["component"] for own in component["prefixes"] if own)),
         config=_keys(table["config"]),
         of_component={c["name"]: _keys(c["config"]) for c in table["component"] if "config" in c},
         sections=tuple(table.get("sections", ())),

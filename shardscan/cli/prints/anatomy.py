@@ -42,15 +42,6 @@ def tabulate_places(prepared: Prepared) -> pa.Table:
     })  # fmt: skip
 
 
-def describe_placed_share(prepared: Prepared) -> str:
-    """How many of the parameters have a role, in a sentence."""
-    from shardscan.anatomy.places import OTHER
-
-    placed = prepared.anatomy.placed
-    known = sum(p.tensor.parameters for p in placed if p.place.role != OTHER)
-    return f"{known / max(1, prepared.checkpoint.parameters):.2%} of the parameters have a role."
-
-
 def explain_tensor(prepared: Prepared, name: str) -> pa.Table:
     """What is known of one tensor, fact by fact. CheckpointError where the checkpoint has none of this name."""
     import pyarrow as pa

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from shardscan.anatomy.places import Placed
     from shardscan.jobs.scan.prepare import Prepared
 
+PLACED = 0.9  # the share of parameters below which a hint follows
+NOT_PLACED = "`shardscan anatomy` lists the names that no rule knows; --family FILE adds rules of your own."
 SHORT = ("tensor", "layer", "role", "part", "heads", "dtype", "shape", "bytes")
 
 
@@ -44,17 +46,28 @@ def _count_heads(p: Placed) -> int | None:
 
 
 def describe_checkpoint(prepared: Prepared) -> str:
-    """The checkpoint in one line, and the device unless it is the CPU."""
-    from shardscan.anatomy.places import OTHER
-
+    """The checkpoint in one line, and the device unless it is the CPU; a hint where much of it has no place."""
     checkpoint, anatomy = prepared.checkpoint, prepared.anatomy
-    remarks = [f"family {anatomy.family}" if anatomy.family else "no family fits"]
-    if unplaced := sum(p.place.role == OTHER for p in anatomy.placed):
-        remarks.append(f"{unplaced:,} without a role")
+    placed = _count_placed(prepared)
+    share = f"{_format_share(placed, checkpoint.parameters)} of the parameters placed"
+    remarks = [f"family {anatomy.family}, {share}" if anatomy.family else "no family fits"]
     if quantised := sum(p.codes is not None for p in anatomy.placed):
         remarks.append(f"{quantised:,} quantised")
     if prepared.device.name != "cpu":
         remarks.append(f"on {prepared.device.name}")
     files = f"{format_size(checkpoint.nbytes)} in {format_count(len(checkpoint.files), 'file')}"
     contents = f"{format_count(len(checkpoint), 'tensor')}, {checkpoint.parameters:,} parameters, {files}"
-    return f"{visible(checkpoint.name)}: {contents}; {'; '.join(remarks)}."
+    hint = "" if placed >= PLACED * checkpoint.parameters else f" {NOT_PLACED}"
+    return f"{visible(checkpoint.name)}: {contents}; {'; '.join(remarks)}.{hint}"
+
+
+def _count_placed(prepared: Prepared) -> int:
+    """How many parameters are in tensors that have a role."""
+    from shardscan.anatomy.places import OTHER
+
+    return sum(p.tensor.parameters for p in prepared.anatomy.placed if p.place.role != OTHER)
+
+
+def _format_share(part: int, whole: int) -> str:
+    """A share in per cent, which is 100 % of all alone."""
+    return "100 %" if part == whole else f"{part * 1000 // whole / 10:.1f} %"
