@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from shardscan.anatomy.families.family import NUMBER, Family
+from shardscan.anatomy.codes import Quantisation
+from shardscan.anatomy.families.family import NUMBER, Family, Match
 from shardscan.anatomy.matrices import READS, WRITES, Neighbours
-from shardscan.anatomy.names import canonical, split
-from shardscan.anatomy.naming import Reading, divide_named, name_tensor
-from shardscan.shards.address import Checkpoint, Tensor
+from shardscan.anatomy.naming import Reading, Spelled, divide_named, name_tensor
 
 MOST_PATTERNS = 1000  # of names, by which a family is chosen
 MOST_WORDS = 8  # that stand before what a family knows
@@ -28,23 +27,34 @@ OF_MAIN, OF_TOWER = 0.5, 0.9  # how many of the names that begin with a prefix a
 class _Pattern:
     """A tensor that stands for all whose names differ from its own in numbers only: layers are alike."""
 
-    tensor: Tensor
-    name: str
-    module: str
+    spelled: Spelled
     count: int
 
+    @property
+    def module(self) -> str:
+        return self.spelled.module
+
     def is_named(self, reading: Reading) -> bool:
-        return reading.match(self.module, self.name, self.tensor.shape) is not None
+        return self._match(reading) is not None
 
     def has_layer(self, reading: Reading) -> bool:
-        found = reading.match(self.module, self.name, self.tensor.shape)
-        return found is not None and found[0].layer is not None
+        found = self._match(reading)
+        return found is not None and found.layer is not None
+
+    def _match(self, reading: Reading) -> Match | None:
+        found = reading.match(self.module, self.spelled.name, self.spelled.tensor.shape)
+        return found[0] if found else None
 
 
-def choose_readings(checkpoint: Checkpoint, known: Mapping[str, Family]) -> tuple[Reading | None, list[Reading]]:
-    """The family that names most, None where none fits; and all that tensors are looked up in, that one first."""
-    config, patterns = checkpoint.config or {}, _list_patterns(checkpoint)
-    main = _choose_main(checkpoint, known, patterns)
+def choose_readings(
+    spelled: Iterable[Spelled], quantisation: Quantisation, config: Mapping[str, Any], known: Mapping[str, Family]
+) -> tuple[Reading | None, list[Reading]]:
+    """The family that names most, None where none fits; and all that tensors are looked up in, that one first.
+
+    What describes codes counts neither for a family nor against it.
+    """
+    patterns = _list_patterns(spelling for spelling in spelled if not spelling.describes_codes)
+    main = _choose_main(patterns, quantisation, config, known)
     readings = [main] if main else []
     towers = [
         tower for tower in _list_towers(known, config, main is not None) if not main or tower.family is not main.family
@@ -56,20 +66,18 @@ def _list_towers(known: Mapping[str, Family], config: Mapping[str, Any], beside:
     return [Reading(family, config, beside=beside) for family in known.values() if family.tower]
 
 
-def _list_patterns(checkpoint: Checkpoint) -> list[_Pattern]:
-    alike: dict[str, list[Tensor]] = {}
-    for tensor in checkpoint.tensors.values():
-        alike.setdefault(NUMBER.sub("*", tensor.name), []).append(tensor)
+def _list_patterns(spelled: Iterable[Spelled]) -> list[_Pattern]:
+    alike: dict[str, list[Spelled]] = {}
+    for spelling in spelled:
+        alike.setdefault(NUMBER.sub("*", spelling.tensor.name), []).append(spelling)
     step = -(-len(alike) // MOST_PATTERNS) or 1  # no model has as many: this is for names without any pattern
-    return [
-        _Pattern(of[0], canonical(of[0].name), split(of[0])[0], len(of))
-        for of in islice(alike.values(), None, None, step)
-    ]
+    return [_Pattern(of[0], len(of)) for of in islice(alike.values(), None, None, step)]
 
 
-def _choose_main(checkpoint: Checkpoint, known: Mapping[str, Family], patterns: Sequence[_Pattern]) -> Reading | None:
+def _choose_main(
+    patterns: Sequence[_Pattern], quantisation: Quantisation, config: Mapping[str, Any], known: Mapping[str, Family]
+) -> Reading | None:
     """By the architecture in the config; else by names, if they name half of the tensors."""
-    config = checkpoint.config or {}
     stated = next((Reading(family, config) for family in known.values() if _is_stated(family, config)), None)
     towers = _list_towers(known, config, stated is not None)
     if stated and any(pattern.has_layer(reading) for pattern in patterns for reading in (stated, *towers)):
@@ -78,11 +86,11 @@ def _choose_main(checkpoint: Checkpoint, known: Mapping[str, Family], patterns: 
     if stated and (prefix := _find_prefix(stated, left, OF_MAIN)):
         return Reading(stated.family, config, prefix=prefix)
     plain = [Reading(family, config) for family in known.values()]
-    found = _best(plain, checkpoint, patterns)
+    found = _best(plain, quantisation, patterns)
     if found is None:
         prefixes = ((reading.family, _find_prefix(reading, left, OF_MAIN)) for reading in plain)
         under = [Reading(family, config, prefix=prefix) for family, prefix in prefixes if prefix]
-        found = _best(under, checkpoint, patterns)
+        found = _best(under, quantisation, patterns)
     return found or stated
 
 
@@ -97,10 +105,10 @@ def _is_stated(family: Family, config: Mapping[str, Any]) -> bool:
     return isinstance(architectures, list) and any(a in family.architectures for a in architectures)
 
 
-def _best(readings: Sequence[Reading], checkpoint: Checkpoint, patterns: Sequence[_Pattern]) -> Reading | None:
+def _best(readings: Sequence[Reading], quantisation: Quantisation, patterns: Sequence[_Pattern]) -> Reading | None:
     """The one that fits best, if it and towers name half of the tensors."""
     towers = [reading for reading in readings if reading.family.tower]
-    scores = [_score(reading, towers, patterns, checkpoint) for reading in readings]
+    scores = [_score(reading, towers, patterns, quantisation) for reading in readings]
     best = max(range(len(readings)), key=lambda i: scores[i], default=None)
     if best is None or scores[best][0] * 2 < max(1, sum(pattern.count for pattern in patterns)):
         return None
@@ -108,14 +116,14 @@ def _best(readings: Sequence[Reading], checkpoint: Checkpoint, patterns: Sequenc
 
 
 def _score(
-    reading: Reading, towers: Sequence[Reading], patterns: Sequence[_Pattern], checkpoint: Checkpoint
+    reading: Reading, towers: Sequence[Reading], patterns: Sequence[_Pattern], quantisation: Quantisation
 ) -> tuple[int, int, float]:
     """How well a family's names fit, the best first.
 
     The tensors that it or a tower names, the weights whose axes are as it says, and how much of the family there is.
     """
     others = [tower for tower in towers if tower is not reading]
-    named = [(name_tensor(pattern.tensor, checkpoint, [reading, *others]), pattern.count) for pattern in patterns]
+    named = [(name_tensor(pattern.spelled, quantisation, [reading, *others]), pattern.count) for pattern in patterns]
     own = [n for n, _ in named if n.reading is reading]
     if not own:
         return 0, 0, 0.0

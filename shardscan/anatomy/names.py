@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from shardscan.anatomy.codes import Part
 from shardscan.shards.address import Tensor
 from shardscan.shards.dtypes import DTYPES
 
@@ -14,19 +15,15 @@ WRAPPERS = re.compile(
     r"(?<![^.])(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_forward_module)\.)+"
 )
 ADAPTED = re.compile(r"\A(?:base_model\.model\.)+")  # what PEFT puts before the names of a model that it adapts
-# input_scale scales activations: as a second scale of one module it would be a rival of weight_scale
+# the last words of names that say what a tensor is, beside those of quantised weights
 PARTS = {
-    "weight": "weight", "bias": "bias", "qweight": "weight", "weight_packed": "weight",
-    "weight_scale": "scale", "weight_scale_inv": "scale", "scales": "scale", "SCB": "scale",
-    "qzeros": "zero", "weight_zero_point": "zero", "biases": "zero", "g_idx": "index", "weight_g_idx": "index",
-    "inv_freq": "buffer", "position_ids": "buffer", "masked_bias": "buffer", "input_scale": "buffer",
-    "weight_shape": "buffer",
+    "weight": "weight", "bias": "bias",
+    "inv_freq": "buffer", "position_ids": "buffer", "masked_bias": "buffer",
 }  # fmt: skip
 # PEFT's: lora_A and lora_B of linear modules, lora_embedding_A and _B of embeddings, with the adapter's name or without
 LORA = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.(?P<adapter>(?!weight$)[^.]+))?(\.weight)?"
 )
-BLOCKS, BLOCK_SCALES = "_blocks", "_scales"  # MXFP4's
 
 
 class LoraName(NamedTuple):
@@ -52,15 +49,14 @@ def lora(name: str) -> LoraName | None:
     return LoraName(module, match["factor"], match["adapter"], match["embedding"] is not None)
 
 
-def split(tensor: Tensor) -> tuple[str, str]:
-    """Module name and part: the last word of the name if it is a part's, else what the values look like."""
+def split(tensor: Tensor, quantised: Part | None) -> tuple[str, str]:
+    """Module name and part: as a quantised module's, by the name's last word, else by what the values look like."""
+    if quantised:
+        return canonical(f"{quantised.module}.").removesuffix(".").removesuffix(".base_layer"), quantised.part
     name = canonical(tensor.name)
     if factor := lora(name):
         return factor.module, f"lora_{factor.factor.lower()}"
     module, _, last = name.rpartition(".")
     if module and last in PARTS:
         return module.removesuffix(".base_layer"), PARTS[last]
-    for ending, part in ((BLOCKS, "weight"), (BLOCK_SCALES, "scale")):
-        if name.endswith(ending):
-            return name.removesuffix(ending), part
     return name, "weight" if DTYPES[tensor.dtype].kind in ("float", "complex") else "buffer"

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardscan.anatomy.codes import codes_of
+from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.config_sizes import holds, sizes_of
 from shardscan.anatomy.families.family import NUMBER, Family, Match, Rule
 from shardscan.anatomy.matrices import Neighbours, divide_matrices, fits
 from shardscan.anatomy.names import canonical, split
 from shardscan.anatomy.places import OTHER, WEIGHT, Place, Placed
-from shardscan.shards.address import Checkpoint, Tensor
+from shardscan.shards.address import Tensor
 from shardscan.shards.dtypes import DTYPES
 
 
@@ -50,33 +50,56 @@ class Reading:
         return self.family.match(module)
 
 
-@dataclass(frozen=True)
-class Named:
-    """A tensor, and the rule that names it, of which family."""
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """What a tensor's name says by itself; `describes_codes` is true of what lies beside quantised ones."""
 
     tensor: Tensor
+    name: str
+    module: str
+    part: str
+    describes_codes: bool
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor, and the rule that names it, of which family; `parameters` are those of Placed."""
+
+    spelled: Spelled
     canonical_name: str
     place: Place
     reading: Reading | None
     rule: Rule | None
     codes: str | None
+    parameters: int | None
     reason: str | None = None
 
+    @property
+    def tensor(self) -> Tensor:
+        return self.spelled.tensor
 
-def name_tensor(tensor: Tensor, checkpoint: Checkpoint, readings: Sequence[Reading]) -> Named:
+
+def spell_tensor(tensor: Tensor, quantisation: Quantisation) -> Spelled:
+    """The module that a tensor belongs to, and which part of it it is."""
+    found = quantisation.find_part(tensor)
+    return Spelled(tensor, canonical(tensor.name), *split(tensor, found), found is not None and found.part != WEIGHT)
+
+
+def name_tensor(spelled: Spelled, quantisation: Quantisation, readings: Sequence[Reading]) -> Named:
     """A tensor as the first of some readings that knows it names it; `other` where none does."""
-    module, part = split(tensor)
-    name = canonical(tensor.name)
+    tensor, name, part = spelled.tensor, spelled.name, spelled.part
     number = NUMBER.search(name)
     where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
     reading, rule, reason = None, None, None
     for candidate in readings:
-        if matched := candidate.match(module, name, tensor.shape):
+        if matched := candidate.match(spelled.module, name, tensor.shape):
             (match, rule, reason), reading = matched, candidate
             where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
+    codes = quantisation.find_codes(tensor, where.part)
+    parameters = 0 if spelled.describes_codes else codes.weights if codes else tensor.parameters
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else reason
-    return Named(tensor, name, where, reading, rule, codes_of(tensor, checkpoint, where.part), reason)
+    return Named(spelled, name, where, reading, rule, codes.why if codes else None, parameters, reason)
 
 
 def divide_named(n: Named, beside: Neighbours) -> Placed:
@@ -88,4 +111,5 @@ def divide_named(n: Named, beside: Neighbours) -> Placed:
     matrices, reason = (
         divide_matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
     )
-    return Placed(n.tensor, n.canonical_name, n.place, matrices, n.codes, reason or n.reason, n.rule, family)
+    reason = reason or n.reason
+    return Placed(n.tensor, n.canonical_name, n.place, matrices, n.parameters, n.codes, reason, n.rule, family)

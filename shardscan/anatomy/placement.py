@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from shardscan.anatomy.choosing import choose_readings
+from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.families.family import CONFIG_WORDS, Family
 from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.lora import pair_factors
 from shardscan.anatomy.matrices import Matrix, Neighbours
-from shardscan.anatomy.naming import Named, divide_named, name_tensor
+from shardscan.anatomy.naming import Named, divide_named, name_tensor, spell_tensor
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint
 
@@ -26,8 +27,11 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
 
     `known` are the families to look in, by default those that ship.
     """
-    main, readings = choose_readings(checkpoint, load_families() if known is None else known)
-    named = [name_tensor(tensor, checkpoint, readings) for tensor in checkpoint.tensors.values()]
+    quantisation = Quantisation(checkpoint.tensors, checkpoint.config)
+    spelled = [spell_tensor(tensor, quantisation) for tensor in checkpoint.tensors.values()]
+    known = load_families() if known is None else known
+    main, readings = choose_readings(spelled, quantisation, checkpoint.config or {}, known)
+    named = [name_tensor(spelling, quantisation, readings) for spelling in spelled]
     named = _without_rivals(_with_own_names(named))
     placed = _with_reasons(_with_queries(tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))))
     used = dict.fromkeys([*([main.family.name] if main else []), *(p.family for p in placed if p.family)])
@@ -52,8 +56,8 @@ def _without_rivals(named: list[Named]) -> list[Named]:
 
 
 def _claims(n: Named) -> set[Place]:
-    """Its own place, and those of its parts."""
-    if n.rule is None:
+    """Its own place, and those of its parts; codes may have several scales."""
+    if n.rule is None or n.spelled.describes_codes:
         return set()
     of_parts = n.rule.parts if n.place.part == WEIGHT else ()
     return {n.place, *(dataclasses.replace(n.place, role=role) for role, _ in of_parts)}

@@ -29,18 +29,25 @@ class Place:
 class Placed:
     """A tensor with its place and its matrices.
 
-    `codes` is why its values are codes and not weights, `reason` what is odd about it, `rule` which one of `family`
-    named it.
+    `parameters` are the model's own: the values, or of codes the weights that they are when unpacked, 0 of what only
+    describes codes; None where how many cannot be told. `codes` is why its values are codes and not weights, `reason`
+    what is odd about it, `rule` which one of `family` named it.
     """
 
     tensor: Tensor
     canonical_name: str
     place: Place
     matrices: tuple[Matrix, ...]
+    parameters: int | None
     codes: str | None = None
     reason: str | None = None
     rule: Rule | None = None
     family: str | None = None
+
+    @property
+    def counted(self) -> int:
+        """The parameters of the model that it holds; its values where how many cannot be told."""
+        return self.tensor.parameters if self.parameters is None else self.parameters
 
     @property
     def stored_shape(self) -> tuple[int, int]:
@@ -68,3 +75,8 @@ class Anatomy:
     family: str | None
     sizes: Mapping[str, int | None]
     placed: tuple[Placed, ...]
+
+    @property
+    def parameters(self) -> int:
+        """The parameters of the model."""
+        return sum(p.counted for p in self.placed)

@@ -79,7 +79,8 @@ def _place_of(p: Placed) -> list[Any]:
         runs_of = [(run.start, run.length, run.stride, run.groups) for run in (m.stored_rows, m.stored_cols)]
         heads = (m.heads.axis, m.heads.count, m.heads.dim, m.heads.queries) if m.heads else None
         matrices.append((m.id, m.turned, runs_of, heads))
-    return [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices]
+    place = [p.tensor.name, where.component, where.layer, where.role, where.expert, where.part, p.codes, matrices]
+    return place if p.parameters == p.tensor.parameters else [*place, p.parameters]
 
 
 def refresh(scan: Scan, checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Plan) -> None:
@@ -208,6 +209,7 @@ def _stored_tensor(p: Placed, slot: Slot, shared_with: str | None) -> StoredTens
             StoredMatrix(m.id, m.kind, m.role, m.expert, m.rows, m.cols, m.heads, slot_of(p, slot, m))
             for m in p.matrices
         ),
+        None if p.parameters == t.parameters else p.parameters,
     )
 
 

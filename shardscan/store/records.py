@@ -5,6 +5,7 @@ Each is written and read here and nowhere else; the order of its fields is that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar
@@ -203,7 +204,10 @@ class StoredMatrix:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor, its place, the slots at which its tasks take it up, and its matrices."""
+    """A tensor, its place, the slots at which its tasks take it up, and its matrices.
+
+    `parameters` are those of Placed where they are not as many as its values.
+    """
 
     tensor: StoredHeader
     canonical_name: str
@@ -211,6 +215,12 @@ class StoredTensor:
     reason: str | None
     slots: tuple[Slot, ...]
     matrices: tuple[StoredMatrix, ...]
+    parameters: int | None = None
+
+    @property
+    def counted(self) -> int:
+        """The parameters of the model that it holds; its values where how many cannot be told."""
+        return math.prod(self.tensor.shape) if self.parameters is None else self.parameters
 
     @property
     def name(self) -> str:

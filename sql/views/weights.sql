@@ -32,6 +32,6 @@ COMMENT ON COLUMN weights.rows IS 'Output channels; NULL of what is no matrix.';
 COMMENT ON COLUMN weights.cols IS 'Input channels; NULL of what is no matrix.';
 COMMENT ON COLUMN weights.heads IS 'Heads in this matrix; NULL for none or unknown.';
 COMMENT ON COLUMN weights.shape IS 'Shape of the tensor where it is one weight, else rows and columns.';
-COMMENT ON COLUMN weights.parameters IS 'Number of elements.';
+COMMENT ON COLUMN weights.parameters IS 'Values; of codes the weights they are: see tensors.';
 COMMENT ON COLUMN weights.dtype IS 'Dtype code of the tensor.';
 COMMENT ON COLUMN weights.bytes IS 'Bytes of data, of a part of a tensor in proportion.';

@@ -1,41 +1,16 @@
-"""NAME: golden places of the families' tensors, heads, what is odd, and quantised codes recognised."""
+"""NAME: golden places of the families' tensors, heads, and what is odd."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from made.placing import CONFIG, DIM, HEADS, HIDDEN, KV_HEADS, Facts, Q, checkpoint, placed
 from shardscan.anatomy.axes import Heads
 from shardscan.anatomy.matrices import Matrix
 from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import Anatomy, Place, Placed
-from shardscan.shards.address import Checkpoint, Tensor
-from shardscan.shards.dtypes import DTYPES
-
-Facts = tuple[str, tuple[int, ...]]
-HIDDEN, HEADS, KV_HEADS, DIM = 32, 4, 2, 8
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": HIDDEN,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": KV_HEADS,
-}
-Q = "model.layers.0.self_attn.q_proj"
-
-
-def checkpoint(tensors: Mapping[str, Facts], config: dict[str, Any] | None) -> Checkpoint:
-    made = {}
-    for name, (dtype, shape) in tensors.items():
-        nbytes = DTYPES[dtype].nbytes(math.prod(shape))
-        made[name] = Tensor(name, dtype, shape, "model.safetensors", "/nowhere/model.safetensors", 0, nbytes)
-    return Checkpoint("/nowhere", "model", "safetensors", (), made, config)
-
-
-def placed(tensors: Mapping[str, Facts], config: dict[str, Any] | None = CONFIG) -> dict[str, Placed]:
-    return {p.tensor.name: p for p in place_tensors(checkpoint(tensors, config)).placed}
 
 
 def the_only(p: Placed) -> Matrix | None:
@@ -354,108 +329,6 @@ def test_a_tensor_of_more_than_two_dimensions_is_folded_and_has_no_heads() -> No
     matrix = the_only(p)
     assert matrix
     assert (matrix.kind, matrix.rows, matrix.cols, matrix.heads) == ("folded", 32, 32, None)
-
-
-CODES: dict[str, tuple[dict[str, Facts], dict[str, tuple[str, bool]]]] = {
-    "GPTQ": (
-        {
-            f"{Q}.qweight": ("I32", (4, 32)),
-            f"{Q}.qzeros": ("I32", (1, 4)),
-            f"{Q}.scales": ("F16", (1, 32)),
-            f"{Q}.g_idx": ("I32", (32,)),
-            f"{Q}.bias": ("F16", (32,)),
-        },
-        {
-            "qweight": ("weight", True),
-            "qzeros": ("zero", True),
-            "scales": ("scale", False),
-            "g_idx": ("index", False),
-            "bias": ("bias", False),
-        },
-    ),
-    "AWQ": (
-        {
-            f"{Q}.qweight": ("I32", (32, 4)),
-            f"{Q}.qzeros": ("I32", (1, 4)),
-            f"{Q}.scales": ("F16", (1, 32)),
-        },
-        {"qweight": ("weight", True), "qzeros": ("zero", True), "scales": ("scale", False)},
-    ),
-    "MLX": (
-        {
-            f"{Q}.weight": ("U32", (32, 4)),
-            f"{Q}.scales": ("F16", (32, 1)),
-            f"{Q}.biases": ("F16", (32, 1)),
-        },
-        {"weight": ("weight", True), "scales": ("scale", False), "biases": ("zero", False)},
-    ),
-    "fp8": (
-        {f"{Q}.weight": ("F8_E4M3", (32, 32)), f"{Q}.weight_scale_inv": ("F32", (1, 1))},
-        {"weight": ("weight", True), "weight_scale_inv": ("scale", False)},
-    ),
-    "fp8 with static activations": (
-        {
-            f"{Q}.weight": ("F8_E4M3", (32, 32)),
-            f"{Q}.weight_scale": ("F32", (1,)),
-            f"{Q}.input_scale": ("F32", (1,)),
-        },
-        {"weight": ("weight", True), "weight_scale": ("scale", False), "input_scale": ("buffer", False)},
-    ),
-    "compressed-tensors": (
-        {
-            f"{Q}.weight_packed": ("I32", (32, 4)),
-            f"{Q}.weight_scale": ("BF16", (32, 1)),
-            f"{Q}.weight_zero_point": ("I32", (4, 1)),
-            f"{Q}.weight_shape": ("I64", (2,)),
-        },
-        {
-            "weight_packed": ("weight", True),
-            "weight_scale": ("scale", False),
-            "weight_zero_point": ("zero", True),
-            "weight_shape": ("buffer", False),
-        },
-    ),
-    "bitsandbytes in 8 bits": (
-        {f"{Q}.weight": ("I8", (32, 32)), f"{Q}.SCB": ("F32", (32,))},
-        {"weight": ("weight", True), "SCB": ("scale", False)},
-    ),
-}
-
-
-@pytest.mark.parametrize("method", CODES)
-def test_quantised_codes_are_marked_and_their_scales_are_not(method: str) -> None:
-    tensors, expected = CODES[method]
-    found = placed(tensors)
-    assert {name.rpartition(".")[2]: (p.place.part, p.codes is not None) for name, p in found.items()} == expected
-    assert {(p.place.role, p.place.layer) for p in found.values()} == {("q_proj", 0)}
-    assert all(the_only(p) is None for p in found.values())
-
-
-def test_mxfp4_blocks_are_codes_and_the_scales_beside_them_are_not() -> None:
-    module = "model.layers.0.mlp.experts.gate_up_proj"
-    found = placed({f"{module}_blocks": ("U8", (2, 4, 1, 16)), f"{module}_scales": ("U8", (2, 4, 1))})
-    assert [(p.place.part, p.place.layer, p.codes) for p in found.values()] == [
-        ("weight", 0, "MXFP4 blocks with scales beside them"),
-        ("scale", 0, None),
-    ]
-
-
-def test_bitsandbytes_in_4_bits_is_bytes_in_the_place_of_a_weight() -> None:
-    found = placed({f"{Q}.weight": ("U8", (512, 1)), f"{Q}.weight.absmax": ("F32", (16,))})
-    assert found[f"{Q}.weight"].codes == "U8 integers in the place of a weight"
-    assert found[f"{Q}.weight.absmax"].codes is None
-
-
-@pytest.mark.parametrize(("dtype", "codes"), [("I8", True), ("I32", True), ("F8_E4M3", False), ("BOOL", False)])
-def test_an_integer_weight_is_codes_and_a_bare_float8_is_a_weight(dtype: str, codes: bool) -> None:
-    assert (placed({f"{Q}.weight": (dtype, (32, 32))})[f"{Q}.weight"].codes is not None) is codes
-
-
-def test_a_quantization_config_makes_small_floats_codes_and_leaves_bfloat16_alone() -> None:
-    config = CONFIG | {"quantization_config": {"quant_method": "fp8"}}
-    found = placed({f"{Q}.weight": ("F8_E4M3", (32, 32)), "lm_head.weight": ("BF16", (32, 32))}, config)
-    assert found[f"{Q}.weight"].codes == "F8_E4M3 codes: config.json has a quantization_config, method 'fp8'"
-    assert found["lm_head.weight"].codes is None
 
 
 def test_every_tensor_is_placed_once_and_in_the_order_of_the_header() -> None:

@@ -9,7 +9,6 @@ from functools import cache
 from pkgutil import resolve_name
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from shardscan.catalog.rows.columns import Rows
@@ -47,7 +46,7 @@ def _model(scanned: Contents) -> Rows:
         "model": [scanned.model],
         **{name: pa.array([value], DESCRIBED[name]) for name, value in describe_checkpoint(scanned).items()},
         "format": [facts.format],
-        "parameters": [sum(int(np.prod(tensor.tensor.shape, dtype=object)) for tensor in tensors)],
+        "parameters": [sum(tensor.counted for tensor in tensors)],
         "bytes": [sum(file.used_nbytes for file in facts.files)],
         **{name: pa.array([facts.sizes[name]], pa.int32()) for name in SIZES},
         "channels": [scanned.kept],

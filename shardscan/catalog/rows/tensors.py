@@ -78,7 +78,7 @@ def _tensors(
         "file": [m.stored.tensor.file for m in members],
         "dtype": dtypes,
         "shape": pa.array([m.stored.tensor.shape for m in members], pa.list_(pa.uint64())),
-        "parameters": [int(np.prod(m.stored.tensor.shape, dtype=object)) for m in members],
+        "parameters": [m.stored.counted for m in members],
         "bytes": [m.stored.tensor.nbytes for m in members],
         "canonical_name": [m.stored.canonical_name for m in members],
         **places,

@@ -31,7 +31,7 @@ def tabulate_tensors(prepared: Prepared, *, long: bool = False) -> pa.Table:
         "part": pa.array([p.place.part for p in placed], pa.string()),
         "dtype": pa.array([p.tensor.dtype for p in placed], pa.string()),
         "shape": pa.array([list(p.tensor.shape) for p in placed], pa.list_(pa.uint64())),
-        "parameters": pa.array([p.tensor.parameters for p in placed], pa.int64()),
+        "parameters": pa.array([p.counted for p in placed], pa.int64()),
         "bytes": pa.array([p.tensor.nbytes for p in placed], pa.int64()),
         "heads": pa.array([_count_heads(p) for p in placed], pa.int32()),
         "file": pa.array([p.tensor.file for p in placed], pa.string()),
@@ -48,16 +48,18 @@ def _count_heads(p: Placed) -> int | None:
 def describe_checkpoint(prepared: Prepared) -> str:
     """The checkpoint in one line, and the device unless it is the CPU; a hint where much of it has no place."""
     checkpoint, anatomy = prepared.checkpoint, prepared.anatomy
-    placed = _count_placed(prepared)
-    share = f"{_format_share(placed, checkpoint.parameters)} of the parameters placed"
+    placed, parameters = _count_placed(prepared), anatomy.parameters
+    share = f"{_format_share(placed, parameters)} of the parameters placed"
     remarks = [f"family {anatomy.family}, {share}" if anatomy.family else "no family fits"]
     if quantised := sum(p.codes is not None for p in anatomy.placed):
-        remarks.append(f"{quantised:,} quantised")
+        unknown = sum(p.codes is not None and p.parameters is None for p in anatomy.placed)
+        uncounted = f", of {unknown:,} of which stored elements count as parameters" if unknown else ""
+        remarks.append(f"{quantised:,} quantised{uncounted}")
     if prepared.device.name != "cpu":
         remarks.append(f"on {prepared.device.name}")
     files = f"{format_size(checkpoint.nbytes)} in {format_count(len(checkpoint.files), 'file')}"
-    contents = f"{format_count(len(checkpoint), 'tensor')}, {checkpoint.parameters:,} parameters, {files}"
-    hint = "" if placed >= PLACED * checkpoint.parameters else f" {NOT_PLACED}"
+    contents = f"{format_count(len(checkpoint), 'tensor')}, {parameters:,} parameters, {files}"
+    hint = "" if placed >= PLACED * parameters else f" {NOT_PLACED}"
     return f"{visible(checkpoint.name)}: {contents}; {'; '.join(remarks)}.{hint}"
 
 
@@ -65,7 +67,7 @@ def _count_placed(prepared: Prepared) -> int:
     """How many parameters are in tensors that have a role."""
     from shardscan.anatomy.places import OTHER
 
-    return sum(p.tensor.parameters for p in prepared.anatomy.placed if p.place.role != OTHER)
+    return sum(p.counted for p in prepared.anatomy.placed if p.place.role != OTHER)
 
 
 def _format_share(part: int, whole: int) -> str:

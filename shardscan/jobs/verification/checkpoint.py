@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 
+from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.names import split
 from shardscan.errors import CheckpointError, shown
 from shardscan.jobs.verification import folder
@@ -147,7 +148,8 @@ def _of_values(seen: Iterable[Seen]) -> Iterator[Finding]:
                 yield _at(severity, check, detail, tensor, coordinates(first, tensor.shape))
 
 
-def _of_zeros(seen: Iterable[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding]:
+def _of_zeros(seen: Sequence[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding]:
+    quantisation = Quantisation({of_tensor.tensor.name: of_tensor.tensor for of_tensor in seen}, None)
     for run in runs:
         tensor, bits = run.tensor, DTYPES[run.tensor.dtype].bits
         first, last = -(-run.start * 8 // bits), run.stop * 8 // bits - 1
@@ -156,16 +158,16 @@ def _of_zeros(seen: Iterable[Seen], runs: Sequence[ZeroRun]) -> Iterator[Finding
         where = f"{coordinates(first, tensor.shape)} to {coordinates(last, tensor.shape)}"
         zeros = f"{run.stop - run.start:,} of {tensor.nbytes:,} bytes are zero"
         detail = f"{zeros}, as where a download did not fill its file."
-        yield _at(NOTE if _may_be_zero(run) else PROBLEM, "zeros", detail, tensor, where)
+        yield _at(NOTE if _may_be_zero(run, quantisation) else PROBLEM, "zeros", detail, tensor, where)
     with_runs = {run.tensor for run in runs}
     for of_tensor in seen:
         if of_tensor.is_zero and of_tensor.tensor.nbytes >= LEAST_TENSOR and of_tensor.tensor not in with_runs:
             yield _at(NOTE, "zeros", f"All {of_tensor.tensor.parameters:,} values are zero.", of_tensor.tensor, None)
 
 
-def _may_be_zero(run: ZeroRun) -> bool:
+def _may_be_zero(run: ZeroRun, quantisation: Quantisation) -> bool:
     """Whether a run of zeros is no sign of a hole: see the table in this folder's README."""
-    module, part = split(run.tensor)
+    module, part = split(run.tensor, quantisation.find_part(run.tensor))
     if DTYPES[run.tensor.dtype].kind == "bool":
         return True
     if run.is_whole:
