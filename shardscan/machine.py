@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,12 @@ def versions() -> dict[str, str]:
 def host() -> dict[str, object]:
     """The machine, as a run records it."""
     return {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder is one where nobody but this user can put a file; OSError where there is nothing."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 class Peak:

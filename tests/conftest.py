@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import shardscan
 from made import catalogs, tiny
@@ -71,7 +72,9 @@ LENGTHS = {
 
 
 def pytest_configure() -> None:
-    """What a shell runs in the background ignores Ctrl-C, and so would every command that a test interrupts."""
+    """No example has a deadline; and what a shell runs in the background hears Ctrl-C, which it would ignore there."""
+    settings.register_profile("slow and busy machines too", deadline=None)
+    settings.load_profile("slow and busy machines too")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

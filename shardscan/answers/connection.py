@@ -22,7 +22,8 @@ import duckdb
 import pyarrow as pa
 
 from shardscan.answers.questions import Query, Question, Value, bind_question, find_question, list_names, make_query
-from shardscan.catalog.lockdown import LOCK, SETTINGS, attach_statement
+from shardscan.catalog.lockdown import LOCK, SETTINGS
+from shardscan.catalog.paths import attach_read_only
 from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
 from shardscan.store.commits import CATALOG
 
@@ -69,10 +70,10 @@ def connect(store: str | Path, access: Access = LOCKED) -> duckdb.DuckDBPyConnec
     connection = duckdb.connect(config=config)
     try:
         # without the database in memory nothing is left that could be written to
-        attaching = (attach_statement(path, "catalog"), "USE catalog")
-        for statement in (*attaching, *(() if access.unlocked else ("DETACH memory", *LOCK))):
+        attach_read_only(connection, path, "catalog")
+        for statement in ("USE catalog", *(() if access.unlocked else ("DETACH memory", *LOCK))):
             connection.execute(statement).fetchall()
-    except (duckdb.Error, UnicodeError) as error:
+    except (duckdb.Error, OSError, UnicodeError) as error:
         connection.close()
         if isinstance(error, duckdb.OutOfMemoryException):
             raise _too_large(access) from error

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardscan.catalog import empty, rows, sqlfiles
+from shardscan.catalog.paths import write_database
 from shardscan.catalog.reading import attach, fetch, read_origins
 from shardscan.catalog.scans import Contents
 from shardscan.catalog.sources import (
@@ -39,7 +40,7 @@ from shardscan.store.lock import unwritable
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 INSERTED = 4 << 20  # bytes of rows that are collected for one insert into each table; a larger piece is not cut
-DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
+DISK = (OSError, duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # what a full one raises
 
 
 def build(folder: Path, *, rebuild: bool = False) -> Path:
@@ -69,20 +70,22 @@ def _replace_catalog(folder: Path, target: Path, old: Path | None) -> Path:
     building = folder / f"{CATALOG}.{os.getpid()}{PARTIAL}"
     _remove_database(building)
     try:
-        try:
-            empty.create(building)
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        # one thread writes the smallest file, and as fast as two: rows come in no faster
-        with duckdb.connect(building, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
-            if old:
-                attach(connection, old)
-            fetch(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
-            _fill_tables(connection, list_current_scans(folder), read_origins(connection) if old else {})
-            fetch(connection, "COMMIT")
+        with write_database(building) as file:
+            empty.create(file)
+            _fill_catalog(file, list_current_scans(folder), old)
         return building.replace(target)
     finally:
         _remove_database(building)
+
+
+def _fill_catalog(file: Path, scans: Sequence[Scan], old: Path | None) -> None:
+    # one thread writes the smallest file, and as fast as two: rows come in no faster
+    with duckdb.connect(file, config={"threads": 1, "memory_limit": f"{BUFFERS}B"}) as connection:
+        if old:
+            attach(connection, old)
+        fetch(connection, "BEGIN")  # a checkpoint after each of many small statements would take most of the time
+        _fill_tables(connection, scans, read_origins(connection) if old else {})
+        fetch(connection, "COMMIT")
 
 
 def _remove_database(file: Path) -> None:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from shardscan.catalog import empty, sqlfiles
-from shardscan.catalog.lockdown import attach_statement
+from shardscan.catalog.paths import attach_read_only
 from shardscan.catalog.reading import (
     OLD,
     OURS,
@@ -90,7 +90,8 @@ def _open_ours() -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             ours = Path(stack.enter_context(TemporaryDirectory()), "ours.duckdb")
             empty.create(ours)
-            statements = [attach_statement(ours, "ours"), "USE ours"]
+            attach_read_only(connection, ours, "ours")
+            statements = ["USE ours"]
         except OSError:  # nothing can be written anywhere, as on a machine that only looks
             statements = empty.list_scripts()
         for statement in statements:

@@ -17,6 +17,7 @@ import duckdb
 import xxhash
 
 from shardscan.catalog import sqlfiles
+from shardscan.machine import is_private
 
 DIGEST_BYTES = 16  # at the end of what is kept: the hash of everything before them
 
@@ -66,7 +67,7 @@ def _find_cache() -> Path | None:
 def _read_kept(ready: Path) -> bytes | None:
     """The bytes of the catalog kept there; None where there is none, or none that can be trusted."""
     try:
-        if not _is_private(ready.parent):
+        if not is_private(ready.parent):
             return None
         descriptor = os.open(ready, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as opened:
@@ -84,7 +85,7 @@ def _keep_copy(ready: Path, catalog: bytes) -> None:
     """Keep an empty catalog for the next time, whole or not at all; without a folder to write to, nothing is kept."""
     with suppress(OSError):
         ready.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(ready.parent):
+        if not is_private(ready.parent):
             return
         descriptor, partial = tempfile.mkstemp(dir=ready.parent)
         try:
@@ -93,9 +94,3 @@ def _keep_copy(ready: Path, catalog: bytes) -> None:
             Path(partial).replace(ready)
         finally:
             Path(partial).unlink(missing_ok=True)
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether nobody but this user can put a file there."""
-    status = folder.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022

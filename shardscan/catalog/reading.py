@@ -14,7 +14,8 @@ import duckdb
 import numpy as np
 
 from shardscan.catalog.comparisons import digest_alignments
-from shardscan.catalog.lockdown import LOCK, SETTINGS, attach_statement
+from shardscan.catalog.lockdown import LOCK, SETTINGS
+from shardscan.catalog.paths import attach_read_only
 from shardscan.catalog.sources import Identity, Models, Origin
 from shardscan.store.alignments import Alignment
 
@@ -31,12 +32,13 @@ def open_empty() -> duckdb.DuckDBPyConnection:
 
 def attach(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
     """Attach a catalog that this store's own writer made."""
-    fetch(connection, attach_statement(file, "old"))
+    attach_read_only(connection, file, "old")
 
 
 def attach_locked(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
     """Attach a catalog that somebody else may have made, and let nothing in it reach beyond it."""
-    for statement in (attach_statement(file, "old"), *LOCK):
+    attach_read_only(connection, file, "old")
+    for statement in LOCK:
         fetch(connection, statement)
 
 

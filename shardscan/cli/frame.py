@@ -73,9 +73,10 @@ class Commands(click.Group):
 def say_if_compiling() -> None:
     """Numba's first run on a machine is silent for long enough that people would think it hangs."""
     from shardscan.reduce.kernels.cpu import compiled
+    from shardscan.reduce.kernels.cpu.compiler import describe_compiling
 
     if not compiled():
-        click.echo("Compiling the kernels, which happens once and takes up to a minute.", err=True)
+        click.echo(describe_compiling(), err=True)
 
 
 def tell_notes(notes: Iterable[str]) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import duckdb
 
 from shardscan.catalog import sqlfiles
+from shardscan.catalog.paths import attach_read_only
 
 
 def repeated(catalog: Path) -> list[str]:
     """The tables in which a key stands twice."""
     connection = _connection()
-    connection.execute("attach '{}' as checked (read_only)".format(str(catalog).replace("'", "''")))
+    attach_read_only(connection, catalog, "checked")
     try:
         return [table for (table,) in connection.execute(_repeated_in(tuple(sqlfiles.schema()))).fetchall()]
     finally:

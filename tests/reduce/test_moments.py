@@ -38,7 +38,7 @@ ORDINARY = st.floats(-1e3, 1e3).map(lambda x: x if abs(x) > 1e-30 else 0.0)
 VALUES = st.one_of(ORDINARY, st.sampled_from([0.0, -0.0, 1.0, 1e-30, -1e-30, 1e20, np.nan, np.inf, -np.inf]))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(VALUES, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=6), st.randoms())
 def test_any_cut_in_any_grouping_agrees_with_the_reference(
     values: list[float], cuts: list[int], random: object
