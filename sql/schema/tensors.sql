@@ -44,7 +44,8 @@ COMMENT ON COLUMN tensors.tensor IS 'Name in the header.';
 COMMENT ON COLUMN tensors.file IS 'Shard that holds it.';
 COMMENT ON COLUMN tensors.dtype IS 'Dtype code of the header: BF16, F16, F32, F8_E4M3, ...';
 COMMENT ON COLUMN tensors.shape IS 'Shape in the header; [] for a scalar.';
-COMMENT ON COLUMN tensors.parameters IS 'Values; of codes the weights they are, of their scales 0; stored elements if unknown.';
+COMMENT ON COLUMN tensors.parameters IS
+    'Values; of codes the weights that they are, of their scales 0; stored elements where that cannot be told.';
 COMMENT ON COLUMN tensors.bytes IS 'Bytes of its values, whether or not it shares them: see files.used_bytes.';
 COMMENT ON COLUMN tensors.canonical_name IS 'Name without wrapper prefixes such as module. and _orig_mod.';
 COMMENT ON COLUMN tensors.component IS 'Part of the model it belongs to: text, vision, encoder, ...; never NULL.';
