@@ -17,7 +17,7 @@ from shardscan.anatomy.families.family import CONFIG_WORDS, Family
 from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.lora import pair_factors
 from shardscan.anatomy.matrices import Matrix, Neighbours
-from shardscan.anatomy.naming import Named, divide_named, name_tensor, spell_tensor
+from shardscan.anatomy.naming import Named, Reading, divide_named, name_tensor, spell_tensor
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint
 
@@ -39,7 +39,13 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
         "+".join(used) or None,
         {word: main.sizes()[word] if main else None for word in CONFIG_WORDS},
         placed,
+        {n.place.component: _sizes_of(n.place.component, n.reading) for n in named if n.reading},
     )
+
+
+def _sizes_of(component: str, reading: Reading) -> Mapping[str, int | None]:
+    sizes = reading.sizes(component)
+    return sizes if component in reading.family.layered else {**sizes, "layers": 0}
 
 
 def _with_own_names(named: list[Named]) -> list[Named]:

@@ -69,12 +69,14 @@ class Placed:
 class Anatomy:
     """Every tensor of a checkpoint, placed; `sizes` are the config's, by the words of family.CONFIG_WORDS.
 
-    `family` is the name of the family that named most, and of those whose towers stand beside it, joined by +.
+    `of_component` has those of each component, where they may be others; `layers` is 0 of one that has none. `family`
+    is the name of the family that named most, and of those whose towers stand beside it, joined by +.
     """
 
     family: str | None
     sizes: Mapping[str, int | None]
     placed: tuple[Placed, ...]
+    of_component: Mapping[str, Mapping[str, int | None]]
 
     @property
     def parameters(self) -> int:

@@ -8,7 +8,7 @@ Nothing is counted twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -26,15 +26,18 @@ OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
 )
+MOST_FOLDERS = 5  # that a note names
+FAR = 2  # times as many bytes as were read: what has them may be the model
 SLICE = re.compile(r"consolidated\.\d{2,3}\.\w+")  # Meta's, of a model that is cut for model parallelism
 HUB_FOLDER = re.compile(r"models--(.+)")
 
 
 class LeftOut(NamedTuple):
-    """Files that were not read, and why: the end of a sentence."""
+    """Files that were not read, and why: the end of a sentence; `outweighs` what was read, by far."""
 
     names: tuple[str, ...]
     why: str
+    outweighs: bool = False
 
     def __str__(self) -> str:
         more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
@@ -186,7 +189,9 @@ def _from_shards(folder: str, container: Container, report: Report) -> Listing:
     chosen, why = container.choose_shards(container, folder, shards)
     for fault in missing_numbers(folder, chosen):
         report(fault)
-    left_out = (*_left_out([n for n in shards if n not in chosen], why), *_other_weights(names, container, shards))
+    others = _other_weights(folder, names, container, shards, chosen)
+    spare = _left_out([n for n in shards if n not in chosen], why)
+    left_out = (*spare, *others, *_folders_beside(folder, names, chosen))
     unsaid = f"no index says which tensors belong to the model: all {len(chosen)} shards were read"
     notes = (unsaid,) if len(chosen) > 1 else ()
     return Listing(folder, folder, _model_name(folder), tuple(chosen), notes, left_out)
@@ -247,7 +252,8 @@ def _from_index(folder: str, index: str, container: Container, report: Report) -
         left_out=(
             *_left_out(others, f"{shown(index)} was read"),
             *_left_out(spare, "not in the index"),
-            *_other_weights(names, container, [*named, *spare]),
+            *_other_weights(folder, names, container, [*named, *spare], shards),
+            *_folders_beside(folder, names, shards),
         ),
         index=address,
         weight_map=index_file.weight_map,
@@ -259,9 +265,32 @@ def _left_out(names: list[str], why: str) -> tuple[LeftOut, ...]:
     return (LeftOut(tuple(names), why),) if names else ()
 
 
-def _other_weights(names: list[str], container: Container, told: list[str]) -> tuple[LeftOut, ...]:
+def _other_weights(
+    folder: str, names: list[str], container: Container, told: Sequence[str], chosen: Sequence[str]
+) -> tuple[LeftOut, ...]:
+    """Weights in other formats; said louder where they are far larger than what was read."""
     others = [name for name in names if OTHER_WEIGHTS.fullmatch(name) and name not in told]
-    return _left_out(others, f"only the {container.title} files were read")
+    why, read = f"only the {container.title} files were read", sum(_size(folder, name) for name in chosen)
+    larger = [name for name in others if _size(folder, name) > FAR * read]
+    far = f"{why}, and this is {{}} times as large: give its path if it is the model"
+    return (
+        *(LeftOut((n,), far.format(f"{_size(folder, n) // max(1, read):,}"), outweighs=True) for n in larger),
+        *_left_out([name for name in others if name not in larger], why),
+    )
+
+
+def _size(folder: str, name: str) -> int:
+    try:
+        return source_of(folder).take_witness(join(folder, name))[2]
+    except OSError:
+        return 0
+
+
+def _folders_beside(folder: str, names: list[str], chosen: Sequence[str]) -> tuple[LeftOut, ...]:
+    """Folders in the model's whose weights are none of it."""
+    read = {name.partition("/")[0] for name in chosen if "/" in name}
+    below = [name for name in names if name not in read and _is_folder_of_weights(join(folder, name))]
+    return _left_out(below, "a folder with weights of its own, which is read if it is given")
 
 
 def _is_folder_of_weights(address: str) -> bool:
@@ -271,7 +300,10 @@ def _is_folder_of_weights(address: str) -> bool:
 def _nothing_here(folder: str, names: list[str]) -> str:
     start = f"{shown(folder, 400)} has no {kinds.name_containers()} file"
     if below := [n for n in names if _is_folder_of_weights(join(folder, n))]:
-        return f"{start}, but its folder {shown(below[0])} has: give that one."
+        if len(below) == 1:
+            return f"{start}, but its folder {shown(below[0])} has: give that one."
+        some = ", ".join(map(shown, below[:MOST_FOLDERS]))
+        return f"{start}, but {len(below)} of its folders have, like {some}: give one of them."
     if others := [n for n in names if OTHER_WEIGHTS.fullmatch(n)]:
         return f"{start}, only {shown(others[0])}, which shardscan does not read: convert it to safetensors first."
     if not names:

@@ -488,11 +488,11 @@ def test_a_blob_of_a_hub_cache_has_the_hash_that_it_is_named_by(tmp_path: Path) 
     blob = (cache / "blobs" / "x").rename(cache / "blobs" / sha256((cache / "blobs" / "x").read_bytes()).hexdigest())
     (cache / "snapshots" / "main").mkdir(parents=True)
     (cache / "snapshots" / "main" / MODEL).symlink_to(f"../../blobs/{blob.name}")
-    assert found(cache) == []
+    assert [f.check for f in found(cache)] == ["whole"]  # of e, which is empty
     data = bytearray(blob.read_bytes())
     data[-5] ^= 1
     blob.write_bytes(data)
-    assert brief(found(cache)) == [("problem", "checksum", MODEL, None, None)]
+    assert brief(found(cache))[1:] == [("problem", "checksum", MODEL, None, None)]
 
 
 def test_a_single_file_is_judged_alone(folder: Path) -> None:

@@ -70,6 +70,11 @@ class Family:
     rules: Mapping[str, tuple[Rule, ...]]
 
     @cached_property
+    def layered(self) -> frozenset[str]:
+        """The components that have layers."""
+        return frozenset(rule.component for name, rules in self.rules.items() if LAYER in name for rule in rules)
+
+    @cached_property
     def _longest(self) -> int:
         return max(map(len, self.rules), default=0)  # a number of six digits is shorter than what stands for it
 

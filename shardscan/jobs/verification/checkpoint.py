@@ -15,6 +15,7 @@ from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.names import split
 from shardscan.errors import CheckpointError, shown
 from shardscan.jobs.verification import folder
+from shardscan.jobs.verification.completeness import find_missing
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
 from shardscan.jobs.verification.reading import WINDOW, Seen, ZeroRun, look_at_tensors, nbytes_of
 from shardscan.shards.address import Tensor
@@ -28,6 +29,7 @@ from shardscan.shards.sources.source import name_of, parent_of
 
 LEAST_TENSOR = 4096  # bytes of a tensor whose zeros, or whose equal, are worth a note
 MAY_BE_ZERO = {"bias", "lora_b", "zero", "index", "buffer"}  # parts that are zero at the start, or for good
+UNREAD = {"header", "file"}  # faults of which a shard was not read: what is missing is in it
 SHA256 = re.compile("[0-9a-f]{64}")  # how a hub cache names the blob of a large file
 VOCABULARY = re.compile(r"(.*\.)?(\w*embed\w*|wte|shared|lm_head|output)")  # modules with padded rows
 
@@ -44,6 +46,7 @@ def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
         *_of_faults(faults, inspected),
         *_of_headers(inspected),
         *_of_index(inspected),
+        *(() if any(fault.check in UNREAD for fault in faults) else find_missing(inspected)),
         *folder.findings(inspected.listing),
     ]
     there = [shard for shard in inspected.shards if shard.header.on_disk is None]

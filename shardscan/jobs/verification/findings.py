@@ -16,7 +16,7 @@ Advance = Callable[[int, int], None]
 class Finding(NamedTuple):
     """One sentence about a file, a tensor or a run of its values; `position` is their coordinates.
 
-    `check` is which look found it: header, index, duplicate, tied, nan, inf, zeros, file, checksum, config of a
+    `check` is which look found it: header, index, duplicate, tied, nan, inf, zeros, file, checksum, config, whole of a
     checkpoint; commit, checksum, scan, file, catalog of a store.
     """
 

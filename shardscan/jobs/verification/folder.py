@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from shardscan.errors import shown
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Finding, Severity
-from shardscan.shards.folder import Listing
+from shardscan.shards.folder import LeftOut, Listing
 from shardscan.shards.formats import kinds
 from shardscan.shards.sources.schemes import source_of
 from shardscan.shards.sources.source import is_below, join, name_of, parent_of
@@ -44,7 +44,7 @@ def findings(listing: Listing) -> Iterator[Finding]:
         return
     folder = listing.folder
     source = source_of(folder)
-    why = {name: left.why for left in listing.left_out for name in left.names}
+    left_out = {name: left for left in listing.left_out for name in left.names}
     expected = {*listing.shards, *(listing.weight_map or {}).values(), name_of(listing.index or "")}
     for count, name in enumerate(_names(folder)):
         if count == MOST_FILES:
@@ -52,7 +52,7 @@ def findings(listing: Listing) -> Iterator[Finding]:
             yield Finding(NOTE, "file", detail)
             return
         try:
-            judged = _finding(folder, name, name in expected, why.get(name))
+            judged = _finding(folder, name, name in expected, left_out.get(name))
         except OSError as error:
             judged = PROBLEM, f"cannot be looked at: {error.strerror or error}."
         if judged:
@@ -85,7 +85,7 @@ def _names(folder: str) -> Iterator[str]:
                 waiting.append(name)
 
 
-def _finding(folder: str, name: str, is_expected: bool, why: str | None) -> tuple[Severity, str] | None:
+def _finding(folder: str, name: str, is_expected: bool, left: LeftOut | None) -> tuple[Severity, str] | None:
     source, address, last = source_of(folder), join(folder, name), name_of(name)
     if source.is_link(address) and (odd_link := _of_link(folder, address)):
         return odd_link
@@ -93,13 +93,15 @@ def _finding(folder: str, name: str, is_expected: bool, why: str | None) -> tupl
         return PROBLEM, f"is {kind} and no file: remove it."
     if is_expected:
         return None
+    if left and left.outweighs:
+        return PROBLEM, f"was left out: {left.why}."
     for pattern, severity, detail in KINDS:
         if pattern.fullmatch(last):
             return severity, detail
     if stray := _of_container(last):
         return NOTE, stray
-    if why:
-        return NOTE, f"was left out: {why}."
+    if left:
+        return NOTE, f"was left out: {left.why}."
     if name.startswith(".cache/") or (KNOWN.fullmatch(last) and not _is_told_of(last, ignore_case=True)):
         return None
     return _of_name(name, last)
