@@ -192,6 +192,8 @@ def _runs(
         return runs
     if rows == total:
         return runs
+    if rows > total:  # nothing grows: then it is stored in another way
+        raise Indivisible(f"are not the {total} that the parts have by config.json")
     # a pruned layer: its o_proj says how many rows are queries, the others are shared as before
     others = total - dict(zip(lengths, runs, strict=True)).get(QUERIES, total)
     if queries is None or not 0 < queries < rows or not others:

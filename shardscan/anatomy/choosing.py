@@ -56,10 +56,24 @@ def choose_readings(
     patterns = _list_patterns(spelling for spelling in spelled if not spelling.describes_codes)
     main = _choose_main(patterns, quantisation, config, known)
     readings = [main] if main else []
-    towers = [
-        tower for tower in _list_towers(known, config, main is not None) if not main or tower.family is not main.family
-    ]
-    return main, [*readings, *towers, *_find_towers(towers, _leave_named(patterns, [*readings, *towers]))]
+    own = main.family if main else None
+    towers = [tower for tower in _list_towers(known, config, main is not None) if tower.family is not own]
+    left = _leave_named(patterns, readings)
+    there = [tower for tower in towers if _is_there(tower, left)]
+    return main, [*readings, *there, *_find_towers(towers, _leave_named(left, there))]
+
+
+def _is_there(tower: Reading, left: Sequence[_Pattern]) -> bool:
+    """Whether a tower is one of what the family leaves: of layers it names half, not a norm that anybody might have."""
+    stems = {stem for pattern in left if pattern.has_layer(tower) and (stem := _stem(pattern.module)) is not None}
+    of_layers = [pattern for pattern in left if _stem(pattern.module) in stems]
+    return not stems or 2 * _count(p for p in of_layers if p.is_named(tower)) >= _count(of_layers)
+
+
+def _stem(module: str) -> str | None:
+    """What stands before the first number of a name."""
+    number = NUMBER.search(module)
+    return module[: number.start()] if number else None
 
 
 def _list_towers(known: Mapping[str, Family], config: Mapping[str, Any], beside: bool) -> list[Reading]:

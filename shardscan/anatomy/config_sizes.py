@@ -11,19 +11,25 @@ Config = Mapping[str, Any]
 
 
 def sizes_of(
-    family: Family, config: Config, component: str | None = None, beside: bool = False
+    family: Family, config: Config, component: str | None = None, beside: bool = False, layer: int | None = None
 ) -> dict[str, int | None]:
-    """The config's numbers by the family's words, of one of its components or of all.
+    """The config's numbers by the family's words, of one of its components or of all; of a list by layers the layer's.
 
     What a config does not say is what models of its model_type have by default, where the family knows; a missing
     head_dim is hidden_size / heads, as models' code has it. A tower `beside` another family has its own sections only.
+    `stated_heads` and `stated_kv_heads` are what the config itself says, and nobody infers.
     """
     places = _places(family, config, beside)
     sizes: dict[str, int | None] = dict.fromkeys(CONFIG_WORDS)
     keys_of = {**family.config, **family.of_component.get(component or "", {})}
     for word, keys in keys_of.items():
-        numbers = [number for key in keys for where in places if (number := _sum(where, key)) is not None]
+        numbers = [number for key in keys for where in places if (number := _sum(where, key, layer)) is not None]
         sizes[word] = next((n for n in numbers if 0 < n < 2**31), None)
+    of_heads, of_kv = keys_of.get("heads", ()), keys_of.get("kv_heads", ())
+    own = [key for key in of_kv if key not in of_heads] or of_kv
+    for word, keys in (("heads", of_heads), ("kv_heads", tuple(own))):
+        is_stated = any(_sum(where, key, layer) is not None for key in keys for where in places)
+        sizes[f"stated_{word}"] = sizes.get(word) if is_stated else None
     for word, number in _defaults(family, places).items():
         # by its own key: others stand for it only where the code of a model says so, and null is such a word
         if not any(_says(where, key) for key in keys_of.get(word, ())[:1] for where in places):
@@ -68,10 +74,32 @@ def _is_odd(config: Config, key: str) -> bool:
     return None not in terms and not (all(type(n) is int for n in terms) and sum(terms) > 0)
 
 
-def _sum(config: Config, key: str) -> int | None:
-    """The number under a key, or the sum under "a + b"."""
-    numbers = [_at(config, word.strip()) for word in key.split("+")]
+def _sum(config: Config, key: str, layer: int | None = None) -> int | None:
+    """The number under a key, or the sum under "a + b"; of a list the layer's."""
+    numbers = [_of_layer(_at(config, word.strip()), layer) for word in key.split("+")]
     return sum(numbers) if all(type(number) is int for number in numbers) else None
+
+
+def _of_layer(value: Any, layer: int | None) -> Any:
+    if isinstance(value, list) and layer is not None:
+        return value[layer] if layer < len(value) else None
+    return value
+
+
+def has_lists(family: Family, config: Config, component: str | None, beside: bool) -> bool:
+    """Whether a config has a size of some component by layers."""
+    keys = [
+        key
+        for of in (family.config, family.of_component.get(component or "", {}))
+        for of_word in of.values()
+        for key in of_word
+    ]
+    return any(
+        isinstance(_at(where, word.strip()), list)
+        for where in _places(family, config, beside)
+        for key in keys
+        for word in key.split("+")
+    )
 
 
 def _at(config: Any, path: str) -> Any:

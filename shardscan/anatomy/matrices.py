@@ -64,10 +64,14 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What other tensors tell of one: the width of the residual stream, by the embedding, and of q, by o_proj."""
+    """What other tensors tell of one: how wide the residual stream is, by the embedding, and of its own layer.
+
+    That is how many rows q has, by o_proj, and how long heads are, by the norms of q and k.
+    """
 
     width: int | None
     queries: int | None
+    head_dim: int | None = None
 
 
 def divide_matrices(
@@ -81,6 +85,8 @@ def divide_matrices(
 ) -> tuple[tuple[Matrix, ...], str | None]:
     """The matrices of a weight of two axes or more, and what is odd about them."""
     shape, axes = tensor.shape, rule.axes if rule else None
+    if beside.head_dim and sizes.get("d"):  # a layer's own goes before the model's; alone it might be a gated q's
+        sizes = {**sizes, "head_dim": beside.head_dim, "d": beside.head_dim}
     experts = _experts(shape, sizes) if axes and axes.stacked else None
     if axes and axes.stacked and experts is None:
         return (_all_of(tensor, role, expert, False),), f"no stack of experts, which family {family} takes it for"
@@ -193,10 +199,11 @@ def _heads(
         return None, "heads unknown: no config.json says how large they are"
     if length % dim:
         return None, f"{length} {side}, which family {family} cannot split into heads of {dim}"
-    count, stated, reason = length // dim, sizes.get(counted_by), None
-    if stated and stated < count:
+    count, most, stated, reason = length // dim, sizes.get(counted_by), sizes.get(f"stated_{counted_by}"), None
+    if most and most < count:
         # nothing adds heads: then their length is not what we take it for
-        return None, f"{length} {side}, which are {count} heads of {dim} where config.json says {stated}"
+        said = f"config.json says {most}" if stated else f"there should be {most}"
+        return None, f"{length} {side}, which are {count} heads of {dim} where {said}"
     if stated and stated != count:
         reason = f"{count} {'head' if count == 1 else 'heads'} where config.json says {stated}"
     return Heads(axis, count, dim, sizes.get("queries") if counted_by == "kv_heads" else 1), reason

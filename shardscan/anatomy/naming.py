@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardscan.anatomy.codes import Quantisation
-from shardscan.anatomy.config_sizes import holds, sizes_of
+from shardscan.anatomy.config_sizes import has_lists, holds, sizes_of
 from shardscan.anatomy.families.family import NUMBER, Family, Match, Rule
 from shardscan.anatomy.matrices import Neighbours, divide_matrices, fits
 from shardscan.anatomy.names import canonical, split
@@ -24,13 +24,17 @@ class Reading:
 
     def __init__(self, family: Family, config: Mapping[str, Any], *, beside: bool = False, prefix: str = "") -> None:
         self.family, self.config, self.beside, self.prefix = family, config, beside, prefix
-        self._sizes: dict[str | None, dict[str, int | None]] = {}
+        self._sizes: dict[tuple[str | None, int | None], dict[str, int | None]] = {}
+        self._by_layer: dict[str | None, bool] = {}
 
-    def sizes(self, component: str | None = None) -> Mapping[str, int | None]:
-        """The sizes of one of the family's components, or of the family."""
-        if component not in self._sizes:
-            self._sizes[component] = sizes_of(self.family, self.config, component, self.beside)
-        return self._sizes[component]
+    def sizes(self, component: str | None = None, layer: int | None = None) -> Mapping[str, int | None]:
+        """The sizes of one of the family's components, in one of its layers, or of the family."""
+        if component not in self._by_layer:
+            self._by_layer[component] = has_lists(self.family, self.config, component, self.beside)
+        key = component, layer if self._by_layer[component] else None
+        if key not in self._sizes:
+            self._sizes[key] = sizes_of(self.family, self.config, component, self.beside, key[1])
+        return self._sizes[key]
 
     def match(self, module: str, name: str, shape: tuple[int, ...]) -> tuple[Match, Rule, str | None] | None:
         """The first rule for a module, or a whole name, that the config and the shape agree with; what is odd then."""
@@ -104,7 +108,9 @@ def name_tensor(spelled: Spelled, quantisation: Quantisation, readings: Sequence
 
 def divide_named(n: Named, beside: Neighbours) -> Placed:
     """A named tensor with its matrices, by its neighbours where the config does not tell."""
-    family, sizes = (n.reading.family.name, n.reading.sizes(n.place.component)) if n.reading else (None, {})
+    family, sizes = (
+        (n.reading.family.name, n.reading.sizes(n.place.component, n.place.layer)) if n.reading else (None, {})
+    )
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     where = n.place.role, n.place.expert

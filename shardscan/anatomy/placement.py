@@ -8,9 +8,10 @@ weights, so codes are recognised here and marked.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from shardscan.anatomy.axes import Heads
 from shardscan.anatomy.choosing import choose_readings
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.families.family import CONFIG_WORDS, Family
@@ -20,6 +21,9 @@ from shardscan.anatomy.matrices import Matrix, Neighbours
 from shardscan.anatomy.naming import Named, Reading, divide_named, name_tensor, spell_tensor
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint
+
+ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+NORM_OF = {"q_proj": "q_norm", "k_proj": "k_norm"}  # roles of the norms of q and k
 
 
 def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = None) -> Anatomy:
@@ -33,7 +37,8 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
     main, readings = choose_readings(spelled, quantisation, checkpoint.config or {}, known)
     named = [name_tensor(spelling, quantisation, readings) for spelling in spelled]
     named = _without_rivals(_with_own_names(named))
-    placed = _with_reasons(_with_queries(tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))))
+    divided = tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))
+    placed = _with_reasons(_with_queries(_without_contradictions(divided)))
     used = dict.fromkeys([*([main.family.name] if main else []), *(p.family for p in placed if p.family)])
     return Anatomy(
         "+".join(used) or None,
@@ -78,19 +83,39 @@ def _demoted(n: Named, rivals: int) -> Named:
 
 
 def _with_neighbours(named: Sequence[Named]) -> list[tuple[Named, Neighbours]]:
-    """Each with what the others tell: the columns of its component's embedding, and of its layer's o_proj."""
+    """Each with what the others tell: the columns of its component's embedding, its layer's o_proj and norms."""
     widths: dict[str, int] = {}
     queries: dict[tuple[str, int | None], int] = {}
+    lengths: dict[tuple[str, int | None], dict[str, int]] = defaultdict(dict)
     for n in named:
-        if n.rule and n.place.part == WEIGHT and len(n.tensor.shape) == 2 and not n.codes:
-            columns = n.tensor.shape[0 if n.rule.transposed else 1]
+        layer, shape = (n.place.component, n.place.layer), n.tensor.shape
+        if not n.rule or n.place.part != WEIGHT or n.codes:
+            continue
+        if len(shape) == 2:
+            rows, columns = reversed(shape) if n.rule.transposed else shape
             if n.place.role == "embed_tokens":
                 widths[n.place.component] = columns
             elif n.place.role == "o_proj":
-                queries[n.place.component, n.place.layer] = columns
+                queries[layer] = columns
+            if n.place.role in NORM_OF:
+                lengths[layer][n.place.role] = rows
+        elif len(shape) == 1 and n.place.role in NORM_OF.values():
+            lengths[layer][n.place.role] = shape[0]
+    head_dims = {layer: _head_dim(of) for layer, of in lengths.items()}
     return [
-        (n, Neighbours(widths.get(n.place.component), queries.get((n.place.component, n.place.layer)))) for n in named
+        (n, Neighbours(widths.get(n.place.component), queries.get(layer), head_dims.get(layer)))
+        for n in named
+        for layer in [(n.place.component, n.place.layer)]
     ]
+
+
+def _head_dim(lengths: Mapping[str, int]) -> int | None:
+    """How long a layer's heads are by its norms of q and k, where each is of one head and not of all."""
+    pairs = [(lengths[role], lengths[norm]) for role, norm in NORM_OF.items() if role in lengths and norm in lengths]
+    found = {length for _, length in pairs}
+    if len(found) != 1 or not all(found) or any(rows % length for rows, length in pairs):
+        return None
+    return None if all(rows == length for rows, length in pairs) else found.pop()
 
 
 def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
@@ -99,6 +124,38 @@ def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     if not odd:
         return placed
     return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)
+
+
+def _without_contradictions(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
+    """Fewer heads than the config has are those of a pruned layer only if all that tells of them in it agrees."""
+    of_layer: dict[tuple[str, int | None], dict[str, Heads | None]] = defaultdict(dict)
+    for p in placed:
+        for matrix in p.matrices:
+            if matrix.role in ATTENTION and matrix.expert is None:
+                of_layer[p.place.component, p.place.layer][matrix.role] = matrix.heads
+    contradicting = {layer for layer, heads in of_layer.items() if not _agree(heads)}
+    return tuple(
+        _without_heads(p) if p.reason and (p.place.component, p.place.layer) in contradicting else p for p in placed
+    )
+
+
+def _agree(heads: Mapping[str, Heads | None]) -> bool:
+    """Whether q and o, k and v of a layer have as many heads, and k's serve q's."""
+    counts = {role: of.count if of else 0 for role, of in heads.items()}
+    pairs = (("q_proj", "o_proj"), ("k_proj", "v_proj"))
+    if any(counts[a] != counts[b] for a, b in pairs if a in counts and b in counts):
+        return False
+    q, k = counts.get("q_proj"), counts.get("k_proj", counts.get("v_proj"))
+    return q is None or k is None or (q == 0 and k == 0) or (k > 0 and q > 0 and q % k == 0)
+
+
+def _without_heads(p: Placed) -> Placed:
+    if not any(matrix.role in ATTENTION and matrix.heads for matrix in p.matrices):
+        return p
+    matrices = tuple(dataclasses.replace(m, heads=None) if m.role in ATTENTION else m for m in p.matrices)
+    return dataclasses.replace(
+        p, matrices=matrices, reason=f"{p.reason}, on which q, k, v and o of its layer do not agree"
+    )
 
 
 def _with_queries(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
