@@ -136,11 +136,20 @@ def has_families(command: Command) -> Command:
 
 
 def reads_checkpoint(command: Command) -> Command:
-    """The option of every command that opens a checkpoint, a part of its `reading`."""
-    return click.option(
-        "--pickled-module", is_flag=True,
-        help="Also read the weights of a whole module that PyTorch pickled, as inert data: nothing is imported or run.",
-    )(_with_reading(command, "pickled_module"))  # fmt: skip
+    """The options of every command that opens a checkpoint, a part of its `reading`."""
+    return _with_options(
+        _with_reading(command, "pickled_module", "index"),
+        click.option(
+            "--pickled-module", is_flag=True,
+            help="Also read the weights of a whole module that PyTorch pickled, as inert data: nothing is imported or "
+            "run.",
+        ),
+        click.option(
+            "--index", metavar="auto|follow|ignore", default="auto", show_default=True,
+            help="What a folder's index is for. auto: whole shards are read, and it is noted where the index says "
+            "otherwise; follow: that is refused; ignore: the shards are read without it.",
+        ),
+    )  # fmt: skip
 
 
 def reads_weights(command: Command) -> Command:

@@ -49,13 +49,15 @@ class LazyCheckpoint(Mapping[str, da.Array]):
         )
 
 
-def open(path: str | os.PathLike[str], *, name: str | None = None, pickled_module: bool = False) -> LazyCheckpoint:
+def open(
+    path: str | os.PathLike[str], *, name: str | None = None, pickled_module: bool = False, index: str = "auto"
+) -> LazyCheckpoint:
     """Open a checkpoint, reading headers only: a file, a folder, a sharded folder or a hub-cache snapshot.
 
-    `pickled_module` reads the weights of a whole module that was pickled by PyTorch, as inert data. CheckpointNotFound
-    or CheckpointError say what is wrong with it.
+    `pickled_module` reads the weights of a whole module that was pickled by PyTorch, as inert data; `index` is as for
+    `shardscan.ingest`. CheckpointNotFound or CheckpointError say what is wrong with it.
     """
-    return LazyCheckpoint(open_checkpoint(path, name=name, pickled_module=pickled_module))
+    return LazyCheckpoint(open_checkpoint(path, name=name, pickled_module=pickled_module, index=index))
 
 
 def as_dask(tensor: Tensor) -> da.Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from shardscan.errors import CheckpointError, ShardIndexError, shown
@@ -18,6 +18,7 @@ from shardscan.shards.coverage import covered
 from shardscan.shards.folder import Listing, list_shards, read_config
 from shardscan.shards.formats.kinds import read_header, wariest
 from shardscan.shards.header import Entry, Header, these_have
+from shardscan.shards.index import AUTO, FOLLOW
 from shardscan.shards.refusals import Fault, Report, refuse
 from shardscan.shards.sources.schemes import source_of
 from shardscan.shards.sources.source import Witness, join
@@ -62,19 +63,33 @@ class Inspected:
 
 
 def open(
-    path: str | os.PathLike[str], name: str | None = None, io: str = "auto", *, pickled_module: bool = False
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    io: str = "auto",
+    *,
+    pickled_module: bool = False,
+    index: str = AUTO,
 ) -> Checkpoint:
     """Every tensor of the checkpoint at `path`: a shard's file, an index.json, a folder, or a hub cache's folder.
 
     `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. `io` says
     how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. `pickled_module`
     reads the weights of a whole module that was pickled by PyTorch, whose classes stay names: nothing is imported.
+    `index` is what a folder's index is for: 'auto' reads whole shards and notes where it says otherwise, unless it is
+    needed to tell two tensors of one name apart; 'follow' refuses whatever contradicts it; 'ignore' reads the shards.
     Raises CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with
     its shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
     """
     if name is not None and not name.strip():
         raise CheckpointError("A model needs a name that is not empty.")
-    inspected = inspect(path, refuse, io, pickled_module=pickled_module)
+    doubtless: list[str] = []
+
+    def judge(fault: Fault) -> None:
+        if index == FOLLOW or not fault.leaves_no_doubt:
+            refuse(fault)
+        doubtless.append(str(fault.error).rstrip("."))
+
+    inspected = inspect(path, judge, io, pickled_module=pickled_module, index=index)
     name = inspected.listing.name if name is None else name
     if not _is_text(name):
         raise CheckpointError(
@@ -88,12 +103,17 @@ def open(
         files=tuple(file for file, _, _ in inspected.shards),
         tensors=inspected.tensors,
         config=config,
-        notes=(*_notes(inspected), *config_notes),
+        notes=(*doubtless, *_notes(inspected), *config_notes),
     )
 
 
 def inspect(
-    path: str | os.PathLike[str], report: Report, io: str = "auto", *, pickled_module: bool = False
+    path: str | os.PathLike[str],
+    report: Report,
+    io: str = "auto",
+    *,
+    pickled_module: bool = False,
+    index: str = AUTO,
 ) -> Inspected:
     """Read every header at `path`, as `open` does, and `report` each fault; what is whole comes back.
 
@@ -101,10 +121,11 @@ def inspect(
     """
     address = os.fspath(path)
     is_mapped = source_of(address).decide_mapping(io)
-    listing = list_shards(address, report)
+    listing = list_shards(address, report, index)
     shards = tuple(_shards(listing, is_mapped, report, pickled_module=pickled_module))
     if listing.weight_map is not None:
-        _check_index(listing, listing.weight_map, shards, report)
+        elsewhere = _check_index(listing, listing.weight_map, shards, report)
+        listing = replace(listing, weight_map={**listing.weight_map, **elsewhere})
     tensors, unlisted, copies = _tensors(listing, shards, report)
     return Inspected(listing, shards, tensors, tuple(unlisted), tuple(copies))
 
@@ -136,22 +157,28 @@ def _shard(listing: Listing, name: str, is_mapped: Callable[[Witness], bool], *,
     return Shard(file, header, is_mapped(header.seen))
 
 
-def _check_index(listing: Listing, weight_map: Mapping[str, str], shards: tuple[Shard, ...], report: Report) -> None:
-    """Every tensor that the index lists is in the shard that it says; of shards that cannot be read nobody knows."""
+def _check_index(
+    listing: Listing, weight_map: Mapping[str, str], shards: tuple[Shard, ...], report: Report
+) -> Mapping[str, str]:
+    """Every tensor that the index lists is in the shard that it says; of shards that cannot be read nobody knows.
+
+    Where the others are, of those that one shard alone has.
+    """
     listed_in = {file.name: {entry.name for entry in header.tensors} for file, header, _ in shards}
-    where = {name: file for file, names in reversed(listed_in.items()) for name in names}
-    missing: dict[tuple[str, str | None], list[str]] = {}
-    for name, shard in weight_map.items():
-        if shard in listed_in and name not in listed_in[shard]:
-            missing.setdefault((shard, where.get(name)), []).append(name)
-    for (shard, other), names in missing.items():
+    missing = [(name, shard) for name, shard in weight_map.items() if name not in listed_in.get(shard, (name,))]
+    having = {name: [file for file, names in listed_in.items() if name in names] for name, _ in missing}
+    together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, shard in missing:
+        together.setdefault((shard, tuple(having[name])), []).append(name)
+    for (shard, others), names in together.items():
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-        there = f"it is in {shown(other)}" if other else "no shard has it"
+        there = f"it is in {shown(others[0])}" if others else "no shard has it"
         error = ShardIndexError(
             f"{shown(listing.index or '', 400)} lists the tensor {shown(names[0])}{more} in {shown(shard)}, "
             f"but {there}: download the index and its shards again, of one revision."
         )
-        report(Fault(error, "index", shard, names[0]))
+        report(Fault(error, "index", shard, names[0], leaves_no_doubt=len(others) < 2))
+    return {name: files[0] for name, files in having.items() if len(files) == 1}
 
 
 def _tensors(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from shardscan.errors import CheckpointError, CheckpointNotFound, ShardIndexError, shown
+from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError, ShardIndexError, shown
 from shardscan.shards.formats import kinds
 from shardscan.shards.formats.container import Container
-from shardscan.shards.index import MAX_JSON, read_index, refused_shards
+from shardscan.shards.index import AUTO, FOLLOW, IGNORE, INDEX_WORDS, MAX_JSON, read_index, refused_shards
 from shardscan.shards.refusals import Fault, Report, refuse
 from shardscan.shards.sources.schemes import source_of
 from shardscan.shards.sources.source import join, name_of, parent_of
@@ -27,7 +27,7 @@ OTHER_WEIGHTS = re.compile(
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
 )
 MOST_FOLDERS = 5  # that a note names
-FAR = 2  # times as many bytes as were read: what has them may be the model
+FAR, LARGE = 2, 1_000_000  # times as many bytes as were read, and that many: what has them may be the model
 SLICE = re.compile(r"consolidated\.\d{2,3}\.\w+")  # Meta's, of a model that is cut for model parallelism
 HUB_FOLDER = re.compile(r"models--(.+)")
 
@@ -62,11 +62,14 @@ class Listing:
     total_size: Any = None
 
 
-def list_shards(path: str, report: Report = refuse) -> Listing:
+def list_shards(path: str, report: Report = refuse, index: str = AUTO) -> Listing:
     """Say what `path` means: a shard, an index, a folder of shards, or a folder of a hub cache.
 
-    Where `report` returns, the listing has what can be read in spite of the fault. CheckpointNotFound is raised anyway.
+    `index` is as for `shardscan.shards.checkpoint.open`; OptionError where it is none of its words. Where `report`
+    returns, the listing has what can be read in spite of the fault. CheckpointNotFound is raised anyway.
     """
+    if index not in INDEX_WORDS:
+        raise OptionError(f"{shown(index)} is no way to read an index: take {', '.join(INDEX_WORDS)}.")
     source = source_of(path)
     where = source.make_absolute(path)
     kind = source.find_kind(where) if path else "nothing"
@@ -80,10 +83,10 @@ def list_shards(path: str, report: Report = refuse) -> Listing:
             f"{shown(path, 400)} is neither a file nor a folder: give a shard's file or a model's folder."
         )
     if kind == "folder":
-        return _from_folder(_snapshot(where), report)
+        return _from_folder(_snapshot(where), report, index)
     name = name_of(where)
     if name.endswith(".index.json"):
-        return _from_index(parent_of(where), name, kinds.container_of_index(name), report)
+        return _from_index(parent_of(where), name, kinds.container_of_index(name), report, FOLLOW)
     return _from_file(where)
 
 
@@ -167,12 +170,12 @@ def _names(folder: str) -> list[str]:
         raise CheckpointError(f"{shown(folder, 400)} cannot be listed: {error.strerror or error}.") from None
 
 
-def _from_folder(folder: str, report: Report) -> Listing:
+def _from_folder(folder: str, report: Report, index: str) -> Listing:
     names = _names(folder)
     container = kinds.container_of_folder(names)
     indexes = list(filter(container.has_index, names))
-    if indexes and (main := _main_index(folder, indexes, container, report)):
-        return _from_index(folder, main, container, report)
+    if index != IGNORE and indexes and (main := _main_index(folder, indexes, container, report)):
+        return _from_index(folder, main, container, report, index)
     return _from_shards(folder, container, report)
 
 
@@ -226,7 +229,7 @@ def missing_numbers(folder: str, shards: list[str]) -> Iterator[Fault]:
             yield Fault(error, "file")
 
 
-def _from_index(folder: str, index: str, container: Container, report: Report) -> Listing:
+def _from_index(folder: str, index: str, container: Container, report: Report, wanted: str) -> Listing:
     address = join(folder, index)
     where = shown(address, 400)
     try:
@@ -234,11 +237,19 @@ def _from_index(folder: str, index: str, container: Container, report: Report) -
     except (ValueError, OSError) as error:
         report(Fault(ShardIndexError(f"{where} {error}."), "index", index))
         return _from_shards(folder, container, report)
-    named, refused, names = set(index_file.weight_map.values()), set(), _names(folder)
-    for shard, why in refused_shards(folder, sorted(named), container.endings, _names):
-        refused.add(shard)
-        report(Fault(ShardIndexError(f"{where} {why}."), "index", shard))
-    shards = sorted(named - refused)
+    named, names = set(index_file.weight_map.values()), _names(folder)
+    refusals = list(refused_shards(folder, sorted(named), container.endings, _names))
+    is_stale = len(refusals) == len(named) and all(
+        refusal.is_absent and "/" not in refusal.shard for refusal in refusals
+    )
+    if wanted == AUTO and is_stale and any(map(container.has_shard, names)):
+        listing = _from_shards(folder, container, report)
+        stale = f"{shown(index)} names only shards that are not there, like {shown(min(named))}, and was not followed"
+        return replace(listing, notes=(stale, *listing.notes))
+    for shard, why, _ in refusals:
+        refusal = ShardIndexError(f"{where} {why}; --index ignore reads what is there without it.")
+        report(Fault(refusal, "index", shard))
+    shards = sorted(named - {shard for shard, _, _ in refusals})
     below = [shard for shard in shards if "/" in shard]
     notes = [f"the index names shards in a subfolder, like {shown(below[0])}"] if below else []
     others = [name for name in names if container.has_index(name) and name != index]
@@ -271,7 +282,7 @@ def _other_weights(
     """Weights in other formats; said louder where they are far larger than what was read."""
     others = [name for name in names if OTHER_WEIGHTS.fullmatch(name) and name not in told]
     why, read = f"only the {container.title} files were read", sum(_size(folder, name) for name in chosen)
-    larger = [name for name in others if _size(folder, name) > FAR * read]
+    larger = [name for name in others if _size(folder, name) > max(FAR * read, LARGE)]
     far = f"{why}, and this is {{}} times as large: give its path if it is the model"
     return (
         *(LeftOut((n,), far.format(f"{_size(folder, n) // max(1, read):,}"), outweighs=True) for n in larger),

@@ -16,6 +16,24 @@ from shardscan.shards.sources.source import is_below, join
 from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 MAX_JSON = 100_000_000
+AUTO, FOLLOW, IGNORE = (
+    "auto",
+    "follow",
+    "ignore",
+)  # what an index is to whoever reads: see `shardscan.shards.checkpoint.open`
+INDEX_WORDS = (AUTO, FOLLOW, IGNORE)
+
+
+class Absent(ValueError):
+    """A shard that an index names and that is not there: all else that a name may be is wrong in itself."""
+
+
+class Refusal(NamedTuple):
+    """A shard that an index must not name, and why: the end of a sentence."""
+
+    shard: str
+    why: str
+    is_absent: bool = False
 
 
 class Index(NamedTuple):
@@ -50,13 +68,13 @@ def _weight_map(document: Any) -> dict[str, str]:
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str):
             raise ValueError(f"gives the tensor {shown(tensor)} a shard that is not a file's name")
-    return weight_map
+    return {tensor: shard.removeprefix("./") for tensor, shard in weight_map.items()}
 
 
 def refused_shards(
     folder: str, shards: Iterable[str], endings: tuple[str, ...], names: Callable[[str], Iterable[str]]
-) -> Iterator[tuple[str, str]]:
-    """The shards that an index must not name, and why; `names` lists a folder."""
+) -> Iterator[Refusal]:
+    """The shards that an index must not name; `names` lists a folder."""
     source = source_of(folder)
     listed = cache(lambda address: frozenset(names(address)))
     first_of: dict[object, str] = {}
@@ -64,7 +82,7 @@ def refused_shards(
         try:
             _check_shard_name(folder, shard, endings, listed)
         except ValueError as error:
-            yield shard, str(error)
+            yield Refusal(shard, str(error), isinstance(error, Absent))
             continue
         address = join(folder, shard)
         if source.find_kind(address) == "nothing":
@@ -72,21 +90,23 @@ def refused_shards(
         first = first_of.setdefault(source.identify(address), shard)
         if first != shard:
             same = f"names {shown(first)} and {shown(shard)}, which are one and the same file: download them again"
-            yield shard, same
+            yield Refusal(shard, same)
 
 
 def _check_shard_name(
     folder: str, shard: str, endings: tuple[str, ...], names: Callable[[str], frozenset[str]]
 ) -> None:
     parts = shard.split("/")
-    if not shard.endswith(endings) or "\\" in shard or ":" in shard or not shard.isprintable():
+    if "\\" in shard:
+        raise ValueError(f"names {shown(shard)} with a backslash: in an index folders end in /")
+    if not shard.endswith(endings) or ":" in shard or not shard.isprintable():
         raise ValueError(f"names {shown(shard)}, which is not a {endings[0]} file of this folder")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"names {shown(shard)}, which lies outside this folder")
     source, here = source_of(folder), folder
     for i, part in enumerate(parts):
         if source.find_kind(here) != "folder" or part not in names(here):  # a disk that ignores case would find more
-            raise ValueError(f"names {shown(shard)}, which is not there: download it, or correct the index")
+            raise Absent(f"names {shown(shard)}, which is not there: download it, or correct the index")
         here = join(here, part)
         if i < len(parts) - 1 and not is_below(source.resolve(here), source.resolve(folder)):
             raise ValueError(f"names {shown(shard)}, whose folder is a link out of this one")

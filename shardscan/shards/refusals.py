@@ -13,12 +13,16 @@ from shardscan.errors import CheckpointError
 
 
 class Fault(NamedTuple):
-    """One broken rule: the error that says so, whether it is about a header, an index, …, and the file and tensor."""
+    """One broken rule: the error that says so, whether it is about a header, an index, …, and the file and tensor.
+
+    Where `leaves_no_doubt`, what the shards have can be read all the same, and means one thing alone.
+    """
 
     error: CheckpointError
     check: str
     file: str | None = None
     tensor: str | None = None
+    leaves_no_doubt: bool = False
 
 
 Report = Callable[[Fault], None]

@@ -129,7 +129,7 @@ def test_what_is_not_whole_is_not_clean(tmp_path: Path) -> None:
 def test_a_file_far_larger_than_what_was_read_may_be_the_model(tmp_path: Path) -> None:
     head = {"v_head.summary.weight": np.ones((1, 32), np.float32), "v_head.summary.bias": np.zeros(1, np.float32)}
     folder = tiny.write(tmp_path / "model", head)
-    (folder / "pytorch_model.bin").write_bytes(bytes(100_000))
+    (folder / "pytorch_model.bin").write_bytes(bytes(2_000_000))
     assert "times as large: give its path" in CliRunner().invoke(main, ["ls", str(folder)]).stderr
     problems = [f for f in verify(folder).findings if f.severity == "problem"]
     assert [(f.file, "times as large" in f.detail) for f in problems] == [("pytorch_model.bin", True)]

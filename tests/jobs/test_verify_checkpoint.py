@@ -173,7 +173,6 @@ FAULTS: list[tuple[str, Build, list[tuple[str, str, str | None, str | None, str]
         [
             ("problem", "index", TWO, "a", f"but it is in {ONE!r}"),
             ("problem", "index", ONE, "c", "but no shard has it"),
-            ("problem", "duplicate", ONE, "a", "where the index wants it from"),
         ],
     ),
     (

@@ -62,6 +62,7 @@ def ingest(
     io: str = "auto",
     max_bytes: int | None = None,
     pickled_module: bool = False,
+    index: str = "auto",
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -80,15 +81,16 @@ def ingest(
     'mmap' maps what the page cache holds, 'read' maps nothing, so that a shard that is cut short meanwhile costs its
     tensors and not the process, 'auto' is the former for local disks and the latter for a network's. `max_bytes` is the
     most that may be read; OptionError where it would be more. `pickled_module` reads the weights of a whole module that
-    was pickled by PyTorch, as inert data. `progress` is called with the bytes reduced so far and
-    the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last StoreWriteError where the disk
-    is full or fails; a single tensor that fails is in the summary's `failures` and in `tensors.status`, a spectrum in
-    the former and in `spectra.reason`.
+    was pickled by PyTorch, as inert data. `index` is what the index of a folder's shards is for: 'auto' notes where it
+    contradicts them, 'follow' refuses that, 'ignore' reads the shards alone. `progress` is called with the bytes
+    reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last
+    StoreWriteError where the disk is full or fails; a single tensor that fails is in the summary's `failures` and in
+    `tensors.status`, a spectrum in the former and in `spectra.reason`.
     """
     prepared = prepare(
         path,
         ScanOptions(spectra, exact, device, blas_threads, channels),
-        Reading(io, pickled_module, family_files),
+        Reading(io, pickled_module, family_files, index),
         Resources.within(workers, memory_limit, max_bytes),
         name=name,
     )

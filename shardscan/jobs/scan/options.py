@@ -50,12 +50,13 @@ class ScanOptions:
 class Reading:
     """How a checkpoint is read and its tensors are named: the same for every command; `ingest` says what it means.
 
-    The word of `io` is checked by the sources of shards, which know what it stands for.
+    The words of `io` and `index` are checked by OPEN, which knows what they stand for.
     """
 
     io: str = "auto"
     pickled_module: bool = False
     family_files: Sequence[str | os.PathLike[str]] = ()
+    index: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,14 @@ SHA256 = re.compile("[0-9a-f]{64}")  # how a hub cache names the blob of a large
 VOCABULARY = re.compile(r"(.*\.)?(\w*embed\w*|wte|shared|lm_head|output)")  # modules with padded rows
 
 
-def verify(path: str, advance: Advance, *, pickled_module: bool) -> Verdict:
+def verify(path: str, advance: Advance, *, pickled_module: bool, index: str) -> Verdict:
     """Everything that is wrong or odd with the checkpoint at `path`; `advance` hears of bytes read and bytes in all.
 
     Raises CheckpointNotFound where nothing is to be read, and CheckpointError where that cannot even be told.
     """
     faults: list[Fault] = []
     # a download that goes on may cut what is mapped
-    inspected = inspect(path, faults.append, io="read", pickled_module=pickled_module)
+    inspected = inspect(path, faults.append, io="read", pickled_module=pickled_module, index=index)
     findings = [
         *_of_faults(faults, inspected),
         *_of_headers(inspected),

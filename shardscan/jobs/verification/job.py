@@ -17,14 +17,19 @@ __all__ = ["NOTE", "PROBLEM", "Finding", "Verdict", "verify"]
 
 
 def verify(
-    path: str | os.PathLike[str], advance: Advance = lambda done, total: None, *, pickled_module: bool = False
+    path: str | os.PathLike[str],
+    advance: Advance = lambda done, total: None,
+    *,
+    pickled_module: bool = False,
+    index: str = "auto",
 ) -> Verdict:
     """Everything that is wrong or odd with the checkpoint or the store at `path`.
 
-    `advance` is called with the bytes read and the bytes there are; `pickled_module` is as for `shardscan.open`.
+    `advance` is called with the bytes read and the bytes there are; `pickled_module` and `index` are as for
+    `shardscan.ingest`.
     Raises CheckpointNotFound where there is neither, CheckpointError and StoreError where that cannot even be told.
     """
     text = os.fspath(path)
     if text and not scheme_of(text) and store.is_store(Path(text)):  # an empty path is not the current folder
         return store.verify(Path(text), advance)
-    return checkpoint.verify(text, advance, pickled_module=pickled_module)
+    return checkpoint.verify(text, advance, pickled_module=pickled_module, index=index)
