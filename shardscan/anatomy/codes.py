@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from shardscan.anatomy.quantised import (
     ALWAYS,
+    BESIDE_ANY_DTYPE,
     BLOCK_SCALES,
     BLOCKS,
     BUFFER,
@@ -21,6 +22,8 @@ from shardscan.anatomy.quantised import (
     CONFIGS,
     ENDINGS,
     JOINED,
+    LAST_LETTERS,
+    LAST_WORDS,
     SCALE,
     WEIGHT,
     ZERO,
@@ -61,6 +64,8 @@ class Quantisation:
     def find_part(self, tensor: Tensor) -> Part | None:
         """The module of a tensor, and the part of it, that a format names; None of a tensor that none does."""
         name = tensor.name
+        if name[name.rfind(".") + 1 :] not in LAST_WORDS and not name.endswith(LAST_LETTERS):
+            return None
         for base, ending in _list_endings(name):
             if ending == WEIGHT:
                 continue
@@ -97,7 +102,7 @@ class Quantisation:
         if part in (SCALE, ZERO):
             is_packed = DTYPES[tensor.dtype].kind == "int"
             return Codes(f"{tensor.dtype} codes of a {part}", 0) if is_packed else None
-        if part != WEIGHT:
+        if part != WEIGHT or self._is_plain(tensor):
             return None
         if self._is_blocks(tensor.name):
             return Codes("MXFP4 blocks with scales beside them", 2 * tensor.nbytes)
@@ -117,6 +122,15 @@ class Quantisation:
         if DTYPES[tensor.dtype].kind == "int":
             return Codes(f"{tensor.dtype} integers in the place of a weight", None)
         return None
+
+    def _is_plain(self, tensor: Tensor) -> bool:
+        """Whether a tensor is called weight, of no dtype of codes, and nothing beside it makes codes of any dtype."""
+        base, _, last = tensor.name.rpartition(".")
+        return (
+            last == WEIGHT
+            and not _is_small(tensor)
+            and not any(f"{base}.{tell}" in self._tensors for tell in BESIDE_ANY_DTYPE)
+        )
 
     def _list_formats(self, tensor: Tensor) -> Iterator[tuple[Format, str, str]]:
         """The formats that a tensor is the codes of, what the names of its module begin with, and what says so."""

@@ -37,11 +37,15 @@ class LoraName(NamedTuple):
 
 def canonical(name: str) -> str:
     """The name without the words that wrappers put into it, and without PEFT's prefix."""
+    if "mod" not in name:  # as in every word of a wrapper, and in few other names: a checkpoint may have 200,000
+        return name
     return ADAPTED.sub("", WRAPPERS.sub("", name))
 
 
 def lora(name: str) -> LoraName | None:
     """The module that a LoRA factor adapts, and which factor it is; None of any other tensor."""
+    if ".lora_" not in name:
+        return None
     match = LORA.fullmatch(canonical(name))
     if not match:
         return None

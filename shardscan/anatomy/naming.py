@@ -92,14 +92,15 @@ def spell_tensor(tensor: Tensor, quantisation: Quantisation) -> Spelled:
 def name_tensor(spelled: Spelled, quantisation: Quantisation, readings: Sequence[Reading]) -> Named:
     """A tensor as the first of some readings that knows it names it; `other` where none does."""
     tensor, name, part = spelled.tensor, spelled.name, spelled.part
-    number = NUMBER.search(name)
-    where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
     reading, rule, reason = None, None, None
     for candidate in readings:
         if matched := candidate.match(spelled.module, name, tensor.shape):
             (match, rule, reason), reading = matched, candidate
             where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
+    else:
+        number = NUMBER.search(name)
+        where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
     codes = quantisation.find_codes(tensor, where.part)
     parameters = 0 if spelled.describes_codes else codes.weights if codes else tensor.parameters
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else reason

@@ -118,3 +118,7 @@ def _list_endings() -> dict[str, tuple[tuple[Format, str], ...]]:
 
 
 ENDINGS = _list_endings()
+# what tells at a glance that a name, or codes of any dtype, are of no format: most tensors of most checkpoints
+LAST_WORDS = {ending.rpartition(".")[2] for ending in (*ENDINGS, *ALWAYS, *CACHE)} - {WEIGHT}
+LAST_LETTERS = (*JOINED, BLOCKS, *(ending for ending in ENDINGS if ending.endswith(f".{WEIGHT}")))
+BESIDE_ANY_DTYPE = tuple(tell for of in FORMATS if of.any_dtype and WEIGHT in of.codes for tell in of.tells)
