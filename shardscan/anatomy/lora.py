@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardscan.anatomy.names import lora
+from shardscan.anatomy.adapters import ADAPTER, find_factor, find_other
+from shardscan.anatomy.names import canonical
 from shardscan.shards.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class Pair:
     """The factors A (r, inputs) and B (outputs, r) of one module and adapter; `reason` is why they have no product.
 
-    `rivals` says that the module has other adapters too.
+    `rivals` says that the module has other adapters too, `magnitude` that DoRA's is beside them, and `of_experts` that
+    they adapt a parameter of several experts, whose factors lie side by side (PEFT's `target_parameters`).
     """
 
     module: str
@@ -27,9 +29,15 @@ class Pair:
     a: Placed | None
     b: Placed | None
     rivals: bool = False
+    magnitude: bool = False
+    of_experts: bool = False
 
     @property
     def reason(self) -> str | None:
+        if self.magnitude:
+            return "of DoRA, whose change is not B · A: it is scaled by the norms of the weight, which is not here"
+        if self.of_experts:
+            return "factors of several experts side by side, of which there is no one product"
         if self.a is None or self.b is None:
             return f"no lora_{'A' if self.a is None else 'B'} beside it"
         shapes = self.a.tensor.shape, self.b.tensor.shape
@@ -43,11 +51,31 @@ class Pair:
 
 def pair_factors(placed: Iterable[Placed]) -> list[Pair]:
     """The LoRA factors of a checkpoint, two by two, in the order of its headers."""
-    factors_of: dict[tuple[str, str | None, bool], dict[str, Placed]] = {}
+    factors_of: dict[tuple[str, str | None, bool, int], dict[str, Placed]] = {}
+    magnitudes = set()
     for p in placed:
-        if name := lora(p.tensor.name):
-            factors_of.setdefault((name.module, name.adapter, name.embedding), {})[name.factor] = p
-    of_module = Counter(module for module, _, _ in factors_of)
+        if not p.place.part.startswith(("lora_", ADAPTER)):
+            continue
+        name = canonical(p.tensor.name)
+        if found := find_factor(name):
+            key = found.module, found.adapter, found.embedding, found.wrapped
+            factors_of.setdefault(key, {})[found.factor] = p
+        elif (other := find_other(name)) and other.kind == "DoRA":
+            magnitudes.add(other.module)
+    of_module = Counter(module for module, *_ in factors_of)
+    wrappers = Counter((module, adapter, embedding) for module, adapter, embedding, _ in factors_of)
     return [
-        Pair(*key, factors.get("A"), factors.get("B"), of_module[key[0]] > 1) for key, factors in factors_of.items()
-    ]
+        Pair(
+            *key[:3], factors.get("A"), factors.get("B"),
+            rivals=of_module[key[0]] > 1,
+            magnitude=key[0] in magnitudes,
+            of_experts=wrappers[key[:3]] > 1 or key[0].endswith(".experts"),
+        )
+        for key, factors in factors_of.items()
+    ]  # fmt: skip
+
+
+def describe_others(placed: Iterable[Placed]) -> dict[str, str]:
+    """Why there is no delta of what is no LoRA factor, by the names of its tensors."""
+    others = {p.tensor.name: find_other(canonical(p.tensor.name)) for p in placed if p.place.part == ADAPTER}
+    return {name: f"{other.kind}: a part of a change that is not computed" for name, other in others.items() if other}

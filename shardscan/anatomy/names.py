@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
+from shardscan.anatomy.adapters import ADAPTER, find_factor, find_other
 from shardscan.anatomy.codes import Part
 from shardscan.shards.address import Tensor
 from shardscan.shards.dtypes import DTYPES
@@ -20,19 +20,8 @@ PARTS = {
     "weight": "weight", "bias": "bias",
     "inv_freq": "buffer", "position_ids": "buffer", "masked_bias": "buffer",
 }  # fmt: skip
-# PEFT's: lora_A and lora_B of linear modules, lora_embedding_A and _B of embeddings, with the adapter's name or without
-LORA = re.compile(
-    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.(?P<adapter>(?!weight$)[^.]+))?(\.weight)?"
-)
-
-
-class LoraName(NamedTuple):
-    """What the name of a LoRA factor says; `factor` is A or B."""
-
-    module: str
-    factor: str
-    adapter: str | None
-    embedding: bool
+# PEFT's wrappers of a module that it adapts, and of one that it trains whole: neither is a name
+ADAPTING = re.compile(r"\.base_layer$|\.modules_to_save(\.[^.]+)?$")
 
 
 def canonical(name: str) -> str:
@@ -42,25 +31,16 @@ def canonical(name: str) -> str:
     return ADAPTED.sub("", WRAPPERS.sub("", name))
 
 
-def lora(name: str) -> LoraName | None:
-    """The module that a LoRA factor adapts, and which factor it is; None of any other tensor."""
-    if ".lora_" not in name:
-        return None
-    match = LORA.fullmatch(canonical(name))
-    if not match:
-        return None
-    module = match["module"].removesuffix(".base_layer")
-    return LoraName(module, match["factor"], match["adapter"], match["embedding"] is not None)
-
-
 def split(tensor: Tensor, quantised: Part | None) -> tuple[str, str]:
-    """Module name and part: as a quantised module's, by the name's last word, else by what the values look like."""
+    """Module name and part: as a quantised module's, an adapter's, by the last word, else by what values look like."""
     if quantised:
-        return canonical(f"{quantised.module}.").removesuffix(".").removesuffix(".base_layer"), quantised.part
+        return ADAPTING.sub("", canonical(f"{quantised.module}.").removesuffix(".")), quantised.part
     name = canonical(tensor.name)
-    if factor := lora(name):
+    if factor := find_factor(name):
         return factor.module, f"lora_{factor.factor.lower()}"
+    if other := find_other(name):
+        return other.module, ADAPTER
     module, _, last = name.rpartition(".")
     if module and last in PARTS:
-        return module.removesuffix(".base_layer"), PARTS[last]
+        return ADAPTING.sub("", module), PARTS[last]
     return name, "weight" if DTYPES[tensor.dtype].kind in ("float", "complex") else "buffer"

@@ -11,12 +11,13 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from shardscan.anatomy.adapters import ADAPTER
 from shardscan.anatomy.axes import Heads
 from shardscan.anatomy.choosing import choose_readings
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.families.family import CONFIG_WORDS, Family
 from shardscan.anatomy.families.loading import load_families
-from shardscan.anatomy.lora import pair_factors
+from shardscan.anatomy.lora import describe_others, pair_factors
 from shardscan.anatomy.matrices import Matrix, Neighbours
 from shardscan.anatomy.naming import Named, Reading, divide_named, name_tensor, spell_tensor
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
@@ -67,8 +68,8 @@ def _without_rivals(named: list[Named]) -> list[Named]:
 
 
 def _claims(n: Named) -> set[Place]:
-    """Its own place, and those of its parts; codes may have several scales."""
-    if n.rule is None or n.spelled.describes_codes:
+    """Its own place, and those of its parts; codes may have several scales, adapters factors that are no LoRA's."""
+    if n.rule is None or n.spelled.describes_codes or n.place.part == ADAPTER:
         return set()
     of_parts = n.rule.parts if n.place.part == WEIGHT else ()
     return {n.place, *(dataclasses.replace(n.place, role=role) for role, _ in of_parts)}
@@ -119,8 +120,9 @@ def _head_dim(lengths: Mapping[str, int]) -> int | None:
 
 
 def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
-    """With what is odd about LoRA factors that have no product."""
+    """With what is odd about adapters' factors that have no product."""
     odd = {p.tensor.name: pair.reason for pair in pair_factors(placed) if pair.reason for p in (pair.a, pair.b) if p}
+    odd |= describe_others(placed)
     if not odd:
         return placed
     return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)

@@ -13,6 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import shardscan
+from made.placing import CONFIG, checkpoint
+from shardscan.anatomy.composites import list_composites
+from shardscan.anatomy.placement import place_tensors
 
 RANK, HIDDEN, INNER, VOCAB = 4, 24, 40, 90
 BASE = "base_model.model.model.layers"
@@ -163,3 +166,85 @@ def test_a_config_that_was_corrected_is_taken_up_without_another_scan(tmp_path: 
     (model / "adapter_config.json").write_text(json.dumps(config))
     assert shardscan.ingest(model, tmp_path / "scans").tasks == 0
     assert query(tmp_path / "scans", "select config ->> 'lora_alpha' from models") == [("32",)]
+
+
+# ---- what others call it
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (f"{BASE}.0.self_attn.q_proj.lora_A.default.weight", f"{BASE}.0.self_attn.q_proj.lora_B.default.weight"),
+        ("model.layers.0.self_attn.q_proj.lora_down.weight", "model.layers.0.self_attn.q_proj.lora_up.weight"),
+        ("model.layers.0.self_attn.q_proj.lora.down.weight", "model.layers.0.self_attn.q_proj.lora.up.weight"),
+        ("model.layers.0.self_attn.q_proj_lora.down.weight", "model.layers.0.self_attn.q_proj_lora.up.weight"),
+        (
+            "model.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
+            "model.layers.0.self_attn.q_proj.lora_linear_layer.up.weight",
+        ),
+    ],
+    ids=["PEFT", "kohya", "diffusers", "attention processors", "lora_linear_layer"],
+)
+def test_factors_of_every_dialect_are_paired_at_their_place(a: str, b: str) -> None:
+    anatomy = place_tensors(checkpoint({a: ("F32", (RANK, HIDDEN)), b: ("F32", (HIDDEN, RANK))}, None))
+    assert [(p.place.role, p.place.layer, p.place.part) for p in anatomy.placed] == [
+        ("q_proj", 0, "lora_a"), ("q_proj", 0, "lora_b"),
+    ]  # fmt: skip
+    (delta,) = list_composites(anatomy)
+    assert (delta.id, delta.rows, delta.cols, delta.rank) == ("delta:text.0.q_proj", HIDDEN, HIDDEN, RANK)
+
+
+def test_kohyas_names_without_dots_have_deltas_by_their_modules() -> None:
+    module = "lora_unet_down_blocks_0_attn1_to_q"
+    tensors = {f"{module}.lora_down.weight": ("F16", (4, 16)), f"{module}.lora_up.weight": ("F16", (16, 4))}
+    anatomy = place_tensors(checkpoint({**tensors, f"{module}.alpha": ("F16", ())}, None))
+    assert [p.place.part for p in anatomy.placed] == ["lora_a", "lora_b", "adapter"]
+    assert [delta.id for delta in list_composites(anatomy)] == [f"delta:{module}"]
+
+
+@pytest.mark.parametrize("magnitude", ["lora_magnitude_vector", "lora_magnitude_vector.default.weight", "dora_scale"])
+def test_of_dora_there_is_no_delta_and_a_reason(magnitude: str) -> None:
+    at = f"{BASE}.0.self_attn.q_proj"
+    tensors = {f"{at}.lora_A.weight": ("F32", (4, 32)), f"{at}.lora_B.weight": ("F32", (32, 4)),
+               f"{at}.{magnitude}": ("F32", (32,))}  # fmt: skip
+    anatomy = place_tensors(checkpoint(tensors, None))
+    assert list(list_composites(anatomy)) == []
+    assert ["of DoRA, whose change is not B" in (p.reason or "") for p in anatomy.placed] == [True, True, False]
+    assert [(p.place.role, p.place.layer, p.place.part) for p in anatomy.placed][2] == ("q_proj", 0, "adapter")
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("LoHa", ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"]),
+        ("LoKr", ["lokr_w1", "lokr_w2_a", "lokr_w2_b"]),
+        ("IA3", ["ia3_l"]),
+        ("VeRA", ["vera_lambda_b", "vera_lambda_d"]),
+        ("OFT", ["oft_blocks"]),
+        ("LoRA's bias", ["lora_B.bias"]),
+    ],
+)
+def test_other_adapters_are_known_and_are_no_weights(kind: str, names: list[str]) -> None:
+    tensors = {f"{BASE}.0.self_attn.q_proj.{name}": ("F32", (32, 4)) for name in names}
+    anatomy = place_tensors(checkpoint(tensors, None))
+    for p in anatomy.placed:
+        assert (p.place.role, p.place.layer, p.place.part, p.matrices) == ("q_proj", 0, "adapter", ())
+        assert p.reason == f"{kind}: a part of a change that is not computed"
+
+
+def test_factors_of_experts_side_by_side_have_no_product_and_stay_apart() -> None:
+    at = f"{BASE}.0.mlp.experts"
+    tensors = {f"{at}.lora_A.weight": ("F32", (8, 32)), f"{at}.lora_B.weight": ("F32", (96, 8)),
+               f"{at}.base_layer.lora_A.weight": ("F32", (8, 48)),
+               f"{at}.base_layer.lora_B.weight": ("F32", (32, 8))}  # fmt: skip
+    anatomy = place_tensors(checkpoint(tensors, None))
+    assert list(list_composites(anatomy)) == []
+    assert {p.reason for p in anatomy.placed} == {
+        "factors of several experts side by side, of which there is no one product"
+    }
+
+
+def test_a_module_that_is_trained_whole_has_its_own_name() -> None:
+    names = ["score.modules_to_save.default.weight", "model.layers.0.self_attn.q_proj.base_layer.weight"]
+    anatomy = place_tensors(checkpoint({f"base_model.model.{name}": ("F32", (32, 32)) for name in names}, CONFIG))
+    assert [(p.place.role, p.place.layer) for p in anatomy.placed] == [("classifier", None), ("q_proj", 0)]

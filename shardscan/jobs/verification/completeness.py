@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from shardscan.anatomy.adapters import ADAPTER
 from shardscan.anatomy.matrices import READS, WRITES
 from shardscan.anatomy.placement import place_tensors
 from shardscan.anatomy.places import OTHER, WEIGHT, Anatomy, Placed
@@ -39,7 +40,7 @@ def judge(tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, is_part: 
     """Likewise of tensors by their headers, and a config; a part of the shards need not have all layers."""
     anatomy = place_tensors(Checkpoint("", "", "", (), tensors, dict(config)))
     yield from _of_empty(anatomy.placed)
-    if any(p.place.part.startswith("lora_") for p in anatomy.placed):
+    if any(p.place.part.startswith(("lora_", ADAPTER)) for p in anatomy.placed):
         return  # an adapter has what it adapts
     yield from _of_widths(anatomy)
     if not is_part:
