@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Advance = Callable[[int, int], None]
 
 LOG_SECONDS = 10.0  # what a CI log can bear, and short of the silence that makes people kill a job
+UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 FINISHING = "building the catalog"
 
 
@@ -57,13 +58,17 @@ def _describe_state(task: Task, done: int, total: int, finishing: str) -> str:
 
 
 def describe_progress(done: int, total: int, speed: float | None) -> str:
-    """`1.20 of 8.03 GB, 1.21 GB/s, 6 s left`; `speed` is in bytes a second, None before it is known."""
-    read = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+    """`1.20 of 8.03 GB, 1.21 GB/s, 6 s left`; `speed` is in bytes a second, None before it is known.
+
+    The unit is the total's: of many small tensors a line in GB would never move.
+    """
+    unit, word = next(((unit, word) for unit, word in UNITS if total >= unit), UNITS[-1])
+    read = f"{done / unit:.2f} of {total / unit:.2f} {word}"
     if not speed:
         return read
     seconds = round((total - done) / speed)
     left = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-    return f"{read}, {speed / 1e9:.2f} GB/s, {left} left"
+    return f"{read}, {speed / unit:.2f} {word}/s, {left} left"
 
 
 def _log_now_and_then(label: str) -> Advance:

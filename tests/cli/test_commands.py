@@ -269,7 +269,10 @@ def test_an_interrupt_ends_in_a_sentence_and_130() -> None:
 # ---- progress
 
 
-def test_progress_is_in_gigabytes_a_second_and_time_left() -> None:
+def test_progress_is_in_bytes_of_one_unit_a_second_and_time_left() -> None:
+    assert progress.describe_progress(400, 800, 100) == "0.40 of 0.80 kB, 0.10 kB/s, 4 s left"
+    assert progress.describe_progress(400_000, 800_000, 1e5) == "400.00 of 800.00 kB, 100.00 kB/s, 4 s left"
+    assert progress.describe_progress(4_000_000, 8_000_000, None) == "4.00 of 8.00 MB"
     assert progress.describe_progress(0, 8_030_000_000, None) == "0.00 of 8.03 GB"
     assert progress.describe_progress(1_200_000_000, 8_030_000_000, 1.21e9) == "1.20 of 8.03 GB, 1.21 GB/s, 6 s left"
     assert progress.describe_progress(0, 1_000_000_000_000, 1e9) == "0.00 of 1000.00 GB, 1.00 GB/s, 16 min left"

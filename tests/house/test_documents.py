@@ -24,7 +24,7 @@ MOST_BYTES = 9_000  # of README: what somebody reads in two minutes
 CODE = re.compile(r"^```.*?^```|^(?: {4}[^\n]*\n)+|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 TIMED = re.compile(r"in [\d.,]+ s\.$")
-MEANWHILE = re.compile(rf"^Compiling |: [\d.]+ of [\d.]+ GB|{progress.FINISHING}")
+MEANWHILE = re.compile(rf"^Compiling |: [\d.]+ of [\d.]+ [kMG]B|{progress.FINISHING}")
 
 
 def find_links(text: str) -> Iterator[str]:
