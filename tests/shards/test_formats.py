@@ -30,6 +30,10 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     return {name: rng.standard_normal(shape).astype("<f4") for name, shape in shapes.items()}
 
 
+# of one layer, as the toy is
+CONFIG = {**tiny.CONFIG, "num_hidden_layers": 1}
+
+
 def toy_model(folder: Path, seed: int = 0) -> Path:
     folder.mkdir()
     first, second = ([item] for item in arrays(seed).items())
@@ -37,20 +41,20 @@ def toy_model(folder: Path, seed: int = 0) -> Path:
     (folder / one).write_bytes(as_toys(dict(first)))
     (folder / two).write_bytes(as_toys(dict(second)))
     (folder / "model.toy.index.json").write_text(json.dumps({"weight_map": {first[0][0]: one, second[0][0]: two}}))
-    (folder / "config.json").write_text(json.dumps(tiny.CONFIG))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
 
 
 def test_a_toy_is_opened_with_its_index_and_config_and_has_its_values(tmp_path: Path) -> None:
     found = open_checkpoint(toy_model(tmp_path / "m"))
     assert (found.format, found.name, found.notes) == ("toy", "m", ())
-    assert found.config == tiny.CONFIG
+    assert found.config == CONFIG
     for name, values in arrays().items():
         np.testing.assert_array_equal(found[name].window().read(), values)
 
 
 def test_a_toy_is_scanned_to_the_numbers_of_its_safetensors_twin(tmp_path: Path) -> None:
-    toy, twin = toy_model(tmp_path / "toy"), tiny.write(tmp_path / "twin", arrays(), tiny.CONFIG)
+    toy, twin = toy_model(tmp_path / "toy"), tiny.write(tmp_path / "twin", arrays(), CONFIG)
     for path in (toy, twin):
         assert not shardscan.ingest(path, tmp_path / "scans").failures
     with shardscan.connect(tmp_path / "scans") as db:

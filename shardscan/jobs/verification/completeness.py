@@ -49,13 +49,16 @@ def judge(tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, is_part: 
 
 
 def _of_empty(placed: Sequence[Placed]) -> Iterator[Finding]:
-    empty = [p.tensor for p in placed if p.tensor.parameters == 0 and p.place.part == WEIGHT]
+    """Weights without values: a problem where they have a role, or are most of all; an odd buffer may have none."""
+    empty = [p for p in placed if p.tensor.parameters == 0 and p.place.part == WEIGHT]
     if empty:
+        is_problem = any(p.place.role != OTHER for p in empty) or 2 * len(empty) > len(placed)
         detail = (
             f"{len(empty):,} of {len(placed):,} tensors have no values, as where one rank of ZeRO-3 or FSDP saved what "
             "it held: gather the weights, and save them again."
         )
-        yield Finding(PROBLEM, CHECK, detail, empty[0].file, empty[0].name)
+        first = empty[0].tensor
+        yield Finding(PROBLEM if is_problem else NOTE, CHECK, detail, first.file, first.name)
 
 
 def _of_widths(anatomy: Anatomy) -> Iterator[Finding]:
