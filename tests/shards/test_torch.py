@@ -339,6 +339,13 @@ def test_what_is_no_state_dict_is_refused_in_one_sentence(case: str, write: Call
     assert why in check_sentence(refused.value, 700)
 
 
+def test_a_name_that_no_tensor_needs_is_refused_with_the_way_on(write: Callable[[bytes], str]) -> None:
+    path = write(with_value(name("argparse", "Namespace")))
+    with pytest.raises(HeaderError, match=r"names 'argparse\.Namespace'.*; --pickled-module .* as inert data"):
+        read_header(path)
+    assert read_header(path, pickled_module=True).tensors
+
+
 @pytest.mark.parametrize("case", READ)
 def test_what_is_legal_is_read_and_what_is_odd_is_said(case: str, write: Callable[[bytes], str]) -> None:
     data, note = READ[case]

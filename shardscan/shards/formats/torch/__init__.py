@@ -180,9 +180,11 @@ def _legacy(file: StoredFile, *, pickled_module: bool) -> _Body:
 
 
 def _hint(data: bytes) -> str:
-    if not all(sign in data for sign in SIGNS_OF_A_MODULE):
-        return ""
-    return "; it looks like a pickled module, whose weights --pickled-module (pickled_module=True) reads as inert data"
+    if all(sign in data for sign in SIGNS_OF_A_MODULE):
+        return (
+            "; it looks like a pickled module, whose weights --pickled-module (pickled_module=True) reads as inert data"
+        )
+    return "; --pickled-module (pickled_module=True) reads the tensors beside it, and this as inert data"
 
 
 def _inert(world: Weights) -> Iterator[str]:
