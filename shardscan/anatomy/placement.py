@@ -39,7 +39,7 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
     named = [name_tensor(spelling, quantisation, readings) for spelling in spelled]
     named = _without_rivals(_with_own_names(named))
     divided = tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))
-    placed = _with_reasons(_with_queries(_without_contradictions(divided)))
+    placed = _with_reasons(_with_queries(_without_contradictions(named, divided)))
     used = dict.fromkeys([*([main.family.name] if main else []), *(p.family for p in placed if p.family)])
     return Anatomy(
         "+".join(used) or None,
@@ -128,7 +128,7 @@ def _with_reasons(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     return tuple(dataclasses.replace(p, reason=odd.get(p.tensor.name) or p.reason) for p in placed)
 
 
-def _without_contradictions(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
+def _without_contradictions(named: Sequence[Named], placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
     """Fewer heads than the config has are those of a pruned layer only if all that tells of them in it agrees."""
     of_layer: dict[tuple[str, int | None], dict[str, Heads | None]] = defaultdict(dict)
     for p in placed:
@@ -137,8 +137,16 @@ def _without_contradictions(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:
                 of_layer[p.place.component, p.place.layer][matrix.role] = matrix.heads
     contradicting = {layer for layer, heads in of_layer.items() if not _agree(heads)}
     return tuple(
-        _without_heads(p) if p.reason and (p.place.component, p.place.layer) in contradicting else p for p in placed
+        _without_heads(p) if (p.place.component, p.place.layer) in contradicting and _has_fewer_heads(n, p) else p
+        for n, p in zip(named, placed, strict=True)
     )
+
+
+def _has_fewer_heads(n: Named, p: Placed) -> bool:
+    """Whether a matrix has fewer heads than the config says, and its reason says that."""
+    sizes = n.reading.sizes(n.place.component, n.place.layer) if n.reading else {}
+    stated = {role: sizes.get("stated_kv_heads" if role in KV_ROLES else "stated_heads") for role in ATTENTION}
+    return any(m.heads is not None and m.heads.count < (stated.get(m.role) or 0) for m in p.matrices)
 
 
 def _agree(heads: Mapping[str, Heads | None]) -> bool:
@@ -152,12 +160,9 @@ def _agree(heads: Mapping[str, Heads | None]) -> bool:
 
 
 def _without_heads(p: Placed) -> Placed:
-    if not any(matrix.role in ATTENTION and matrix.heads for matrix in p.matrices):
-        return p
     matrices = tuple(dataclasses.replace(m, heads=None) if m.role in ATTENTION else m for m in p.matrices)
-    return dataclasses.replace(
-        p, matrices=matrices, reason=f"{p.reason}, on which q, k, v and o of its layer do not agree"
-    )
+    reason = f"{p.reason}, on which q, k, v and o of its layer do not agree"
+    return dataclasses.replace(p, matrices=matrices, reason=reason)
 
 
 def _with_queries(placed: tuple[Placed, ...]) -> tuple[Placed, ...]:

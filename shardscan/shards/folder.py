@@ -26,7 +26,8 @@ OTHER_WEIGHTS = re.compile(
     r".+\.gguf|((pytorch_model|model|adapter_model|consolidated|tf_model|flax_model|diffusion_pytorch_model)"
     r".*\.(bin|pth?|ckpt|h5|msgpack|onnx|npz))"
 )
-MOST_FOLDERS = 5  # that a note names
+MOST_FOLDERS = 5  # that a sentence names
+WITHOUT_IT = "; --index ignore (index='ignore') reads what is there without it"
 FAR, LARGE = 2, 1_000_000  # times as many bytes as were read, and that many: what has them may be the model
 SLICE = re.compile(r"consolidated\.\d{2,3}\.\w+")  # Meta's, of a model that is cut for model parallelism
 HUB_FOLDER = re.compile(r"models--(.+)")
@@ -86,7 +87,10 @@ def list_shards(path: str, report: Report = refuse, index: str = AUTO) -> Listin
         return _from_folder(_snapshot(where), report, index)
     name = name_of(where)
     if name.endswith(".index.json"):
-        return _from_index(parent_of(where), name, kinds.container_of_index(name), report, FOLLOW)
+        container = kinds.container_of_index(name)
+        if index == IGNORE:
+            return _from_shards(parent_of(where), container, report)
+        return _from_index(parent_of(where), name, container, report, FOLLOW)  # whoever names it means what it names
     return _from_file(where)
 
 
@@ -235,7 +239,7 @@ def _from_index(folder: str, index: str, container: Container, report: Report, w
     try:
         index_file = read_index(address)
     except (ValueError, OSError) as error:
-        report(Fault(ShardIndexError(f"{where} {error}."), "index", index))
+        report(Fault(ShardIndexError(f"{where} {error}{WITHOUT_IT}."), "index", index))
         return _from_shards(folder, container, report)
     named, names = set(index_file.weight_map.values()), _names(folder)
     refusals = list(refused_shards(folder, sorted(named), container.endings, _names))
@@ -247,7 +251,7 @@ def _from_index(folder: str, index: str, container: Container, report: Report, w
         stale = f"{shown(index)} names only shards that are not there, like {shown(min(named))}, and was not followed"
         return replace(listing, notes=(stale, *listing.notes))
     for shard, why, _ in refusals:
-        refusal = ShardIndexError(f"{where} {why}; --index ignore reads what is there without it.")
+        refusal = ShardIndexError(f"{where} {why}{WITHOUT_IT}.")
         report(Fault(refusal, "index", shard))
     shards = sorted(named - {shard for shard, _, _ in refusals})
     below = [shard for shard in shards if "/" in shard]
@@ -282,12 +286,13 @@ def _other_weights(
     """Weights in other formats; said louder where they are far larger than what was read."""
     others = [name for name in names if OTHER_WEIGHTS.fullmatch(name) and name not in told]
     why, read = f"only the {container.title} files were read", sum(_size(folder, name) for name in chosen)
-    larger = [name for name in others if _size(folder, name) > max(FAR * read, LARGE)]
-    far = f"{why}, and this is {{}} times as large: give its path if it is the model"
+    sizes = {name: _size(folder, name) for name in others}
+    larger = [name for name, size in sizes.items() if size > max(FAR * read, LARGE)]
     return (
-        *(LeftOut((n,), far.format(f"{_size(folder, n) // max(1, read):,}"), outweighs=True) for n in larger),
+        *(LeftOut((name,), f"{why}, and this is {sizes[name] // max(1, read):,} times as large: give its path if it is "
+                  "the model", outweighs=True) for name in larger),
         *_left_out([name for name in others if name not in larger], why),
-    )
+    )  # fmt: skip
 
 
 def _size(folder: str, name: str) -> int:

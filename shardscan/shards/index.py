@@ -16,11 +16,8 @@ from shardscan.shards.sources.source import is_below, join
 from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
 
 MAX_JSON = 100_000_000
-AUTO, FOLLOW, IGNORE = (
-    "auto",
-    "follow",
-    "ignore",
-)  # what an index is to whoever reads: see `shardscan.shards.checkpoint.open`
+# what an index is to whoever reads: see `shardscan.shards.checkpoint.open`
+AUTO, FOLLOW, IGNORE = "auto", "follow", "ignore"
 INDEX_WORDS = (AUTO, FOLLOW, IGNORE)
 
 

@@ -85,6 +85,14 @@ def test_fewer_heads_that_others_contradict_are_none(tensors: dict[str, Facts]) 
     assert told and all(m.heads is None for p in told for m in p.matrices)
 
 
+def test_what_is_odd_for_another_reason_keeps_its_heads() -> None:
+    tensors = layer(0, 64, 64, 64, 48)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    found = placed({**tensors, name: ("C64", (64, HIDDEN))}, OF_8)
+    assert (found[name].reason, heads(found)["q_proj"]) == ("statistics are of the moduli", (8, 8))
+    assert heads(found)["o_proj"] is None
+
+
 def test_a_fused_weight_of_more_rows_than_the_config_has_is_no_pruned_one() -> None:
     """As where a key is absent that would say which of two layouts it is."""
     names = {"attn.c_attn": (96, 32), "attn.c_proj": (32, 32), "mlp.c_fc": (128, 32), "mlp.c_proj": (32, 128)}

@@ -266,6 +266,21 @@ def test_a_missing_shard_is_an_unfinished_download_whatever_the_index_is_for(fol
             open_checkpoint(folder, index=how)
 
 
+@pytest.mark.parametrize("path", ["", INDEX], ids=["the folder", "the index"])
+def test_an_index_that_cannot_be_read_can_be_ignored_as_its_refusal_says(path: str, folder: Path) -> None:
+    build(two, text(INDEX, b"{"))(folder)
+    with pytest.raises(ShardIndexError, match="--index ignore"):
+        open_checkpoint(folder / path)
+    assert list(open_checkpoint(folder / path, index="ignore")) == ["a", "b"]
+
+
+def test_an_index_that_is_given_by_its_path_is_never_taken_for_another(folder: Path) -> None:
+    two(folder)
+    index(folder, {"a": "other-00001-of-00001.safetensors"}, "other.safetensors.index.json")
+    with pytest.raises(ShardIndexError, match="which is not there"):
+        open_checkpoint(folder / "other.safetensors.index.json")
+
+
 def test_an_unknown_use_of_an_index_is_refused(folder: Path) -> None:
     two(folder)
     with pytest.raises(OptionError, match="take auto, follow, ignore"):
