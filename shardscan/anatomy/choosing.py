@@ -16,7 +16,7 @@ from typing import Any
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.families.family import NUMBER, Family, Match
 from shardscan.anatomy.matrices import READS, WRITES, Neighbours
-from shardscan.anatomy.naming import Reading, Spelled, divide_named, name_tensor
+from shardscan.anatomy.naming import FittedFamily, Spelled, divide_named, name_tensor
 
 MOST_PATTERNS = 1000  # of names, by which a family is chosen
 MOST_WORDS = 8  # that stand before what a family knows
@@ -34,36 +34,36 @@ class _Pattern:
     def module(self) -> str:
         return self.spelled.module
 
-    def is_named(self, reading: Reading) -> bool:
-        return self._match(reading) is not None
+    def is_named(self, fitted: FittedFamily) -> bool:
+        return self._match(fitted) is not None
 
-    def has_layer(self, reading: Reading) -> bool:
-        found = self._match(reading)
+    def has_layer(self, fitted: FittedFamily) -> bool:
+        found = self._match(fitted)
         return found is not None and found.layer is not None
 
-    def _match(self, reading: Reading) -> Match | None:
-        found = reading.match(self.module, self.spelled.name, self.spelled.tensor.shape)
+    def _match(self, fitted: FittedFamily) -> Match | None:
+        found = fitted.match(self.module, self.spelled.name, self.spelled.tensor.shape)
         return found[0] if found else None
 
 
-def choose_readings(
+def choose_families(
     spelled: Iterable[Spelled], quantisation: Quantisation, config: Mapping[str, Any], known: Mapping[str, Family]
-) -> tuple[Reading | None, list[Reading]]:
+) -> tuple[FittedFamily | None, list[FittedFamily]]:
     """The family that names most, None where none fits; and all that tensors are looked up in, that one first.
 
     What describes codes counts neither for a family nor against it.
     """
     patterns = _list_patterns(spelling for spelling in spelled if not spelling.describes_codes)
     main = _choose_main(patterns, quantisation, config, known)
-    readings = [main] if main else []
+    families = [main] if main else []
     own = main.family if main else None
     towers = [tower for tower in _list_towers(known, config, main is not None) if tower.family is not own]
-    left = _leave_named(patterns, readings)
+    left = _leave_named(patterns, families)
     there = [tower for tower in towers if _is_there(tower, left)]
-    return main, [*readings, *there, *_find_towers(towers, _leave_named(left, there))]
+    return main, [*families, *there, *_find_towers(towers, _leave_named(left, there))]
 
 
-def _is_there(tower: Reading, left: Sequence[_Pattern]) -> bool:
+def _is_there(tower: FittedFamily, left: Sequence[_Pattern]) -> bool:
     """Whether a tower is one of what the family leaves: of layers it names half, not a norm that anybody might have."""
     stems = {stem for pattern in left if pattern.has_layer(tower) and (stem := _stem(pattern.module)) is not None}
     of_layers = [pattern for pattern in left if _stem(pattern.module) in stems]
@@ -76,8 +76,8 @@ def _stem(module: str) -> str | None:
     return module[: number.start()] if number else None
 
 
-def _list_towers(known: Mapping[str, Family], config: Mapping[str, Any], beside: bool) -> list[Reading]:
-    return [Reading(family, config, beside=beside) for family in known.values() if family.tower]
+def _list_towers(known: Mapping[str, Family], config: Mapping[str, Any], beside: bool) -> list[FittedFamily]:
+    return [FittedFamily(family, config, beside=beside) for family in known.values() if family.tower]
 
 
 def _list_patterns(spelled: Iterable[Spelled]) -> list[_Pattern]:
@@ -90,27 +90,27 @@ def _list_patterns(spelled: Iterable[Spelled]) -> list[_Pattern]:
 
 def _choose_main(
     patterns: Sequence[_Pattern], quantisation: Quantisation, config: Mapping[str, Any], known: Mapping[str, Family]
-) -> Reading | None:
+) -> FittedFamily | None:
     """By the architecture in the config; else by names, if they name half of the tensors."""
-    stated = next((Reading(family, config) for family in known.values() if _is_stated(family, config)), None)
+    stated = next((FittedFamily(family, config) for family in known.values() if _is_stated(family, config)), None)
     towers = _list_towers(known, config, stated is not None)
-    if stated and any(pattern.has_layer(reading) for pattern in patterns for reading in (stated, *towers)):
+    if stated and any(pattern.has_layer(fitted) for pattern in patterns for fitted in (stated, *towers)):
         return stated
     left = _leave_named(patterns, towers)
     if stated and (prefix := _find_prefix(stated, left, OF_MAIN)):
-        return Reading(stated.family, config, prefix=prefix)
-    plain = [Reading(family, config) for family in known.values()]
+        return FittedFamily(stated.family, config, prefix=prefix)
+    plain = [FittedFamily(family, config) for family in known.values()]
     found = _best(plain, quantisation, patterns)
     if found is None:
-        prefixes = ((reading.family, _find_prefix(reading, left, OF_MAIN)) for reading in plain)
-        under = [Reading(family, config, prefix=prefix) for family, prefix in prefixes if prefix]
+        prefixes = ((fitted.family, _find_prefix(fitted, left, OF_MAIN)) for fitted in plain)
+        under = [FittedFamily(family, config, prefix=prefix) for family, prefix in prefixes if prefix]
         found = _best(under, quantisation, patterns)
     return found or stated
 
 
-def _leave_named(patterns: Iterable[_Pattern], readings: Sequence[Reading]) -> list[_Pattern]:
+def _leave_named(patterns: Iterable[_Pattern], families: Sequence[FittedFamily]) -> list[_Pattern]:
     """What none of them names."""
-    return [pattern for pattern in patterns if not any(map(pattern.is_named, readings))]
+    return [pattern for pattern in patterns if not any(map(pattern.is_named, families))]
 
 
 def _is_stated(family: Family, config: Mapping[str, Any]) -> bool:
@@ -119,26 +119,28 @@ def _is_stated(family: Family, config: Mapping[str, Any]) -> bool:
     return isinstance(architectures, list) and any(a in family.architectures for a in architectures)
 
 
-def _best(readings: Sequence[Reading], quantisation: Quantisation, patterns: Sequence[_Pattern]) -> Reading | None:
+def _best(
+    families: Sequence[FittedFamily], quantisation: Quantisation, patterns: Sequence[_Pattern]
+) -> FittedFamily | None:
     """The one that fits best, if it and towers name half of the tensors."""
-    towers = [reading for reading in readings if reading.family.tower]
-    scores = [_score(reading, towers, patterns, quantisation) for reading in readings]
-    best = max(range(len(readings)), key=lambda i: scores[i], default=None)
+    towers = [fitted for fitted in families if fitted.family.tower]
+    scores = [_score(fitted, towers, patterns, quantisation) for fitted in families]
+    best = max(range(len(families)), key=lambda i: scores[i], default=None)
     if best is None or scores[best][0] * 2 < max(1, sum(pattern.count for pattern in patterns)):
         return None
-    return readings[best]
+    return families[best]
 
 
 def _score(
-    reading: Reading, towers: Sequence[Reading], patterns: Sequence[_Pattern], quantisation: Quantisation
+    fitted: FittedFamily, towers: Sequence[FittedFamily], patterns: Sequence[_Pattern], quantisation: Quantisation
 ) -> tuple[int, int, float]:
     """How well a family's names fit, the best first.
 
     The tensors that it or a tower names, the weights whose axes are as it says, and how much of the family there is.
     """
-    others = [tower for tower in towers if tower is not reading]
-    named = [(name_tensor(pattern.spelled, quantisation, [reading, *others]), pattern.count) for pattern in patterns]
-    own = [n for n, _ in named if n.reading is reading]
+    others = [tower for tower in towers if tower is not fitted]
+    named = [(name_tensor(pattern.spelled, quantisation, [fitted, *others]), pattern.count) for pattern in patterns]
+    own = [n for n, _ in named if n.fitted is fitted]
     if not own:
         return 0, 0, 0.0
     total = sum(count for n, count in named if n.rule)
@@ -146,14 +148,14 @@ def _score(
     width = next((matrix.cols for matrix in matrices if matrix.role == "embed_tokens"), None)
     reads = sum(matrix.role in READS and matrix.cols == width for matrix in matrices)
     writes = sum(matrix.role in WRITES and matrix.rows == width for matrix in matrices)
-    every = {rule for rules in reading.family.rules.values() for rule in rules}
+    every = {rule for rules in fitted.family.rules.values() for rule in rules}
     return total, reads + writes, len({n.rule for n in own}) / len(every)
 
 
 # ---- prefixes
 
 
-def _find_prefix(reading: Reading, patterns: Sequence[_Pattern], least: float) -> str:
+def _find_prefix(fitted: FittedFamily, patterns: Sequence[_Pattern], least: float) -> str:
     """What stands before the names of a family that names no layer without it; "" where nothing, or no one thing, does.
 
     Under it the family names layers, and `least` of all that begins with it.
@@ -161,12 +163,12 @@ def _find_prefix(reading: Reading, patterns: Sequence[_Pattern], least: float) -
     counts: Counter[str] = Counter()
     for pattern in patterns:
         for prefix in _list_prefixes(pattern.module):
-            found = reading.family.match_bare(pattern.module[len(prefix) :])
+            found = fitted.family.match_bare(pattern.module[len(prefix) :])
             if found and found.layer is not None:
                 counts[prefix] += pattern.count
     totals = {}
     for prefix in counts:
-        under = Reading(reading.family, reading.config, beside=reading.beside, prefix=prefix)
+        under = FittedFamily(fitted.family, fitted.config, beside=fitted.beside, prefix=prefix)
         below = [pattern for pattern in patterns if pattern.module.startswith(prefix)]
         named = _count(pattern for pattern in below if pattern.is_named(under))
         if named >= least * _count(below):
@@ -187,12 +189,12 @@ def _list_prefixes(module: str) -> Iterator[str]:
         yield module[:at]
 
 
-def _find_towers(towers: Iterable[Reading], left: Sequence[_Pattern]) -> list[Reading]:
+def _find_towers(towers: Iterable[FittedFamily], left: Sequence[_Pattern]) -> list[FittedFamily]:
     """The towers that name nearly all of what no family names under a prefix, of several the one that names most."""
-    best: dict[str, tuple[int, Reading]] = {}
+    best: dict[str, tuple[int, FittedFamily]] = {}
     for tower in towers:
         if prefix := _find_prefix(tower, left, OF_TOWER):
-            found = Reading(tower.family, tower.config, beside=tower.beside, prefix=prefix)
+            found = FittedFamily(tower.family, tower.config, beside=tower.beside, prefix=prefix)
             named = _count(pattern for pattern in left if pattern.is_named(found))
             if named > best.get(prefix, (0,))[0]:
                 best[prefix] = named, found

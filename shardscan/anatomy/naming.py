@@ -16,7 +16,7 @@ from shardscan.shards.address import Tensor
 from shardscan.shards.dtypes import DTYPES
 
 
-class Reading:
+class FittedFamily:
     """A family as a config completes it; names begin with `prefix` here, before what the family knows itself.
 
     `beside` another, a tower reads its own sections of the config only.
@@ -72,7 +72,7 @@ class Named:
     spelled: Spelled
     canonical_name: str
     place: Place
-    reading: Reading | None
+    fitted: FittedFamily | None
     rule: Rule | None
     codes: str | None
     parameters: int | None
@@ -89,13 +89,13 @@ def spell_tensor(tensor: Tensor, quantisation: Quantisation) -> Spelled:
     return Spelled(tensor, canonical(tensor.name), *split(tensor, found), found is not None and found.part != WEIGHT)
 
 
-def name_tensor(spelled: Spelled, quantisation: Quantisation, readings: Sequence[Reading]) -> Named:
-    """A tensor as the first of some readings that knows it names it; `other` where none does."""
+def name_tensor(spelled: Spelled, quantisation: Quantisation, families: Sequence[FittedFamily]) -> Named:
+    """A tensor as the first of some families that knows it names it; `other` where none does."""
     tensor, name, part = spelled.tensor, spelled.name, spelled.part
-    reading, rule, reason = None, None, None
-    for candidate in readings:
+    fitted, rule, reason = None, None, None
+    for candidate in families:
         if matched := candidate.match(spelled.module, name, tensor.shape):
-            (match, rule, reason), reading = matched, candidate
+            (match, rule, reason), fitted = matched, candidate
             where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
     else:
@@ -104,14 +104,12 @@ def name_tensor(spelled: Spelled, quantisation: Quantisation, readings: Sequence
     codes = quantisation.find_codes(tensor, where.part)
     parameters = 0 if spelled.describes_codes else codes.weights if codes else tensor.parameters
     reason = "statistics are of the moduli" if DTYPES[tensor.dtype].kind == "complex" else reason
-    return Named(spelled, name, where, reading, rule, codes.why if codes else None, parameters, reason)
+    return Named(spelled, name, where, fitted, rule, codes.why if codes else None, parameters, reason)
 
 
 def divide_named(n: Named, beside: Neighbours) -> Placed:
     """A named tensor with its matrices, by its neighbours where the config does not tell."""
-    family, sizes = (
-        (n.reading.family.name, n.reading.sizes(n.place.component, n.place.layer)) if n.reading else (None, {})
-    )
+    family, sizes = (n.fitted.family.name, n.fitted.sizes(n.place.component, n.place.layer)) if n.fitted else (None, {})
     # a header may claim billions of channels for a weight that has no values
     is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
     where = n.place.role, n.place.expert

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 
 from shardscan.anatomy.adapters import ADAPTER
 from shardscan.anatomy.axes import Heads
-from shardscan.anatomy.choosing import choose_readings
+from shardscan.anatomy.choosing import choose_families
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.families.family import CONFIG_WORDS, Family
 from shardscan.anatomy.families.loading import load_families
 from shardscan.anatomy.lora import describe_others, pair_factors
 from shardscan.anatomy.matrices import Matrix, Neighbours
-from shardscan.anatomy.naming import Named, Reading, divide_named, name_tensor, spell_tensor
+from shardscan.anatomy.naming import FittedFamily, Named, divide_named, name_tensor, spell_tensor
 from shardscan.anatomy.places import KV_ROLES, OTHER, WEIGHT, Anatomy, Place, Placed
 from shardscan.shards.address import Checkpoint
 
@@ -35,8 +35,8 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
     quantisation = Quantisation(checkpoint.tensors, checkpoint.config)
     spelled = [spell_tensor(tensor, quantisation) for tensor in checkpoint.tensors.values()]
     known = load_families() if known is None else known
-    main, readings = choose_readings(spelled, quantisation, checkpoint.config or {}, known)
-    named = [name_tensor(spelling, quantisation, readings) for spelling in spelled]
+    main, families = choose_families(spelled, quantisation, checkpoint.config or {}, known)
+    named = [name_tensor(spelling, quantisation, families) for spelling in spelled]
     named = _without_rivals(_with_own_names(named))
     divided = tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))
     placed = _with_reasons(_with_queries(_without_contradictions(named, divided)))
@@ -45,13 +45,13 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
         "+".join(used) or None,
         {word: main.sizes()[word] if main else None for word in CONFIG_WORDS},
         placed,
-        {n.place.component: _sizes_of(n.place.component, n.reading) for n in named if n.reading},
+        {n.place.component: _sizes_of(n.place.component, n.fitted) for n in named if n.fitted},
     )
 
 
-def _sizes_of(component: str, reading: Reading) -> Mapping[str, int | None]:
-    sizes = reading.sizes(component)
-    return sizes if component in reading.family.layered else {**sizes, "layers": 0}
+def _sizes_of(component: str, fitted: FittedFamily) -> Mapping[str, int | None]:
+    sizes = fitted.sizes(component)
+    return sizes if component in fitted.family.layered else {**sizes, "layers": 0}
 
 
 def _with_own_names(named: list[Named]) -> list[Named]:
@@ -78,9 +78,7 @@ def _claims(n: Named) -> set[Place]:
 def _demoted(n: Named, rivals: int) -> Named:
     layer = "" if n.place.layer is None else f" of layer {n.place.layer}"
     reason = f"{rivals} tensors claim to be the {n.place.part} of {n.place.role}{layer}"
-    return dataclasses.replace(
-        n, place=dataclasses.replace(n.place, role=OTHER), rule=None, reading=None, reason=reason
-    )
+    return dataclasses.replace(n, place=dataclasses.replace(n.place, role=OTHER), rule=None, fitted=None, reason=reason)
 
 
 def _with_neighbours(named: Sequence[Named]) -> list[tuple[Named, Neighbours]]:
@@ -144,7 +142,7 @@ def _without_contradictions(named: Sequence[Named], placed: tuple[Placed, ...]) 
 
 def _has_fewer_heads(n: Named, p: Placed) -> bool:
     """Whether a matrix has fewer heads than the config says, and its reason says that."""
-    sizes = n.reading.sizes(n.place.component, n.place.layer) if n.reading else {}
+    sizes = n.fitted.sizes(n.place.component, n.place.layer) if n.fitted else {}
     stated = {role: sizes.get("stated_kv_heads" if role in KV_ROLES else "stated_heads") for role in ATTENTION}
     return any(m.heads is not None and m.heads.count < (stated.get(m.role) or 0) for m in p.matrices)
 
