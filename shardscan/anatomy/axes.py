@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,12 +84,16 @@ def _is_axis(words: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Indices along one stored axis: `groups` runs of `length`, `stride` apart, the first from `start` on."""
+    """Indices along one stored axis: `groups` runs of `length`, `stride` apart, the first from `start` on.
+
+    Of the last, `cut` are left out at its end.
+    """
 
     start: int
     length: int
     stride: int
     groups: int
+    cut: int = 0
 
     @classmethod
     def of(cls, start: int, length: int) -> Run:
@@ -97,7 +101,12 @@ class Run:
         return cls(start, length, length, 1)
 
     def __len__(self) -> int:
-        return self.length * self.groups
+        return self.length * self.groups - self.cut
+
+    def first(self, n: int) -> Run:
+        """The first n of them."""
+        groups = -(-n // self.length) if self.length else self.groups
+        return replace(self, groups=groups, cut=self.length * groups - n)
 
     def below(self, index: int) -> int:
         """How many of the indices are less than `index`."""

@@ -9,7 +9,7 @@ depends on the pairs alone, so that any machine adds in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -33,10 +33,19 @@ GAP_BYTES = 64 << 10  # between rows that are needed: less is read through
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One weight of one model: a matrix of a tensor; a tensor that has none is seen as one row of all its values."""
+    """One weight of one model: a matrix of a tensor; a tensor that has none is seen as one row of all its values.
+
+    Or what comes first of it: `rows` and `cols` are how many, all where they are None.
+    """
 
     placed: Placed
     matrix: Matrix | None
+    rows: int | None = None
+    cols: int | None = None
+
+    def first(self, *, rows: int | None = None, cols: int | None = None) -> Side:
+        """The same without what comes after so many rows, and after so many columns."""
+        return replace(self, rows=rows, cols=cols)
 
     @property
     def id(self) -> str:
@@ -44,9 +53,15 @@ class Side:
         return self.matrix.id if self.matrix else self.placed.tensor.name
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows (outputs) and columns (inputs)."""
+    def whole_shape(self) -> tuple[int, int]:
+        """Rows (outputs) and columns (inputs) of all of it."""
         return (self.matrix.rows, self.matrix.cols) if self.matrix else (1, self.placed.tensor.parameters)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that are compared."""
+        rows, cols = self.whole_shape
+        return rows if self.rows is None else self.rows, cols if self.cols is None else self.cols
 
     @property
     def turned(self) -> bool:
@@ -55,11 +70,15 @@ class Side:
 
     @property
     def stored_rows(self) -> Run:
-        return self.matrix.stored_rows if self.matrix else Run.of(0, self.placed.tensor.parameters)
+        """Where what is compared lies along the first stored axis."""
+        run = self.matrix.stored_rows if self.matrix else Run.of(0, self.placed.tensor.parameters)
+        return run.first(self.shape[self.turned])
 
     @property
     def stored_cols(self) -> Run:
-        return self.matrix.stored_cols if self.matrix else Run.of(0, 1)
+        """Likewise along the second."""
+        run = self.matrix.stored_cols if self.matrix else Run.of(0, 1)
+        return run.first(self.shape[not self.turned])
 
     @property
     def width(self) -> int:

@@ -163,6 +163,7 @@ def _verdict(pair: Pair, first: int, figures: Figures | None, failure: str | Non
         part=place.part,
         shape=pair.b.shape,
         values=pair.values,
+        added=math.prod(pair.b.whole_shape) - pair.values,
         channels=(
             first,
             0 if pair.is_vector else pair.b.shape[0],

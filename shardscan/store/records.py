@@ -36,7 +36,8 @@ class Verdict:
 class WeightVerdict:
     """What a comparison says of a weight of b: its place in model a, and, unless it failed or is codes, its figures.
 
-    `channels` are where its channels are stored and how many rows and columns have some.
+    `channels` are where its channels are stored and how many rows and columns have some. `shape` and `values` are of
+    what was compared; `added` values of b came after it.
     """
 
     weight_a: str
@@ -59,6 +60,7 @@ class WeightVerdict:
     relative_change: float | None = None
     cosine: float | None = None
     max_change: float | None = None
+    added: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@
 -- parameter: b = %: LIKE pattern of the other's name
 -- parameter: role = %: LIKE pattern of roles
 -- example: shardscan ask changes -p a=base -p b=tuned -p role=q_proj --store scans
-SELECT model_a, model_b, component, layer, role, expert, part, status, values, changed / nullif(values, 0) AS changed,
-       newly_zero / nullif(values, 0) AS newly_zero, relative_change, cosine, max_change, change_rank,
+SELECT model_a, model_b, component, layer, role, expert, part, status, values, added,
+       changed / nullif(values, 0) AS changed, newly_zero / nullif(values, 0) AS newly_zero,
+       relative_change, cosine, max_change, change_rank,
        change_stable_rank, weight_b
 FROM tensor_diffs
 WHERE model_a LIKE $a AND model_b LIKE $b AND role LIKE $role

@@ -4,6 +4,6 @@
 -- parameter: b = %: the pruned one; of several the one of fewest parameters
 -- example: shardscan ask pruning-layers -p a=Llama-3-8B -p b=pruned -o layers.csv
 SELECT model_a, model_b, component, layer, layer_b, parameters_a, parameters_b, retention, structured_sparsity, touched,
-       array_to_string(faults, '; ') AS faults
+       is_copy, array_to_string(faults, '; ') AS faults
 FROM pruning_layers(original_model($a), pruned_model($b))
 ORDER BY component, layer NULLS FIRST, layer_b NULLS FIRST;

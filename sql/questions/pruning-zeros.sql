@@ -5,4 +5,4 @@
 -- example: shardscan ask pruning-zeros -p a=SmolLM2-135M -p b=masked --store scans
 SELECT *
 FROM unstructured_diff(original_model($a), pruned_model($b))
-ORDER BY component, layer NULLS FIRST, role;
+ORDER BY component, layer NULLS FIRST, layer_b, role;

@@ -14,6 +14,7 @@ CREATE TABLE tensor_diffs (
     status             VARCHAR NOT NULL,
     reason             VARCHAR,
     values             BIGINT NOT NULL,
+    added              BIGINT NOT NULL,
     changed            BIGINT,
     newly_zero         BIGINT,
     norm_a             DOUBLE,
@@ -30,8 +31,8 @@ CREATE TABLE tensor_diffs (
 
 COMMENT ON TABLE tensor_diffs IS
     'One row per weight of model b that was compared, value by value, with the weight of model a it came of. Where b '
-    'has fewer channels, a is restricted to those that b kept. Sums are in float64, over positions where both are '
-    'finite.';
+    'has fewer channels, a is restricted to those that b kept; where b has more at the end, b to those that a has. '
+    'Sums are in float64, over positions where both are finite.';
 COMMENT ON COLUMN tensor_diffs.model_a IS 'The model that is compared with: the original.';
 COMMENT ON COLUMN tensor_diffs.model_b IS 'The model that came of it.';
 COMMENT ON COLUMN tensor_diffs.weight_a IS 'Id of the matrix in a; of a weight without matrices its tensor''s name.';
@@ -45,7 +46,10 @@ COMMENT ON COLUMN tensor_diffs.status IS
     'ok; degenerate where no position is finite in both; codes where values are codes or complex numbers; failed where '
     'one of them could not be read.';
 COMMENT ON COLUMN tensor_diffs.reason IS 'Why the status is not ok, or why there is no rank.';
-COMMENT ON COLUMN tensor_diffs.values IS 'Positions that were compared: the size of the weight in b.';
+COMMENT ON COLUMN tensor_diffs.values IS 'Positions that were compared: those of b that a has too.';
+COMMENT ON COLUMN tensor_diffs.added IS
+    'Values of b that are not compared because a has none there: of rows that were added at the end, as new tokens '
+    'are.';
 COMMENT ON COLUMN tensor_diffs.changed IS 'Positions where a <> b; -0 equals 0, and NaN equals NaN.';
 COMMENT ON COLUMN tensor_diffs.newly_zero IS 'Positions where b = 0 and a <> 0.';
 COMMENT ON COLUMN tensor_diffs.norm_a IS 'Frobenius norm of a, restricted to what b has.';

@@ -1,7 +1,8 @@
 -- pruning_diff(a, b): what became of every weight of a in b; a is the original, b the pruned or tuned one.
 --   status               equal: same shape, same values; changed: same shape, other values; pruned: no side is longer;
 --                        grown: none is shorter; reshaped: one is; added, removed: only b, or only a, has it
---   layer, expert        a's numbers, NULL where only b has the layer or expert; layer_b, expert_b: see weight_pairs
+--   layer, expert        a's numbers, NULL where only b has the layer or expert; layer_b, expert_b, paired_by, is_copy:
+--                        see weight_pairs
 --   retention            parameters_b / parameters_a; NULL of what was added or removed
 --   structured_sparsity  1 − retention
 -- Values are compared one by one where `shardscan diff --values` did so, else by the tensors' digests where dtypes are
@@ -30,7 +31,7 @@ WITH known AS (
     LEFT JOIN tensors u ON u.model = b AND u.tensor = p.tensor_b AND u.parameters = p.parameters_b
 )
 SELECT k.model_a, k.model_b, k.component, k.layer, k.layer_b, k.role, k.expert, k.expert_b, k.part,
-       k.weight_a, k.weight_b,
+       k.weight_a, k.weight_b, k.paired_by, k.is_copy,
        CASE WHEN k.weight_b IS NULL THEN 'removed' WHEN k.weight_a IS NULL THEN 'added'
             WHEN k.rows_a = k.rows_b AND k.cols_a = k.cols_b OR k.shape_a = k.shape_b THEN
                 CASE k.is_equal WHEN true THEN 'equal' WHEN false THEN 'changed' END

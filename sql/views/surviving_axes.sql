@@ -2,9 +2,12 @@
 -- of b's is, in one row: what surviving_channels spells out.
 --   method     what tells: fingerprint, position, residual, or that of an alignment (see surviving_channels); NULL:
 --              nothing does
+--   found      how many of b's channels are a's as they were, of an axis of which they were looked for; else NULL
 --   channels   for each channel of b that of a, NULL where it is none or nobody knows; NULL altogether where both have
 --              the same ones at the same places
 --   is_open    whether channels of a that are not among them may be in b all the same; reason says why
+-- Where a vocabulary has grown, new tokens are its last: the rows before them are at their own index, unless one that a
+-- has once is elsewhere in b.
 -- Channels of an axis that was not cut are looked for elsewhere only if all of them are there, as their sums of hashes
 -- tell.
 CREATE MACRO surviving_axes(a, b) AS TABLE
@@ -24,7 +27,8 @@ searched AS MATERIALIZED (
 ),
 copies_a AS (
     SELECT s.id, c.channel, c.fingerprint,
-           row_number() OVER (PARTITION BY s.id, c.fingerprint ORDER BY c.channel) AS copy
+           row_number() OVER (PARTITION BY s.id, c.fingerprint ORDER BY c.channel) AS copy,
+           count(*) OVER (PARTITION BY s.id, c.fingerprint) AS copies
     FROM searched s JOIN channels c ON c.model = a AND c.matrix = s.weight_a AND c.axis = s.axis
 ),
 copies_b AS (
@@ -33,7 +37,8 @@ copies_b AS (
     FROM searched s JOIN channels c ON c.model = b AND c.matrix = s.weight_b AND c.axis = s.axis
 ),
 found AS MATERIALIZED (
-    SELECT y.id, count(x.channel) AS found, list(x.channel ORDER BY y.channel) AS channels
+    SELECT y.id, count(x.channel) AS found, list(x.channel ORDER BY y.channel) AS channels,
+           bool_or(x.channel <> y.channel AND x.copies = 1) IS TRUE AS is_moved
     FROM copies_b y LEFT JOIN copies_a x ON x.id = y.id AND x.fingerprint = y.fingerprint AND x.copy = y.copy
     GROUP BY y.id
 ),
@@ -46,9 +51,12 @@ aligned AS (
     GROUP BY l.weight_b, l.axis
 ),
 told AS MATERIALIZED (
-    SELECT x.*, f.channels AS seen, coalesce(f.found, 0) AS found, l.channels AS aligned, l.method AS how, l.reason,
+    SELECT x.*, f.channels AS seen, f.found, l.channels AS aligned, l.method AS how, l.reason,
            CASE WHEN x.is_equal THEN 'equal' WHEN f.found = least(x.n_a, x.n_b) THEN 'found'
-                WHEN x.n_a = x.n_b THEN 'uncut' WHEN l.is_found THEN 'aligned' WHEN f.found > 0 THEN 'some' END AS by
+                WHEN x.n_a = x.n_b THEN 'uncut'
+                WHEN x.n_b > x.n_a AND x.axis = 'out' AND x.role IN ('embed_tokens', 'lm_head')
+                     AND f.is_moved IS NOT TRUE THEN 'appended'
+                WHEN l.is_found THEN 'aligned' WHEN f.found > 0 THEN 'some' END AS by
     FROM axes x
     LEFT JOIN found f ON f.id = x.id
     LEFT JOIN aligned l ON l.weight_b = x.weight_b AND l.axis = x.axis
@@ -64,9 +72,11 @@ hidden AS (
 ),
 mapped AS (
     SELECT t.*,
-           CASE WHEN t.by IN ('equal', 'found', 'some') THEN 'fingerprint' WHEN t.by = 'uncut' THEN 'position'
+           CASE WHEN t.by IN ('equal', 'found', 'some') THEN 'fingerprint'
+                WHEN t.by IN ('uncut', 'appended') THEN 'position'
                 WHEN t.by = 'aligned' THEN t.how WHEN t.by IS NULL THEN h.method END AS method,
-           CASE WHEN t.by IN ('found', 'some') THEN t.seen WHEN t.by = 'aligned' THEN t.aligned
+           CASE WHEN t.by IN ('found', 'some') THEN t.seen WHEN t.by = 'appended' THEN list_resize(range(t.n_a), t.n_b)
+                WHEN t.by = 'aligned' THEN t.aligned
                 WHEN t.by IS NULL THEN h.channels END AS channels
     FROM told t LEFT JOIN hidden h
       ON h.component = t.component AND h.n_a = t.n_a AND h.n_b = t.n_b
@@ -74,7 +84,7 @@ mapped AS (
              ELSE ['q_proj', 'k_proj', 'v_proj', 'gate_proj', 'up_proj', 'router', 'lm_head'] END, t.role)
 )
 SELECT m.model_a, m.model_b, m.component, m.layer, m.role, m.expert, m.weight_a, m.weight_b, m.axis, m.n_a, m.n_b,
-       m.head_dim, m.method, m.channels,
+       m.head_dim, m.method, m.found, m.channels,
        m.method IS NULL OR (m.by = 'some' OR m.by = 'aligned' AND list_count(m.channels) < len(m.channels)) IS TRUE
            AS is_open,
        CASE WHEN NOT is_open THEN NULL WHEN m.reason IS NOT NULL THEN m.reason

@@ -4,7 +4,7 @@
 --   method    what tells it:
 --     fingerprint  all channels of the axis that could be there are found in the other model to the last bit, equal
 --                  ones k-th copy to k-th; rows can be found where no columns were cut, and the other way round
---     position     the axis was not cut, so a channel is at its own index
+--     position     the axis was not cut, so a channel is at its own index; so are tokens where others were added
 --     residual     both axes were cut; these hidden dimensions are those that embed_tokens (or else lm_head) kept
 --     restricted fingerprint   both axes were cut, and the original's channels have these fingerprints over what is
 --                  left of the other one (`shardscan diff`)

@@ -1,5 +1,5 @@
 -- surviving_experts(a, b): which expert of b every expert of a is, layer by layer (expert_map); one row for each expert
--- of a, and for each of b that is none of a's.
+-- of a, for each of b that is none of a's, and for each of b's in a layer that is a copy.
 --   layer, layer_b   numbers of the layer in a and b; NULL where the layer is not there
 --   status           kept; dropped; added: only b has it; unknown: the other model has experts, or layers with some, of
 --                    which nobody knows what they are
@@ -24,7 +24,7 @@ layered AS MATERIALIZED (
     SELECT p.component, coalesce(p.layer, y.layer_a) AS layer, coalesce(p.layer_b, x.layer_b) AS layer_b,
            p.expert_a, p.expert_b
     FROM pairs p
-    LEFT JOIN layers x ON x.component = p.component AND x.layer_a = p.layer
+    LEFT JOIN layers x ON x.component = p.component AND x.layer_a = p.layer AND NOT x.is_copy
     LEFT JOIN layers y ON y.component = p.component AND y.layer_b = p.layer_b
 ),
 -- layers that only one model has may be each other's

@@ -1,7 +1,12 @@
 -- weight_pairs(a, b): which weight of b is which of a; one row for each pair, and for each weight that only one has.
--- Two weights are one where their places are: component, role and part, and layer and expert as layer_map and
--- expert_map tell; what has no place, or another one in each (a family that does not fit), by canonical name, with the
--- number that its layer has in a. Fused tensors are paired part by part, with separate ones too.
+-- Fused tensors are paired part by part, with separate ones too. paired_by says what tells, in this order:
+--   place     component, role and part are equal, and layer and expert those that layer_map and expert_map tell
+--   name      what has no place, or another one in each (a family that does not fit): the same canonical name, with the
+--             number that its layer has in a, where the values are equal as well
+--   content   all values are equal, and neither model has a second weight like it (contents.is_telling)
+--   name      the rest by name alone
+-- is_copy: whether another weight of b is that weight of a before this one, as of layers that are repeated: sums over
+-- a's weights leave it out.
 --   layer, expert       a's numbers; NULL where there are none, and where only b has the layer, or the expert
 --   layer_b, expert_b   b's numbers likewise: of a weight that is gone, those of the layer and expert that are left
 CREATE MACRO weight_pairs(a, b) AS TABLE
@@ -16,12 +21,14 @@ of_a AS MATERIALIZED (
                '/', w.component, coalesce(CAST(w.layer AS VARCHAR), '-'), w.role,
                coalesce(CAST(w.expert AS VARCHAR), '-'), w.part) END AS place
     FROM weights w
-    LEFT JOIN layers l ON l.component = w.component AND l.layer_a = w.layer
-    LEFT JOIN experts e ON e.component = w.component AND e.layer_a = w.layer AND e.expert_a = w.expert
+    LEFT JOIN layers l ON l.component = w.component AND l.layer_a = w.layer AND NOT l.is_copy
+    LEFT JOIN experts e ON e.component = w.component AND e.layer_a = w.layer AND e.layer_b = l.layer_b
+                       AND e.expert_a = w.expert
     WHERE w.model = existing_model(a)
 ),
 of_b AS MATERIALIZED (
-    SELECT w.*, l.layer_a, e.expert_a, CASE WHEN w.role <> 'other' THEN concat_ws(
+    SELECT w.*, l.layer_a, coalesce(l.is_copy, false) AS is_copy, e.expert_a,
+           CASE WHEN w.role <> 'other' THEN concat_ws(
                '/', w.component, coalesce(CAST(l.layer_a AS VARCHAR), w.layer || ' of b', '-'), w.role,
                coalesce(CAST(e.expert_a AS VARCHAR), w.expert || ' of b', '-'), w.part) END AS place,
            CASE WHEN l.layer_a <> w.layer
@@ -36,24 +43,49 @@ of_b AS MATERIALIZED (
 placed AS (
     SELECT x.weight AS weight_a, y.weight AS weight_b FROM of_a x JOIN of_b y ON y.place = x.place
 ),
-named AS (
-    SELECT x.weight AS weight_a, y.weight AS weight_b
-    FROM (FROM of_a WHERE weight NOT IN (SELECT weight_a FROM placed)) x
-    JOIN (FROM of_b WHERE weight NOT IN (SELECT weight_b FROM placed)) y
+rest_a AS MATERIALIZED (
+    SELECT x.*, c.content, c.is_telling
+    FROM of_a x ANTI JOIN placed p ON p.weight_a = x.weight LEFT JOIN contents c ON c.model = a AND c.weight = x.weight
+),
+rest_b AS MATERIALIZED (
+    SELECT y.*, c.content, c.is_telling
+    FROM of_b y ANTI JOIN placed p ON p.weight_b = y.weight LEFT JOIN contents c ON c.model = b AND c.weight = y.weight
+),
+named AS MATERIALIZED (
+    SELECT x.weight AS weight_a, y.weight AS weight_b, x.content = y.content IS TRUE AS is_equal
+    FROM rest_a x JOIN rest_b y
       ON y.name = x.canonical_name
      AND (x.place IS NULL OR y.place IS NULL OR (x.component, x.role, x.part) <> (y.component, y.role, y.part))
-    QUALIFY row_number() OVER (PARTITION BY x.weight ORDER BY y.weight) = 1
+    QUALIFY row_number() OVER (PARTITION BY x.weight, y.is_copy, y.layer ORDER BY y.weight) = 1
         AND row_number() OVER (PARTITION BY y.weight ORDER BY x.weight) = 1
 ),
+alike AS MATERIALIZED (
+    SELECT x.weight AS weight_a, y.weight AS weight_b
+    FROM (FROM rest_a ANTI JOIN (FROM named WHERE is_equal) n ON n.weight_a = rest_a.weight
+          QUALIFY count(*) OVER (PARTITION BY content) = 1) x
+    JOIN (FROM rest_b ANTI JOIN (FROM named WHERE is_equal) n ON n.weight_b = rest_b.weight
+          QUALIFY count(*) OVER (PARTITION BY content) = 1) y
+      ON y.content = x.content AND y.is_telling AND y.rows = x.rows AND y.cols = x.cols
+     AND (x.place IS NULL OR y.place IS NULL)
+),
 paired AS (
-    FROM placed UNION ALL FROM named
+    SELECT *, 'place' AS paired_by FROM placed
+    UNION ALL
+    SELECT *, 'content' FROM alike
+    UNION ALL
+    SELECT n.weight_a, n.weight_b, 'name'
+    FROM named n
+    ANTI JOIN alike x ON x.weight_a = n.weight_a
+    ANTI JOIN alike y ON y.weight_b = n.weight_b
 )
 SELECT existing_model(a) AS model_a, existing_model(b) AS model_b,
        coalesce(x.component, y.component) AS component,
        coalesce(x.layer, y.layer_a) AS layer, coalesce(y.layer, x.layer_b) AS layer_b,
        coalesce(x.role, y.role) AS role,
        coalesce(x.expert, y.expert_a) AS expert, coalesce(y.expert, x.expert_b) AS expert_b,
-       coalesce(x.part, y.part) AS part,
+       coalesce(x.part, y.part) AS part, p.paired_by,
+       p.weight_a IS NOT NULL
+           AND row_number() OVER (PARTITION BY p.weight_a ORDER BY y.is_copy, y.layer, y.weight) > 1 AS is_copy,
        x.weight AS weight_a, y.weight AS weight_b, x.tensor AS tensor_a, y.tensor AS tensor_b,
        x.shape AS shape_a, y.shape AS shape_b, x.rows AS rows_a, y.rows AS rows_b, x.cols AS cols_a, y.cols AS cols_b,
        x.heads AS heads_a, y.heads AS heads_b, x.parameters AS parameters_a, y.parameters AS parameters_b,

@@ -272,7 +272,8 @@ def test_a_figure_that_one_weight_lacks_is_no_figure_of_its_module(missing: str)
     figures = {"changed": 1, "newly_zero": 0, "norm_a": 5.0, "norm_b": 4.0, "norm_change": 3.0, "cosine": 0.8}
     names = {"model_a": "a", "model_b": "b", "component": "text", "role": "q_proj", "part": "weight", "status": "ok"}
     rows = [
-        {**names, **figures, "max_change": 2.0, "values": 8, "layer": i, "weight_a": f"{i}", "weight_b": f"{i}"}
+        {**names, **figures, "max_change": 2.0, "values": 8, "added": 0, "layer": i}
+        | {"weight_a": f"{i}", "weight_b": f"{i}"}
         for i in range(2)
     ]
     whole = {"q": place_tensors(golden.checkpoint({"model.layers.0.self_attn.q_proj.weight": (4, 4)}, {}))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -216,16 +216,73 @@ def test_without_values_nothing_is_said_of_them(made: Path, store: Path) -> None
     assert rows(store, "select count(*) as n from spectra") == [{"n": 0}]
 
 
-def test_a_model_that_has_grown_is_compared_where_it_has_not(made: Path, store: Path, tmp_path: Path) -> None:
+VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+@pytest.mark.parametrize("tuned", [(), (0, 5, 159), range(160)], ids=["no row tuned", "some", "all"])
+def test_of_a_vocabulary_that_has_grown_the_tokens_that_both_have_are_compared(
+    made: Path, store: Path, tmp_path: Path, tuned: Sequence[int]
+) -> None:
     weights = pruning.load(made / "original")
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        weights[name] = np.concatenate([weights[name], weights[name][:8] * 2])
+    before = {name: weights[name] for name in VOCABULARY}
+    for name in VOCABULARY:
+        more = np.concatenate([weights[name], weights[name][:3] * 2, np.zeros_like(weights[name][:5])])  # padded
+        more[list(tuned)] *= 1.5
+        weights[name] = more
+    weights["lm_head.bias"] = np.arange(168, dtype=np.float32)
+    original = pruning.load(made / "original") | {"lm_head.bias": np.arange(160, dtype=np.float32)}
+    base = pruning.save(tmp_path / "base", original, pruning.config_of(made / "original"))
+    grown = pruning.save(tmp_path / "grown", weights, pruning.config_of(made / "original"))
+    found = diff(base, grown, store, rank=True)
+    assert (found.summary["grown"], found.compared, found.left) == (3, len(weights), {})
+    for weight in rows(store, "from tensor_diffs where added > 0"):
+        a = before.get(weight["weight_a"], original["lm_head.bias"]).astype(np.float64)
+        b = weights[weight["weight_b"]][:160].astype(np.float64)
+        assert (weight["values"], weight["added"]) == (a.size, 8 * a.size // 160)
+        assert weight["changed"] == np.count_nonzero(a != b)
+        assert weight["norm_change"] == pytest.approx(np.linalg.norm(b - a))
+        if a.ndim == 2:
+            assert weight["change_rank"] == min(len(tuned), a.shape[1])
+    channels = rows(store, f"from channel_diffs where weight_b = '{VOCABULARY[0]}' and axis = 'out' order by channel_b")
+    assert [row["channel_b"] for row in channels] == [row["channel_a"] for row in channels] == list(range(160))
+    assert [row["channel_b"] for row in channels if row["changed"]] == list(tuned)
+    added = rows(store, "from surviving_channels('base', 'grown') where status = 'added' and role = 'lm_head'")
+    assert sorted(row["channel_b"] for row in added) == list(range(160, 168))
+    told = {row["role"]: (row["axis"], row["n_a"], row["n_b"], row["found"]) for row in found.grown}
+    assert told["embed_tokens"] == ("out", 160, 168, 160 - len(tuned))
+
+
+def test_a_vocabulary_that_has_grown_in_the_middle_is_not_compared_by_its_numbers(
+    made: Path, store: Path, tmp_path: Path
+) -> None:
+    weights = pruning.load(made / "original")
+    for name in VOCABULARY:
+        weights[name] = np.concatenate([weights[name][:80], weights[name][:8] * 2, weights[name][80:]])
     pruning.save(tmp_path / "grown", weights, pruning.config_of(made / "original"))
+    weights[VOCABULARY[0]][100] *= 2  # which one it was nobody can tell
+    pruning.save(tmp_path / "tuned", weights, pruning.config_of(made / "original"))
     found = diff(made / "original", tmp_path / "grown", store, values=True)
-    assert found.summary["grown"] == 2 and found.compared == len(weights) - 2
-    assert found.left["lm_head.weight"] == "8 of its 168 rows are none of lm_head.weight"
-    added = rows(store, "from surviving_channels('original', 'grown') where status = 'added'")
-    assert sorted(row["channel_b"] for row in added if row["role"] == "lm_head") == list(range(160, 168))
+    assert found.left["lm_head.weight"] == "8 of its 168 rows are none of lm_head.weight, and not its last"
+    found = diff(made / "original", tmp_path / "tuned", store, values=True)
+    assert found.left["model.embed_tokens.weight"] == "nobody knows which rows of model.embed_tokens.weight are left"
+
+
+def test_weights_without_a_place_in_one_model_are_paired_by_content(made: Path, store: Path, tmp_path: Path) -> None:
+    """One model has no family: names that nobody knows, and one weight tuned."""
+    original, renamed = pruning.load(made / "original"), {}
+    for number, (name, w) in enumerate(original.items()):
+        tuned = name == "model.layers.1.mlp.up_proj.weight"
+        renamed[f"net.w{number}"] = w * 2 if tuned else w
+    pruning.save(tmp_path / "strange", renamed, None)
+    result = run("diff", made / "original", tmp_path / "strange", "--store", store, "--values")
+    matrices = sum(w.ndim == 2 for w in original.values())
+    assert f"{matrices - 1} weights without a place in one of them paired by content" in result.stderr
+    pairs = rows(store, "from pruning_diff('original', 'strange') where weight_a is not null and weight_b is not null")
+    names = list(original)
+    assert len(pairs) == matrices - 1
+    assert all(names[int(row["weight_b"].removeprefix("net.w"))] == row["weight_a"] for row in pairs)
+    assert {(row["status"], row["paired_by"]) for row in pairs} == {("equal", "content")}
+    assert rows(store, "select sum(changed) as n from tensor_diffs") == [{"n": 0}]
 
 
 def test_what_was_found_roughly_is_found_exactly_once_the_checkpoint_is_there(

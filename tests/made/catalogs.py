@@ -72,7 +72,7 @@ def _compared(catalog: Catalog) -> Iterator[dict[str, Any]]:
             layer, role = place(name)
             yield {
                 **{"model_a": "alpha", "model_b": "beta", "weight_a": name, "weight_b": name, "component": "text"},
-                **{"layer": layer, "role": role, "part": "weight", "status": "ok", "values": b.size},
+                **{"layer": layer, "role": role, "part": "weight", "status": "ok", "values": b.size, "added": 0},
                 **{"changed": int(np.sum(a != b)), "newly_zero": int(np.sum((a != 0) & (b == 0)))},
                 **{key: float(np.linalg.norm(values)) for key, values in norms.items()},
                 "relative_change": float(np.linalg.norm(a - b) / np.linalg.norm(a)),

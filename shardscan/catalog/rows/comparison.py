@@ -76,6 +76,7 @@ def _tensor_diffs(comparison: Comparison, batch: Sequence[NamedVerdict], changes
         "status": pa.array([word for word, _ in statuses], pa.string()),
         "reason": pa.array([reason for _, reason in statuses], pa.string()),
         "values": pa.array([v.values for v in verdicts], pa.int64()),
+        "added": pa.array([v.added for v in verdicts], pa.int64()),
         **{name: statistics_column(_floats([getattr(v, name) for v in verdicts]), name) for name in FIGURES},
         **{
             name: statistics_column(_floats([getattr(change, name, None) for change in of_changes]), name)

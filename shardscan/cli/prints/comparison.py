@@ -11,6 +11,7 @@ from shardscan.output.cells import visible
 if TYPE_CHECKING:
     from shardscan.jobs.comparison.job import Difference
 
+GROWN_TOLD = 3  # sorts of weights
 BECOME = ("equal", "changed", "pruned", "grown", "reshaped", "added", "removed", "unread")
 
 
@@ -19,6 +20,13 @@ def describe_difference(difference: Difference) -> Iterator[str]:
     summary = difference.summary
     yield from _describe_sizes(summary)
     yield from _describe_layers(summary)
+    for axis in difference.grown[:GROWN_TOLD]:
+        yield _describe_grown(axis, visible(summary["model_a"]))
+    if len(difference.grown) > GROWN_TOLD:
+        yield f"So have {len(difference.grown) - GROWN_TOLD:,} other sorts of weights: `from surviving_axes(a, b)`."
+    if by_content := summary["by_content"]:
+        told = format_count(by_content, "weight")
+        yield f"{told} without a place in one of them paired by content, the rest by name."
     zeros_a, zeros_b = summary["sparsity_a"], summary["sparsity_b"]
     if zeros_a is not None and zeros_b is not None and zeros_b - zeros_a > 0.001:
         yield f"{100 * zeros_b:.2f} % of the values are zero where {100 * zeros_a:.2f} % were."
@@ -54,6 +62,17 @@ def _describe_layers(summary: Mapping[str, Any]) -> Iterator[str]:
     removed, added = summary["removed_layers"], summary["added_layers"]
     if removed or added:
         yield f"{format_count(removed, 'layer')} of {a} are not in {b}, {added:,} of {b} not in {a}."
+    if copied := summary["copied_layers"]:
+        yield f"{format_count(copied, 'layer')} of {b} repeat one of {a}: `ask pruning-layers` says which."
+
+
+def _describe_grown(axis: Mapping[str, Any], a: str) -> str:
+    """How many channels are new of an axis that has grown, and how many of the others are known to be as they were."""
+    weights = axis["role"] if axis["weights"] == 1 else f"{axis['role']} ({axis['weights']:,} weights)"
+    what = "row" if axis["axis"] == "out" else "column"
+    as_they_were = "" if axis["found"] is None else f", of which {axis['found']:,} are as they were"
+    new = format_count(axis["n_b"] - axis["n_a"], f"new {what}")
+    return f"{weights}: {new} beside the {axis['n_a']:,} of {a}{as_they_were}."
 
 
 def _name_layers(untouched: Sequence[int]) -> str:

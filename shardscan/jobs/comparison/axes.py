@@ -43,6 +43,11 @@ class Axis:
         return self.is_known and APPROXIMATE not in (self.method or "")
 
     @property
+    def is_of_a(self) -> bool:
+        """Whether all of its channels are a's."""
+        return self.channels is None or bool((self.channels >= 0).all())
+
+    @property
     def has_hidden(self) -> bool:
         """Whether its channels are the hidden dimensions, which other matrices follow."""
         return self.axis == "in" and self.role in ("embed_tokens", "lm_head")

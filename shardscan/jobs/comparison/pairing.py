@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from shardscan.anatomy.places import Anatomy
 from shardscan.answers.connection import connect, fetch_rows
 from shardscan.catalog.sqlfiles import job_sql
@@ -60,16 +62,35 @@ def _pair(a: Side, b: Side, axes: Mapping[Key, Axis], by_module: Mapping[str, Se
         return "it is a matrix in one model only"
     rows, columns = axes[b.id, "out"], axes[b.id, "in"]
     reason = _why_unknown(rows, "rows", a) or _why_unknown(columns, "columns", a)
-    return reason or Pair(a, b, rows.channels, columns.channels)
+    if reason:
+        return reason
+    shared = b.first(rows=_shared(rows), cols=_shared(columns))
+    return Pair(a, shared, _channels(rows), _channels(columns))
 
 
 def _why_unknown(axis: Axis, what: str, a: Side) -> str | None:
-    """Why it is not known of every channel of an axis which of a's it is; None where it is."""
+    """Why it is not known which channels of an axis both have; None where it is: all, or all before the new ones."""
     if not axis.is_known:
         return f"nobody knows which {what} of {a.id} are left"
-    if axis.channels is not None and (new := int((axis.channels < 0).sum())):
-        return f"{new:,} of its {axis.n_b:,} {what} are none of {a.id}"
+    if axis.channels is not None and (axis.channels[: _shared(axis)] < 0).any():
+        return f"{int((axis.channels < 0).sum()):,} of its {axis.n_b:,} {what} are none of {a.id}, and not its last"
     return None
+
+
+def _shared(axis: Axis) -> int:
+    """How many channels b has before the first of those at its end that are none of a's."""
+    if axis.channels is None:
+        return axis.n_b
+    ours = np.flatnonzero(axis.channels >= 0)
+    return int(ours[-1]) + 1 if len(ours) else 0
+
+
+def _channels(axis: Axis) -> np.ndarray | None:
+    """Which of a's those are; None where they are all of a's, in order."""
+    if axis.channels is None:
+        return None
+    channels = axis.channels[: _shared(axis)]
+    return None if len(channels) == axis.n_a and (channels == np.arange(axis.n_a)).all() else channels
 
 
 def _pair_vectors(a: Side, b: Side, axes: Mapping[Key, Axis], by_module: Mapping[str, Sequence[Axis]]) -> Pair | str:
@@ -80,8 +101,8 @@ def _pair_vectors(a: Side, b: Side, axes: Mapping[Key, Axis], by_module: Mapping
     for axis in guides if len(rows) < 2 and len(b.placed.tensor.shape) == 1 else ():
         if (axis.n_a, axis.n_b) != (a.shape[1], b.shape[1]):
             continue
-        if axis.is_known and axis.channels is not None and (axis.channels >= 0).all():
-            return Pair(a, b, None, axis.channels)
+        if not _why_unknown(axis, "values", a):
+            return Pair(a, b.first(cols=_shared(axis)), None, _channels(axis))
     if a.placed.tensor.shape == b.placed.tensor.shape:
         return Pair(a, b)
     return f"nobody knows which values of {a.id} are left"

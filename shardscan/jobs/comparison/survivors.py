@@ -63,7 +63,7 @@ def _align(
     missing = [axis for axis in cut if not axis.is_known and axis.key not in kept]
     approximate = [axis for axis in cut if axis.key in kept and not is_settled(kept[axis.key])]
     hidden = [axis for axis in missing if axis.has_hidden]
-    known = {axis.key: axis.channels for axis in every if axis.is_exact and axis.channels is not None}
+    known = {axis.key: axis.channels for axis in every if axis.is_exact and axis.is_of_a and axis.channels is not None}
     restricted = _restricted_fingerprints(both[0], hidden or [*missing, *approximate], known, workers, phase)
     wanted = hidden or [*missing, *(axis for axis in approximate if axis.key in restricted)]
     for alignment in align_by_fingerprints(connection, both[1].model, wanted, restricted):
