@@ -40,6 +40,8 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
     named = _without_rivals(_with_own_names(named))
     divided = tuple(divide_named(n, beside) for n, beside in _with_neighbours(named))
     placed = _with_reasons(_with_queries(_without_contradictions(named, divided)))
+    if shared := checkpoint.shared:
+        placed = tuple(_with_shared(p, shared.get(p.tensor.name)) for p in placed)
     used = dict.fromkeys([*([main.family.name] if main else []), *(p.family for p in placed if p.family)])
     return Anatomy(
         "+".join(used) or None,
@@ -47,6 +49,10 @@ def place_tensors(checkpoint: Checkpoint, known: Mapping[str, Family] | None = N
         placed,
         {n.place.component: _sizes_of(n.place.component, n.fitted) for n in named if n.fitted},
     )
+
+
+def _with_shared(p: Placed, first: str | None) -> Placed:
+    return dataclasses.replace(p, shared_with=first) if first else p
 
 
 def _sizes_of(component: str, fitted: FittedFamily) -> Mapping[str, int | None]:

@@ -31,7 +31,8 @@ class Placed:
 
     `parameters` are the model's own: the values, or of codes the weights that they are when unpacked, 0 of what only
     describes codes; None where how many cannot be told. `codes` is why its values are codes and not weights, `reason`
-    what is odd about it, `rule` which one of `family` named it.
+    what is odd about it, `rule` which one of `family` named it. `shared_with` is a tensor before it that has its very
+    bytes: tied weights, which the model has once.
     """
 
     tensor: Tensor
@@ -43,6 +44,7 @@ class Placed:
     reason: str | None = None
     rule: Rule | None = None
     family: str | None = None
+    shared_with: str | None = None
 
     @property
     def counted(self) -> int:
@@ -81,4 +83,9 @@ class Anatomy:
     @property
     def parameters(self) -> int:
         """The parameters of the model."""
-        return sum(p.counted for p in self.placed)
+        return sum(p.counted for p in self.placed if p.shared_with is None)
+
+    @property
+    def placed_parameters(self) -> int:
+        """Those of them that are in tensors that have a role."""
+        return sum(p.counted for p in self.placed if p.shared_with is None and p.place.role != OTHER)

@@ -138,7 +138,7 @@ def has_families(command: Command) -> Command:
 def reads_checkpoint(command: Command) -> Command:
     """The options of every command that opens a checkpoint, a part of its `reading`."""
     return _with_options(
-        _with_reading(command, "pickled_module", "index"),
+        _with_reading(command, "pickled_module", "index", "state"),
         click.option(
             "--pickled-module", is_flag=True,
             help="Also read the weights of a whole module that PyTorch pickled, as inert data: nothing is imported or "
@@ -148,6 +148,10 @@ def reads_checkpoint(command: Command) -> Command:
             "--index", metavar="auto|follow|ignore", default="auto", show_default=True,
             help="What a folder's index is for. auto: whole shards are read, and it is noted where the index says "
             "otherwise; follow: that is refused; ignore: the shards are read without it.",
+        ),
+        click.option(
+            "--state", metavar="KEY",
+            help="Of a PyTorch file with several dicts of tensors the one to read, such as ema or weights.net.",
         ),
     )  # fmt: skip
 

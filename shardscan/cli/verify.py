@@ -35,7 +35,7 @@ def verify_path(path: str, reading: Reading, printing: Printing) -> None:
     from shardscan.output.progress import showing_progress
 
     with showing_progress("verify", "comparing") as advance:
-        verdict = verify(path, advance, pickled_module=reading.pickled_module, index=reading.index)
+        verdict = verify(path, advance, reading)
     printing.write(tabulate_findings(verdict))
     tell(describe_verdict(verdict))
     if verdict.problems:

@@ -18,6 +18,7 @@ from shardscan.plan.tasks import ROW_MULTIPLE
 from shardscan.shards.address import Checkpoint, Tensor, Window
 from shardscan.shards.checkpoint import open as open_checkpoint
 from shardscan.shards.dtypes import decode
+from shardscan.shards.formats.container import FileOptions
 from shardscan.shards.sources.schemes import source_of
 
 CHUNK_BYTES = 32 << 20
@@ -50,14 +51,20 @@ class LazyCheckpoint(Mapping[str, da.Array]):
 
 
 def open(
-    path: str | os.PathLike[str], *, name: str | None = None, pickled_module: bool = False, index: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    pickled_module: bool = False,
+    index: str = "auto",
+    state: str | None = None,
 ) -> LazyCheckpoint:
     """Open a checkpoint, reading headers only: a file, a folder, a sharded folder or a hub-cache snapshot.
 
-    `pickled_module` reads the weights of a whole module that was pickled by PyTorch, as inert data; `index` is as for
-    `shardscan.ingest`. CheckpointNotFound or CheckpointError say what is wrong with it.
+    `pickled_module` reads the weights of a whole module that was pickled by PyTorch, as inert data; `index` and `state`
+    are as for `shardscan.ingest`. CheckpointNotFound or CheckpointError say what is wrong with it.
     """
-    return LazyCheckpoint(open_checkpoint(path, name=name, pickled_module=pickled_module, index=index))
+    options = FileOptions(pickled_module, state)
+    return LazyCheckpoint(open_checkpoint(path, name=name, options=options, index=index))
 
 
 def as_dask(tensor: Tensor) -> da.Array:

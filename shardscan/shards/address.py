@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,21 @@ class Checkpoint(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    @cached_property
+    def shared(self) -> Mapping[str, str]:
+        """Tensors that have the very bytes of one before them, as tied weights have: their name to its name."""
+        first_of: dict[tuple[object, ...], str] = {}
+        shared = {}
+        for name, t in self.tensors.items():
+            where = t.path, t.offset, t.nbytes, t.strides, t.strides and t.shape
+            if t.nbytes and (first := first_of.setdefault(where, name)) != name:
+                shared[name] = first
+        return shared
+
     @property
     def parameters(self) -> int:
-        return sum(t.parameters for t in self.tensors.values())
+        """Values of all tensors, each stored one once."""
+        return sum(t.parameters for name, t in self.tensors.items() if name not in self.shared)
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,7 @@ from shardscan.errors import CheckpointError, ShardIndexError, shown
 from shardscan.shards.address import Checkpoint, ShardFile, Tensor, Window
 from shardscan.shards.coverage import covered
 from shardscan.shards.folder import Listing, list_shards, read_config
+from shardscan.shards.formats.container import PLAIN, FileOptions
 from shardscan.shards.formats.kinds import read_header, wariest
 from shardscan.shards.header import Entry, Header, these_have
 from shardscan.shards.index import AUTO, FOLLOW
@@ -67,16 +68,16 @@ def open(
     name: str | None = None,
     io: str = "auto",
     *,
-    pickled_module: bool = False,
+    options: FileOptions = PLAIN,
     index: str = AUTO,
 ) -> Checkpoint:
     """Every tensor of the checkpoint at `path`: a shard's file, an index.json, a folder, or a hub cache's folder.
 
     `name` is the model's name; without it, org/model of a hub cache, else the folder's name, else the file's. `io` says
-    how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. `pickled_module`
-    reads the weights of a whole module that was pickled by PyTorch, whose classes stay names: nothing is imported.
-    `index` is what a folder's index is for: 'auto' reads whole shards and notes where it says otherwise, unless it is
-    needed to tell two tensors of one name apart; 'follow' refuses whatever contradicts it; 'ignore' reads the shards.
+    how windows will be read: 'mmap' maps them, 'read' does not, 'auto' maps what is on a local disk. `options` says
+    what is read of files that hold more than tensors. `index` is what a folder's index is for: 'auto' reads whole
+    shards and notes where it says otherwise, unless it is needed to tell two tensors of one name apart; 'follow'
+    refuses whatever contradicts it; 'ignore' reads the shards.
     Raises CheckpointNotFound where nothing is to be read, ShardIndexError for an index that is wrong or disagrees with
     its shards, HeaderError for a shard that breaks its format, and CheckpointError for anything else.
     """
@@ -89,7 +90,7 @@ def open(
             refuse(fault)
         doubtless.append(str(fault.error).rstrip("."))
 
-    inspected = inspect(path, judge, io, pickled_module=pickled_module, index=index)
+    inspected = inspect(path, judge, io, options=options, index=index)
     name = inspected.listing.name if name is None else name
     if not _is_text(name):
         raise CheckpointError(
@@ -112,7 +113,7 @@ def inspect(
     report: Report,
     io: str = "auto",
     *,
-    pickled_module: bool = False,
+    options: FileOptions = PLAIN,
     index: str = AUTO,
 ) -> Inspected:
     """Read every header at `path`, as `open` does, and `report` each fault; what is whole comes back.
@@ -122,7 +123,7 @@ def inspect(
     address = os.fspath(path)
     is_mapped = source_of(address).decide_mapping(io)
     listing = list_shards(address, report, index)
-    shards = tuple(_shards(listing, is_mapped, report, pickled_module=pickled_module))
+    shards = tuple(_shards(listing, is_mapped, report, options))
     if listing.weight_map is not None:
         elsewhere = _check_index(listing, listing.weight_map, shards, report)
         listing = replace(listing, weight_map={**listing.weight_map, **elsewhere})
@@ -136,20 +137,20 @@ def _is_text(name: str) -> bool:
 
 
 def _shards(
-    listing: Listing, is_mapped: Callable[[Witness], bool], report: Report, *, pickled_module: bool
+    listing: Listing, is_mapped: Callable[[Witness], bool], report: Report, options: FileOptions
 ) -> Iterator[Shard]:
     for name in listing.shards:
         try:
-            yield _shard(listing, name, is_mapped, pickled_module=pickled_module)
+            yield _shard(listing, name, is_mapped, options)
         except CheckpointError as error:
             report(Fault(error, "header", name))
 
 
-def _shard(listing: Listing, name: str, is_mapped: Callable[[Witness], bool], *, pickled_module: bool) -> Shard:
+def _shard(listing: Listing, name: str, is_mapped: Callable[[Witness], bool], options: FileOptions) -> Shard:
     path = join(listing.folder, name)
     if not _is_text(name):
         raise CheckpointError(f"{shown(path, 400)} has a name that is not valid Unicode text: rename it.")
-    header = read_header(path, pickled_module=pickled_module)
+    header = read_header(path, options)
     weight_map = listing.weight_map or {}
     used = covered(entry for entry in header.tensors if weight_map.get(entry.name, name) == name)
     sizes = (header.nbytes, header.header_nbytes, header.data_nbytes, used)

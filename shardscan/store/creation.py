@@ -19,7 +19,7 @@ from shardscan.anatomy.places import Anatomy, Placed
 from shardscan.plan.scan import Plan
 from shardscan.plan.tasks import Group, Slot, runs, slot_of
 from shardscan.reduce.products import StackedArray
-from shardscan.shards.address import Checkpoint, Tensor
+from shardscan.shards.address import Checkpoint
 from shardscan.store import commits
 from shardscan.store.chunks import METADATA, Chunked
 from shardscan.store.commits import PARTIAL, Scan
@@ -61,9 +61,8 @@ def _first_files(checkpoint: Checkpoint, probe: str, anatomy: Anatomy, plan: Pla
     """What a scan begins with: Zarr's metadata and the coordinates."""
     facts = record_of(_stored_scan(checkpoint, probe, anatomy, plan))
     files = {METADATA: describe_group(facts)}
-    shared = _shared(checkpoint)
     for group in plan.groups:
-        files |= _group_files(group, shared)
+        files |= _group_files(group)
     return files
 
 
@@ -130,23 +129,9 @@ def _said(checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, Any]:
     return {"source": checkpoint.path, "config": config, "notes": checkpoint.notes, "family": anatomy.family}
 
 
-def _shared(checkpoint: Checkpoint) -> dict[str, str]:
-    """Tensors that have the very bytes of one before them: their name to its name."""
-    first_of: dict[tuple[object, ...], str] = {}
-    for name, t in checkpoint.items():
-        if t.nbytes:
-            first_of.setdefault(_bytes_of(t), name)
-    named_firsts = ((name, first_of.get(_bytes_of(t), name)) for name, t in checkpoint.items())
-    return {name: first for name, first in named_firsts if first != name}
-
-
-def _bytes_of(t: Tensor) -> tuple[object, ...]:
-    return t.path, t.offset, t.nbytes, t.strides, t.strides and t.shape
-
-
-def _group_files(group: Group, shared: Mapping[str, str]) -> dict[str, bytes]:
+def _group_files(group: Group) -> dict[str, bytes]:
     """Those of one group: of every folder that its arrays are in."""
-    tensors = tuple(_stored_tensor(p, slot, shared.get(p.tensor.name)) for p, slot in group.members)
+    tensors = tuple(_stored_tensor(p, slot) for p, slot in group.members)
     composites = tuple(map(_stored_composite, group.composites))
     facts = record_of(StoredGroup(group.component, group.role, tensors, composites))
     sizes = _true_sizes(group)
@@ -197,10 +182,10 @@ def _true_sizes(group: Group) -> dict[str, np.ndarray]:
     return sizes
 
 
-def _stored_tensor(p: Placed, slot: Slot, shared_with: str | None) -> StoredTensor:
+def _stored_tensor(p: Placed, slot: Slot) -> StoredTensor:
     t = p.tensor
     return StoredTensor(
-        StoredHeader(t.name, t.dtype, t.shape, t.file, t.nbytes, shared_with),
+        StoredHeader(t.name, t.dtype, t.shape, t.file, t.nbytes, p.shared_with),
         p.canonical_name,
         p.place,
         p.reason,

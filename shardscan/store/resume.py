@@ -83,6 +83,11 @@ def find_scan(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> Scan | 
     return next(iter([*as_seen, *reversed(generations)]), None)
 
 
+def is_scan_of(scan: Scan, checkpoint: Checkpoint, anatomy: Anatomy) -> bool:
+    """Whether a scan is of these contents, placed so."""
+    return bool(_generations([scan], scan_id(checkpoint, probe_files(checkpoint), anatomy)))
+
+
 def find_chosen_channels(checkpoint: Checkpoint, anatomy: Anatomy, folder: Path) -> str | None:
     """Which channels somebody chose for this model in a store, in this scan or one that it takes the place of."""
     scan = find_scan(checkpoint, anatomy, folder)

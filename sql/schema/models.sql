@@ -31,7 +31,7 @@ COMMENT ON COLUMN models.format IS 'Container format of the shards: safetensors 
 COMMENT ON COLUMN models.architecture IS 'First entry of architectures in config.json.';
 COMMENT ON COLUMN models.family IS
     'Naming families whose rules gave the tensors their places, joined by +; NULL when none fits.';
-COMMENT ON COLUMN models.parameters IS 'Those of its tensors.';
+COMMENT ON COLUMN models.parameters IS 'Those of its tensors; what tensors share, as tied weights do, counts once.';
 COMMENT ON COLUMN models.bytes IS
     'Bytes of tensor data in all shards, headers not counted; what tensors share counts once.';
 COMMENT ON COLUMN models.layers IS 'Number of layers, from config.json.';

@@ -1,6 +1,7 @@
 -- size_report(model): tensors, parameters and bytes of every model whose name matches the LIKE pattern.
 --   level       what a row is broken down by: model; component; role (and component); layer (and component);
 --               layer_role (component, layer and role)
+--   parameters  what tensors share, as tied weights do, counts for the first of them
 --   bytes       of values; what tensors share counts for each of them (models.bytes and files.used_bytes count it once)
 --   share       bytes / bytes of all the model's tensors
 --   file_bytes  bytes of the shard files, headers and padding included; NULL except on level model
@@ -14,7 +15,7 @@ WITH sized AS (
                WHEN 7 THEN 'model' WHEN 3 THEN 'component' WHEN 2 THEN 'role' WHEN 1 THEN 'layer'
                ELSE 'layer_role' END AS level,
            CAST(count(*) AS BIGINT) AS tensors,
-           CAST(sum(t.parameters) AS BIGINT) AS parameters,
+           CAST(coalesce(sum(t.parameters) FILTER (t.shared_with IS NULL), 0) AS BIGINT) AS parameters,
            CAST(sum(t.bytes) AS BIGINT) AS bytes
     FROM tensors t
     WHERE t.model LIKE model

@@ -3,8 +3,16 @@
 --   canonical_name  the tensor's, without wrapper prefixes, and whatever the weight's id adds to it
 --   shape           the tensor's where it is one weight, else rows and columns
 --   bytes           the tensor's, in proportion
--- Circuits and LoRA deltas are no weights: no file holds them.
+-- Circuits and LoRA deltas are no weights: no file holds them. Of tensors outside the layers that are stored once, as
+-- PyTorch saves tied ones, one is a weight, the embedding if it is among them: what safetensors have of them.
 CREATE VIEW weights AS
+WITH owned AS (
+    SELECT t.*
+    FROM tensors t
+    QUALIFY t.layer IS NOT NULL OR row_number() OVER (
+        PARTITION BY t.model, coalesce(t.shared_with, t.tensor)
+        ORDER BY t.layer IS NOT NULL, t.role = 'embed_tokens' DESC, t.shared_with IS NOT NULL, t.tensor) = 1
+)
 SELECT m.model, m.matrix AS weight, t.tensor,
        t.canonical_name || substr(m.matrix, length(t.tensor) + 1) AS canonical_name,
        m.component, m.layer, m.role, m.expert, t.part, m.rows, m.cols, m.heads,
@@ -12,11 +20,11 @@ SELECT m.model, m.matrix AS weight, t.tensor,
             ELSE [CAST(m.rows AS UBIGINT), CAST(m.cols AS UBIGINT)] END AS shape,
        m.rows * m.cols AS parameters, t.dtype,
        CAST(CAST(t.bytes AS HUGEINT) * (m.rows * m.cols) // nullif(t.parameters, 0) AS BIGINT) AS bytes
-FROM matrices m JOIN tensors t ON t.model = m.model AND t.tensor = m.tensor
+FROM matrices m JOIN owned t ON t.model = m.model AND t.tensor = m.tensor
 UNION ALL BY NAME
 SELECT t.model, t.tensor AS weight, t.tensor, t.canonical_name, t.component, t.layer, t.role, t.expert, t.part,
        t.shape, t.parameters, t.dtype, t.bytes
-FROM tensors t ANTI JOIN matrices m ON m.model = t.model AND m.tensor = t.tensor;
+FROM owned t ANTI JOIN matrices m ON m.model = t.model AND m.tensor = t.tensor;
 
 COMMENT ON VIEW weights IS 'Every matrix, and every tensor that holds none: what two checkpoints are compared by.';
 COMMENT ON COLUMN weights.model IS 'Name of the model in this store.';

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 import shardscan
 from made import pruning
 from made.pruning import Cut
+from made.torchfiles import dict_of, storage, tensor, zipped
 from shardscan.cli import main
 from shardscan.errors import CheckpointError, CheckpointNotFound, OptionError
 from shardscan.jobs.comparison.job import Difference, diff
@@ -161,6 +162,26 @@ def test_values_of_a_model_whose_checkpoint_changed_are_not_compared(tmp_path: P
     pruning.fine_tuned(original, tuned, seed=5)
     with pytest.raises(CheckpointError, match="give its path instead of its name"):
         diff("original", "tuned", tmp_path / "scans", values=True)
+
+
+def test_values_of_a_model_that_was_scanned_in_another_way_are_not_compared(made: Path, tmp_path: Path) -> None:
+    """Of a file of two states each is a model of its own, and its name alone does not say which."""
+    weights, data = pruning.load(made / "original"), {}
+    held: dict[str, dict[str, bytes]] = {"model": {}, "ema": {}}
+    for number, (name, w) in enumerate(weights.items()):
+        for place, scale in (("model", 1), ("ema", 2)):
+            key, values = f"{number}{place}", w.astype(np.float32) * scale
+            strides = [s // values.itemsize for s in values.strides]
+            held[place][name] = tensor(storage(key, values.size), 0, values.shape, strides)
+            data[key] = values.tobytes()
+    file, store = tmp_path / "last.ckpt", tmp_path / "scans"
+    file.write_bytes(zipped(dict_of(**{place: dict_of(**of) for place, of in held.items()}), data=data))
+    for place in held:
+        shardscan.ingest(file, store, spectra="none", name=place, state=place)
+    found = diff(file, "ema", store, names=("model", None), state="model")
+    assert found.summary["changed"] == len(weights)
+    with pytest.raises(CheckpointError, match="was scanned in another way"):
+        diff(file, "ema", store, names=("model", None), state="model", values=True)
 
 
 def test_a_merged_lora_is_told_by_its_rank(made: Path, store: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from shardscan.shards.formats import kinds
-from shardscan.shards.formats.container import Container, choose_named_shards
+from shardscan.shards.formats.container import PLAIN, Container, FileOptions, choose_named_shards
 from shardscan.shards.header import Entry, Header, oddities
 from shardscan.shards.sources import schemes
 from shardscan.shards.sources.source import Source, StoredFile, Witness
@@ -27,7 +27,7 @@ def toy_file(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]]) -> bytes
     return MAGIC + line + b"\n" + b"".join(data for _, _, data in tensors.values())
 
 
-def read_toy_header(file: StoredFile, pickled_module: bool = False) -> Header:
+def read_toy_header(file: StoredFile, options: FileOptions = PLAIN) -> Header:
     """Read the line of JSON, and check that the file ends where its tensors do."""
     start = file.read_at(0, 1 << 20)
     if not start:

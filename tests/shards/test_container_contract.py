@@ -73,6 +73,11 @@ class ContainerContract:
             if len(array):
                 np.testing.assert_array_equal(found[name].window(1, 2).read(), array[1:2])
 
+    def test_a_file_with_any_of_the_endings_is_found_in_its_folder(self, path: Path) -> None:
+        for ending in self.container.endings:
+            path = path.rename(path.with_name(f"epoch=1{ending}"))
+            assert set(open_checkpoint(path.parent)) == set(open_checkpoint(path)) == set(ARRAYS)
+
     def test_every_tensor_has_an_address_within_its_file_and_pickles(self, path: Path) -> None:
         data = path.read_bytes()
         for name, found in pickle.loads(pickle.dumps(open_checkpoint(path))).items():

@@ -221,6 +221,21 @@ def test_a_tensor_says_whose_bytes_it_has(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("make", [tied, tied_head_first])
+def test_tied_weights_count_once_as_where_they_are_stored_once(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    once, twice = safetensors(tmp_path / "once", values()), make(tmp_path / "tied")
+    parameters = (ROWS + 16) * COLS
+    assert (shards.open(once).parameters, shards.open(twice).parameters) == (parameters, parameters)
+    for a, b in ((once, twice), (twice, once)):
+        found = shardscan.diff(a, b, tmp_path / "scans", values=True)
+        assert (found.summary["parameters_a"], found.summary["parameters_b"]) == (parameters, parameters)
+        assert (found.summary["equal"], found.summary["added"], found.summary["removed"]) == (2, 0, 0)
+        assert found.modules["role"].to_pylist() == ["embed_tokens", "up_proj"]
+    with shardscan.connect(tmp_path / "scans") as db:
+        sizes = db.sql("select distinct parameters from size_report() where level = 'model'").fetchall()
+        assert sizes == db.sql("select distinct parameters from models").fetchall() == [(parameters,)]
+
+
 def test_a_checkpoint_notes_what_slices_have_kept(tmp_path: Path) -> None:
     (note,) = (note for note in shards.open(sliced(tmp_path / "model")).notes if "storages" in note)
     assert note == (

@@ -5,6 +5,7 @@ Each case is a recipe of bytes. Every hostile one is read both ways, with `pickl
 
 from __future__ import annotations
 
+import pickle
 import random
 import struct
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from made.sentences import check_sentence
@@ -53,6 +55,7 @@ from made.torchfiles import (
 from oracles.tally import Tally
 from shardscan.errors import HeaderError
 from shardscan.shards.formats import kinds
+from shardscan.shards.formats.container import FileOptions
 from shardscan.shards.formats.torch import PYTORCH
 from shardscan.shards.formats.torch.opcodes import MAX_MARKS
 
@@ -110,7 +113,7 @@ NAMES = [
     ("torch._utils", "_import_dotted_name"), ("torch.serialization", "_get_layout"), ("copyreg", "_reconstructor"),
     ("__main__", "Model"), ("transformers.modeling_utils", "PreTrainedModel"), ("torch.nn.modules.linear", "Linear"),
     ("torch", "QInt8Storage"), ("torch\r", "FloatStorage"), ("", "system"), ("torch", ""), ("os", "system"),
-    ("numpy.core.multiarray", "_reconstruct"), ("torch", "FloatStorage.from_file"),
+    ("numpy.core.multiarray", "_reconstruct.__globals__"), ("numpy", "load"), ("torch", "FloatStorage.from_file"),
     ("torch._utils", "_rebuild_qtensor"),
 ]  # fmt: skip
 
@@ -157,8 +160,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a value that never was": (zipped(b"h\x09"), "never there"),
     "protocol 0": (archived(records(b"\x80\x00" + W + STOP)), "protocol 0"),
     "a tensor alone": (zipped(tensor()), "holds a tensor and no dict"),
-    "a dict without tensors": (zipped(dict_of(epoch=number(3))), "no tensors in its dict or one dict below"),
-    "two dicts with tensors": (zipped(dict_of(model=W, ema=W)), "in its dicts 'model' and 'ema'"),
+    "a dict without tensors": (zipped(dict_of(epoch=number(3))), "no dict of tensors in it"),
+    "two dicts with tensors": (zipped(dict_of(model=W, ema=W)), "in several places: 'model' and 'ema'"),
     "tensors beside a dict of tensors": (zipped(dict_of(w=tensor(), more=W)), "beside and in its dict 'more'"),
     "a tensor with a number for a name": (zipped(EMPTY_DICT + number(1) + tensor() + SETITEM), "names are texts"),
     # tensors and storages
@@ -316,7 +319,7 @@ READ: dict[str, tuple[bytes, str | None]] = {
     "two names of one tensor": (zipped(dict_of(a=tensor(), b=tensor())), "the very bytes of another: 'a'"),
     "an expanded view": (of((4, 6), (0, 1)), "more values than are stored"),
     "nothing, from outside": (of((0,), (1,), offset=999), "outside of its storage"),
-    "a dict in a dict": (zipped(dict_of(epoch=number(3), model=W)), "in 'model', and 1 values beside it, like 'epoch'"),
+    "a dict in a dict": (zipped(dict_of(epoch=number(3), model=W)), "in 'model', and 'epoch' was not read"),
     "a lone tensor beside a model": (zipped(dict_of(rng=tensor(), state_dict=W)), "in 'state_dict'"),
 }  # fmt: skip
 
@@ -343,7 +346,7 @@ def test_a_name_that_no_tensor_needs_is_refused_with_the_way_on(write: Callable[
     path = write(with_value(name("argparse", "Namespace")))
     with pytest.raises(HeaderError, match=r"names 'argparse\.Namespace'.*; --pickled-module .* as inert data"):
         read_header(path)
-    assert read_header(path, pickled_module=True).tensors
+    assert read_header(path, FileOptions(pickled_module=True)).tensors
 
 
 @pytest.mark.parametrize("case", READ)
@@ -353,6 +356,72 @@ def test_what_is_legal_is_read_and_what_is_odd_is_said(case: str, write: Callabl
     assert (header.format, header.nbytes, header.body) == ("pytorch", len(data), 0)
     assert all(0 <= entry.begin <= entry.end <= header.nbytes for entry in header.tensors)
     assert any(note in said for said in header.notes) if note else header.notes == ()
+
+
+# ---- files of several dicts
+
+TWO_OF = dict_of(model=dict_of(a=tensor()), ema=dict_of(b=tensor()), step=number(3))
+DEEP = dict_of(
+    trainer=dict_of(optimizer=dict_of(exp_avg=tensor())), weights=dict_of(**{"net.v2": dict_of(state_dict=W)})
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "names"),
+    [
+        (TWO_OF, "model", {"a"}),
+        (TWO_OF, "ema", {"b"}),
+        (dict_of(ema=dict_of(state_dict=W)), "ema", {"w"}),
+        (dict_of(loose=tensor(), ema=W), ".", {"loose"}),
+        (dict_of(loose=tensor(), ema=W), "ema", {"w"}),
+        (DEEP, None, {"w"}),
+        (DEEP, "weights.net.v2.state_dict", {"w"}),
+        (DEEP, "weights", {"w"}),
+        (DEEP, "trainer.optimizer", {"exp_avg"}),
+        (EMPTY_LIST + MARK + number(1) + W + b"e", None, {"w"}),
+        (EMPTY_LIST + MARK + W + dict_of(v=tensor()) + b"e", "1", {"v"}),
+        (dict_of(model=W, optimizer_state=dict_of(step=tensor())), None, {"w"}),
+    ],
+)
+def test_of_a_file_of_several_dicts_the_one_is_read_that_was_asked_for(
+    value: bytes, state: str | None, names: set[str], write: Callable[[bytes], str]
+) -> None:
+    header = read_header(write(zipped(value)), FileOptions(state=state))
+    assert {entry.name for entry in header.tensors} == names
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "why"),
+    [
+        (TWO_OF, None, "in several places: 'model' and 'ema': choose one, as with --state 'model'"),
+        (dict_of(loose=tensor(), ema=W), None, "choose with --state 'ema', or --state . for those beside"),
+        (TWO_OF, "emo", "nothing under 'emo': it has tensors in 'model' and 'ema'"),
+        (TWO_OF, "step", "a int under 'step', and no dict of tensors: it has tensors in 'model' and 'ema'"),
+        (TWO_OF, ".", "no tensors under no key: it has tensors in 'model' and 'ema'"),
+        (dict_of(**{f"n{i}": W for i in range(9)}), None, "'n0', 'n1', 'n2', 'n3', 'n4' and 4 more"),
+        (dict_of(a=dict_of(b=W), c=dict_of(d=W)), None, "in several places: 'a.b' and 'c.d'"),
+    ],
+)
+def test_where_nobody_said_which_of_several_dicts_the_refusal_lists_them(
+    value: bytes, state: str | None, why: str, write: Callable[[bytes], str]
+) -> None:
+    with pytest.raises(HeaderError) as refused:
+        read_header(write(zipped(value)), FileOptions(state=state))
+    assert why in check_sentence(refused.value, 700)
+
+
+def test_what_was_asked_for_makes_another_checkpoint(write: Callable[[bytes], str]) -> None:
+    path = write(zipped(TWO_OF))
+    digests = {read_header(path, FileOptions(state=state)).digest for state in ("model", "ema")}
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("core", ["core", "_core"])
+def test_scalars_and_arrays_of_numpy_beside_weights_are_inert(core: str, write: Callable[[bytes], str]) -> None:
+    beside = {"epoch": np.int64(3), "best": np.float64(0.5), "lr": np.ones(3, np.float32), "flag": np.bool_(True)}
+    written = pickle.dumps(beside, 2).replace(b"numpy._core.", f"numpy.{core}.".encode())  # as torch.save writes it
+    header = read_header(write(zipped(dict_of(model=W, beside=written[2:-1]))))
+    assert [entry.name for entry in header.tensors] == ["w"]
 
 
 def module(cls: bytes, parameters: bytes = EMPTY_DICT, children: bytes = EMPTY_DICT, **more: bytes) -> bytes:
@@ -374,7 +443,7 @@ def test_a_pickled_module_gives_what_its_state_dict_would(write: Callable[[bytes
     data = zipped(dict_of(model=outer, tokenizer=name("tok", "Tok") + EMPTY_TUPLE + NEWOBJ, loss=module(LINEAR)))
     with pytest.raises(HeaderError, match=r"names 'somebody.modeling.Model'.*--pickled-module"):
         read_header(write(data))
-    header = read_header(write(data), pickled_module=True)
+    header = read_header(write(data), FileOptions(pickled_module=True))
     assert [entry.name for entry in header.tensors] == ["scale", "mean", "up.weight"]
     assert any("'tokenizer', were not read" in note for note in header.notes)
     assert any("nothing was imported or run" in note for note in header.notes)
@@ -388,7 +457,7 @@ HELD = module(LINEAR, dict_of(weight=tensor()))
 NO_MODULES: dict[str, tuple[bytes, str]] = {
     "2**60 modules": (zipped(module(LINEAR), b"q\x00", TWICE * 60), "without an end"),
     "a module in itself": (zipped(OBJECT, b"q\x00", ITSELF, BUILD), "without an end"),
-    "two modules": (zipped(dict_of(a=HELD, b=HELD)), "in its dicts 'a' and 'b'"),
+    "two modules": (zipped(dict_of(a=HELD, b=HELD)), "in several places: 'a' and 'b'"),
     "a parameter that is an object": (zipped(module(LINEAR, dict_of(weight=OBJECT))), "no plain tensor"),
     "a child that is no module": (zipped(module(LINEAR, EMPTY_DICT, dict_of(a=number(1)))), "as its module 'a'"),
     "an object that is no module": (zipped(OBJECT), "holds an object of"),
@@ -399,7 +468,7 @@ NO_MODULES: dict[str, tuple[bytes, str]] = {
 def test_what_is_no_module_is_refused(case: str, write: Callable[[bytes], str]) -> None:
     data, why = NO_MODULES[case]
     with pytest.raises(HeaderError, match=why):
-        read_header(write(data), pickled_module=True)
+        read_header(write(data), FileOptions(pickled_module=True))
 
 
 def many_times(what: bytes, *values: bytes, times: int = 200_000) -> bytes:
@@ -443,7 +512,7 @@ def test_what_a_short_pickle_asks_for_again_and_again_takes_no_long_time(
     for pickled_module in (False, True):
         clock = time.process_time()
         with pytest.raises(HeaderError):
-            read_header(path, pickled_module=pickled_module)
+            read_header(path, FileOptions(pickled_module))
         assert time.process_time() - clock < 20
 
 
@@ -453,6 +522,7 @@ from pathlib import Path
 from shardscan.errors import CheckpointError
 from functools import partial
 from shardscan.shards.formats import kinds
+from shardscan.shards.formats.container import FileOptions
 from shardscan.shards.formats.torch import PYTORCH
 
 read_header = partial(kinds.read_header, container=PYTORCH)
@@ -471,7 +541,7 @@ sys.addaudithook(hook)
 for pickled_module in (False, True):
     for file in files:
         try:
-            read_header(file, pickled_module=pickled_module)
+            read_header(file, FileOptions(pickled_module))
         except CheckpointError:
             pass
 events, seen = seen, None
@@ -531,7 +601,7 @@ def test_mutated_files_are_read_or_refused_in_one_sentence_and_nothing_else_happ
         for pickled_module in (False, True):
             tally(inputs=1)
             try:
-                header = read_header(path, pickled_module=pickled_module)
+                header = read_header(path, FileOptions(pickled_module))
             except HeaderError as error:
                 assert str(error).endswith(".")
                 assert "\n" not in str(error)

@@ -17,6 +17,7 @@ from shardscan.cli import main
 from shardscan.errors import HeaderError
 from shardscan.shards.address import Checkpoint
 from shardscan.shards.checkpoint import open as open_checkpoint
+from shardscan.shards.formats.container import FileOptions
 
 torch = pytest.importorskip("torch")
 
@@ -210,7 +211,7 @@ def test_a_model_as_a_state_dict_and_as_a_pickled_module(save: Save, form: dict[
     path = save(model, **form)
     with pytest.raises(HeaderError, match="--pickled-module"):
         open_checkpoint(path)
-    assert_equal(open_checkpoint(path, pickled_module=True), state)
+    assert_equal(open_checkpoint(path, options=FileOptions(pickled_module=True)), state)
 
 
 class Tokenizer:
@@ -236,7 +237,7 @@ def pruned_llama() -> Any:
 def test_a_pruned_module_beside_its_tokenizer(save: Save, form: dict[str, Any]) -> None:
     model = pruned_llama()
     path = save({"model": model, "tokenizer": Tokenizer()}, **form)
-    found = open_checkpoint(path, pickled_module=True)
+    found = open_checkpoint(path, options=FileOptions(pickled_module=True))
     assert_equal(found, model.state_dict())
     assert any("'tokenizer', were not read" in note for note in found.notes)
     done = CliRunner().invoke(main, ["ls", str(path), "--pickled-module", "--format", "jsonl"])

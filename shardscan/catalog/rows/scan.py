@@ -46,7 +46,7 @@ def _model(scanned: Contents) -> Rows:
         "model": [scanned.model],
         **{name: pa.array([value], DESCRIBED[name]) for name, value in describe_checkpoint(scanned).items()},
         "format": [facts.format],
-        "parameters": [sum(tensor.counted for tensor in tensors)],
+        "parameters": [sum(t.counted for t in tensors if t.tensor.shared_with is None)],
         "bytes": [sum(file.used_nbytes for file in facts.files)],
         **{name: pa.array([facts.sizes[name]], pa.int32()) for name in SIZES},
         "channels": [scanned.kept],

@@ -48,7 +48,7 @@ def _count_heads(p: Placed) -> int | None:
 def describe_checkpoint(prepared: Prepared) -> str:
     """The checkpoint in one line, and the device unless it is the CPU; a hint where much of it has no place."""
     checkpoint, anatomy = prepared.checkpoint, prepared.anatomy
-    placed, parameters = _count_placed(prepared), anatomy.parameters
+    placed, parameters = anatomy.placed_parameters, anatomy.parameters
     share = f"{_format_share(placed, parameters)} of the parameters placed"
     remarks = [f"family {anatomy.family}, {share}" if anatomy.family else "no family fits"]
     if quantised := sum(p.codes is not None for p in anatomy.placed):
@@ -61,13 +61,6 @@ def describe_checkpoint(prepared: Prepared) -> str:
     contents = f"{format_count(len(checkpoint), 'tensor')}, {parameters:,} parameters, {files}"
     hint = "" if placed >= PLACED * parameters else f" {NOT_PLACED}"
     return f"{visible(checkpoint.name)}: {contents}; {'; '.join(remarks)}.{hint}"
-
-
-def _count_placed(prepared: Prepared) -> int:
-    """How many parameters are in tensors that have a role."""
-    from shardscan.anatomy.places import OTHER
-
-    return sum(p.counted for p in prepared.anatomy.placed if p.place.role != OTHER)
 
 
 def _format_share(part: int, whole: int) -> str:

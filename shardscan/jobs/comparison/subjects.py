@@ -109,9 +109,11 @@ def with_checkpoint(subject: Subject, folder: Path, prepare: Prepare) -> Subject
     source = read_scan(scan).source
     try:
         prepared = prepare(source, name=subject.model)
-        if commits.read_witness(scan) == list_witnesses(prepared.checkpoint):
+        is_untouched = commits.read_witness(scan) == list_witnesses(prepared.checkpoint)
+        if is_untouched and resume.is_scan_of(scan, prepared.checkpoint, prepared.anatomy):
             return Subject(subject.model, prepared)
-        reason = f"{shown(source, 400)} was written to since it was scanned"
+        since = "was scanned in another way, by --state, --family, --index or another version"
+        reason = f"{shown(source, 400)} {since if is_untouched else 'was written to since it was scanned'}"
     except CheckpointError as error:
         reason = str(error).rstrip(".")
     raise CheckpointError(

@@ -63,6 +63,7 @@ def ingest(
     max_bytes: int | None = None,
     pickled_module: bool = False,
     index: str = "auto",
+    state: str | None = None,
     replace: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -82,7 +83,8 @@ def ingest(
     tensors and not the process, 'auto' is the former for local disks and the latter for a network's. `max_bytes` is the
     most that may be read; OptionError where it would be more. `pickled_module` reads the weights of a whole module that
     was pickled by PyTorch, as inert data. `index` is what the index of a folder's shards is for: 'auto' notes where it
-    contradicts them, 'follow' refuses that, 'ignore' reads the shards alone. `progress` is called with the bytes
+    contradicts them, 'follow' refuses that, 'ignore' reads the shards alone. `state` is the key under which a PyTorch
+    file of several dicts of tensors has the one to read. `progress` is called with the bytes
     reduced so far and the bytes there are. Raises CheckpointError, FamilyError, StoreError, and of the last
     StoreWriteError where the disk is full or fails; a single tensor that fails is in the summary's `failures` and in
     `tensors.status`, a spectrum in the former and in `spectra.reason`.
@@ -90,7 +92,7 @@ def ingest(
     prepared = prepare(
         path,
         ScanOptions(spectra, exact, device, blas_threads, channels),
-        Reading(io, pickled_module, family_files, index),
+        Reading(io, pickled_module, family_files, index, state),
         Resources.within(workers, memory_limit, max_bytes),
         name=name,
     )

@@ -12,6 +12,7 @@ from shardscan.errors import OptionError, shown
 from shardscan.plan.products import SPECTRA, asked_by
 from shardscan.plan.scan import CHANNELS
 from shardscan.plan.scan_budget import LEAST
+from shardscan.shards.formats.container import FileOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Reading:
     pickled_module: bool = False
     family_files: Sequence[str | os.PathLike[str]] = ()
     index: str = "auto"
+    state: str | None = None
+
+    @property
+    def of_files(self) -> FileOptions:
+        """What is read of each file."""
+        return FileOptions(self.pickled_module, self.state)
 
 
 @dataclass(frozen=True, slots=True)

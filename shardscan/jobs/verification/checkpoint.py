@@ -14,6 +14,7 @@ from hashlib import sha256
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.names import split
 from shardscan.errors import CheckpointError, shown
+from shardscan.jobs.scan.options import Reading
 from shardscan.jobs.verification import folder
 from shardscan.jobs.verification.completeness import find_missing
 from shardscan.jobs.verification.findings import NOTE, PROBLEM, Advance, Finding, Severity, Verdict, coordinates
@@ -34,14 +35,14 @@ SHA256 = re.compile("[0-9a-f]{64}")  # how a hub cache names the blob of a large
 VOCABULARY = re.compile(r"(.*\.)?(\w*embed\w*|wte|shared|lm_head|output)")  # modules with padded rows
 
 
-def verify(path: str, advance: Advance, *, pickled_module: bool, index: str) -> Verdict:
+def verify(path: str, advance: Advance, reading: Reading) -> Verdict:
     """Everything that is wrong or odd with the checkpoint at `path`; `advance` hears of bytes read and bytes in all.
 
     Raises CheckpointNotFound where nothing is to be read, and CheckpointError where that cannot even be told.
     """
     faults: list[Fault] = []
     # a download that goes on may cut what is mapped
-    inspected = inspect(path, faults.append, io="read", pickled_module=pickled_module, index=index)
+    inspected = inspect(path, faults.append, io="read", options=reading.of_files, index=reading.index)
     findings = [
         *_of_faults(faults, inspected),
         *_of_headers(inspected),

@@ -16,6 +16,21 @@ from shardscan.shards.sources.source import StoredFile
 
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(?P<ending>\.\w+)")
 
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """What is read of a file that holds more than a model's tensors, which PyTorch's may.
+
+    `pickled_module`: also the weights of a whole module, whose classes stay names: nothing is imported. `state`: those
+    under this key, or keys with dots between them; '.' those that are under none; None where there is one choice.
+    """
+
+    pickled_module: bool = False
+    state: str | None = None
+
+
+PLAIN = FileOptions()
+
 Choose = Callable[["Container", str, list[str]], tuple[list[str], str]]
 
 
@@ -35,9 +50,9 @@ class Container:
     `name` is what stores and tables call it, `title` what people do. A file of the first of `endings` is called
     `model` where it is the whole model, and a file that ends in `index` says which shard has a tensor.
 
-    `read_header` takes an open file, and whether the classes of a whole pickled module are let pass; it raises
-    ValueError with the end of a sentence, and OSError. `begins` tells the format by a file's first 16 bytes; where
-    `is_told_by_name`, a file with one of the endings is read as this format or refused, whatever it begins with.
+    `read_header` takes an open file and what is to be read of it; it raises ValueError with the end of a sentence, and
+    OSError. `begins` tells the format by a file's first 16 bytes; where `is_told_by_name`, a file with one of the
+    endings is read as this format or refused, whatever it begins with.
 
     `choose_shards` takes a folder's shards where no index says which are the model: those that are, and why the others
     are not. `is_weights` tells shards from other files with these endings. `stray` is what is said of a file of this
@@ -53,7 +68,7 @@ class Container:
     endings: tuple[str, ...]
     index: str
     model: str
-    read_header: Callable[[StoredFile, bool], Header]
+    read_header: Callable[[StoredFile, FileOptions], Header]
     begins: Callable[[bytes], bool]
     choose_shards: Choose
     is_told_by_name: bool = True

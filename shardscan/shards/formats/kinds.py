@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from shardscan.errors import HeaderError, shown
-from shardscan.shards.formats.container import Container, Numbered
+from shardscan.shards.formats.container import PLAIN, Container, FileOptions, Numbered
 from shardscan.shards.formats.safetensors import SAFETENSORS
 from shardscan.shards.formats.torch import PYTORCH
 from shardscan.shards.header import Header
@@ -64,32 +64,31 @@ def name_containers() -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def read_header(address: str, *, pickled_module: bool = False, container: Container | None = None) -> Header:
+def read_header(address: str, options: FileOptions = PLAIN, *, container: Container | None = None) -> Header:
     """Read the header of the file at an address; HeaderError with one sentence for whatever is wrong with it.
 
-    `pickled_module` lets a PyTorch file name the classes of a whole module; see `shardscan.shards.formats.torch`.
     A `container` that is given is the one that it is read as, whatever the file is.
     """
     source = source_of(address)
     try:
         with source.open_file(address) as file:
             if container:
-                return container.read_header(file, pickled_module)
-            return _read(file, container_of_name(address), pickled_module=pickled_module)
+                return container.read_header(file, options)
+            return _read(file, container_of_name(address), options)
     except ValueError as error:
         raise HeaderError(f"{shown(address, 400)} {error}.") from None
     except OSError as error:
         raise HeaderError(f"{shown(address, 400)} cannot be read: {error.strerror or error}.") from None
 
 
-def _read(file: StoredFile, named: Container | None, *, pickled_module: bool) -> Header:
+def _read(file: StoredFile, named: Container | None, options: FileOptions) -> Header:
     """Read the header of an open file, whose name may stand for a format."""
     if named and named.is_told_by_name:
-        return named.read_header(file, pickled_module)
+        return named.read_header(file, options)
     start = file.read_at(0, 16)
     begun = next((container for container in reversed(CONTAINERS) if container.begins(start)), None)
     container = begun or named or CONTAINERS[0]
-    header = container.read_header(file, pickled_module)
+    header = container.read_header(file, options)
     if named in (None, container):
         return header
     return replace(header, notes=(f"it is a {container.title} file, whatever its name says", *header.notes))

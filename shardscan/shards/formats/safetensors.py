@@ -17,7 +17,7 @@ import xxhash
 
 from shardscan.errors import shown
 from shardscan.shards.dtypes import DTYPES
-from shardscan.shards.formats.container import Container
+from shardscan.shards.formats.container import PLAIN, Container, FileOptions
 from shardscan.shards.header import Entry, Header, oddities, shown_shape, these_have
 from shardscan.shards.sources.source import StoredFile
 from shardscan.shards.strict_json import MAX_DEPTH, count_depth, parse_json
@@ -41,7 +41,7 @@ IMPOSTORS = (
 )
 
 
-def read_header(file: StoredFile) -> Header:
+def read_header(file: StoredFile, options: FileOptions = PLAIN) -> Header:
     """Read the header of a file; ValueError, the end of a sentence, for whatever is wrong with it, and OSError."""
     raw = _header_bytes(file)
     try:
@@ -59,6 +59,7 @@ def read_header(file: StoredFile) -> Header:
         *oddities(tensors),
         *_metadata_oddities(claimed),
         *_odd_bools(file, tensors, len(raw)),
+        *([f"it has no dicts of tensors, of which {shown(options.state)} would be one"] if options.state else []),
     )
     digest = xxhash.xxh3_128_hexdigest(raw)
     sizes = (len(raw), len(raw), file.size, file.size - len(raw))
@@ -215,7 +216,7 @@ SAFETENSORS = Container(
     endings=(".safetensors",),
     index=".safetensors.index.json",
     model="model.safetensors",
-    read_header=lambda file, pickled_module: read_header(file),
+    read_header=read_header,
     begins=begins_as_safetensors,
     choose_shards=choose_shards,
     is_gapless=True,

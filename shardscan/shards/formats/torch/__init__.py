@@ -21,7 +21,7 @@ import xxhash
 
 from shardscan.errors import shown
 from shardscan.shards.coverage import covered
-from shardscan.shards.formats.container import Container, choose_named_shards
+from shardscan.shards.formats.container import Container, FileOptions, choose_named_shards
 from shardscan.shards.formats.torch.archive import PICKLE, Archive, Record, read_archive
 from shardscan.shards.formats.torch.checksums import damaged_records
 from shardscan.shards.formats.torch.legacy import START, read_legacy
@@ -71,15 +71,15 @@ def is_torch(start: bytes) -> bool:
     return start.startswith((ZIP, b"\x80"))
 
 
-def read_header(file: StoredFile, *, pickled_module: bool = False) -> Header:
+def read_header(file: StoredFile, options: FileOptions) -> Header:
     """Read which tensors a file has; ValueError, the end of a sentence, for whatever is wrong with it, and OSError."""
     start = file.read_at(0, 512)
     if not start:
         raise ValueError("is empty: download it again")
     if start.startswith(ZIP):
-        body = _zip(file, pickled_module=pickled_module)
+        body = _zip(file, options)
     elif start.startswith(START):
-        body = _legacy(file, pickled_module=pickled_module)
+        body = _legacy(file, options)
     else:
         raise ValueError(_no_torch(start))
     entries = tuple(_entry(name, tensor, body.places) for name, tensor in body.tensors.items())
@@ -105,12 +105,12 @@ def _world(*, pickled_module: bool, has_sources: bool) -> Weights:
     return Modules(has_sources=has_sources) if pickled_module else Weights()
 
 
-def _zip(file: StoredFile, *, pickled_module: bool) -> _Body:
+def _zip(file: StoredFile, options: FileOptions) -> _Body:
     archive = read_archive(file)
     data = _pickle(file, archive)
     if BYTEORDER in archive.records and _content(file, archive.records[BYTEORDER], 16) != b"little":
         raise ValueError("was written by a machine of another byte order: save it again on one of today's")
-    world = _world(pickled_module=pickled_module, has_sources=False)
+    world = _world(pickled_module=options.pickled_module, has_sources=False)
     try:
         value, end = interpret(data, world)
     except UnknownName as error:
@@ -118,8 +118,9 @@ def _zip(file: StoredFile, *, pickled_module: bool) -> _Body:
     if end != len(data):
         raise ValueError(f"has {len(data) - end:,} bytes behind the end of its pickle, which nothing reads")
     places = {storage.key: _place(storage, archive.records) for storage in world.storages.values()}
-    weights = find_weights(value)
-    digest = xxhash.xxh3_128(data)
+    weights = find_weights(value, options.state)
+    digest = _begin_digest(options)
+    digest.update(data)
     digest.update(archive.directory)
     read = len(data) + len(archive.directory)
     notes = (*weights.notes, *world.notes, *_inert(world), *_records(archive, places))
@@ -167,16 +168,24 @@ def _records(archive: Archive, places: Mapping[str, int]) -> Iterator[str]:
         yield f"it has {_these(bare, 'record')} without a checksum, as torch.save can be told to write"
 
 
-def _legacy(file: StoredFile, *, pickled_module: bool) -> _Body:
-    world = _world(pickled_module=pickled_module, has_sources=True)
+def _legacy(file: StoredFile, options: FileOptions) -> _Body:
+    world = _world(pickled_module=options.pickled_module, has_sources=True)
     try:
         value, places, length = read_legacy(file, world)
     except UnknownName as error:
         raise ValueError(f"{error}{_hint(file.read_at(0, MAX_PICKLE))}") from None
-    weights = find_weights(value)
-    digest = xxhash.xxh3_128(file.read_at(0, length)).hexdigest()
+    weights = find_weights(value, options.state)
+    digest = _begin_digest(options)
+    digest.update(file.read_at(0, length))
     stored = sum(storage.nbytes for storage in world.storages.values())
-    return _Body(weights.tensors, places, length, stored, digest, (*weights.notes, *world.notes, *_inert(world)))
+    return _Body(
+        weights.tensors, places, length, stored, digest.hexdigest(), (*weights.notes, *world.notes, *_inert(world))
+    )
+
+
+def _begin_digest(options: FileOptions) -> xxhash.xxh3_128:
+    """That of a header: what is read of a file makes it another checkpoint, where it was asked for."""
+    return xxhash.xxh3_128((options.state or "").encode("utf-8", "surrogatepass"))
 
 
 def _hint(data: bytes) -> str:
@@ -250,10 +259,10 @@ def _unused(body: _Body, unused: int) -> Iterator[str]:
 PYTORCH = Container(
     name="pytorch",
     title="PyTorch",
-    endings=(".bin", ".pt", ".pth"),
+    endings=(".bin", ".pt", ".pth", ".ckpt"),
     index=".bin.index.json",
     model="pytorch_model.bin",
-    read_header=lambda file, pickled_module: read_header(file, pickled_module=pickled_module),
+    read_header=read_header,
     begins=is_torch,
     choose_shards=choose_named_shards,
     is_told_by_name=False,

@@ -38,9 +38,15 @@ REBUILT = tuple(("torch._utils", f"_rebuild_{what}") for what in ("tensor", "ten
 PARAMETER, PARAMETER_WITH_STATE = (("torch._utils", f"_rebuild_parameter{more}") for more in ("", "_with_state"))
 FROM_TYPE = ("torch._tensor", "_rebuild_from_type_v2")
 
+# NumPy's scalars and arrays, which training scripts keep beside weights, and how protocol 2 writes their bytes
+ARRAYS = frozenset({
+    ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+})  # fmt: skip
+
 ALLOWED = frozenset({
     *STORAGE_CLASSES, *DTYPES_BY_NAME, ORDERED_DICT, *SETS, SIZE, DEVICE, *TENSORS, *REBUILT, PARAMETER,
-    PARAMETER_WITH_STATE, FROM_TYPE,
+    PARAMETER_WITH_STATE, FROM_TYPE, *ARRAYS,
 })  # fmt: skip
 
 # what only an attack names: refused also where classes may be named, since whoever loads such a file may run it

@@ -11,7 +11,7 @@ from typing import Any
 
 from shardscan.errors import shown
 from shardscan.shards.formats.torch import rebuild
-from shardscan.shards.formats.torch.globals import ALLOWED, DEVICE, ORDERED_DICT, SETS, SIZE, check_class
+from shardscan.shards.formats.torch.globals import ALLOWED, ARRAYS, DEVICE, ORDERED_DICT, SETS, SIZE, check_class
 from shardscan.shards.formats.torch.values import Global, Node, Storage, is_key, kind, shown_key
 
 MOST_NOTES = 20
@@ -93,6 +93,8 @@ class Weights(Plain):
                 return sizes
             case (str(), *_) if known == DEVICE:
                 return None
+        if known in ARRAYS:
+            return Node(callee)
         raise ValueError(f"calls {kind(callee)} in its pickle, which no state dict does: nothing of it was run")
 
     def _once(self, items: list[Any]) -> list[Any]:
@@ -112,7 +114,9 @@ class Weights(Plain):
         return is_key(value)
 
     def stated(self, value: Any, state: Any) -> None:
-        """Ignore the attributes of a dict."""
+        """Ignore the attributes of a dict, and what an array of NumPy is."""
+        if type(value) is Node:
+            return
         if type(value) is not dict or type(state) is not dict:
             super().stated(value, state)
         for key in islice(state, len(EXPECTED_STATE) + 1):

@@ -1,19 +1,25 @@
 """OPEN, the weights in what a PyTorch file holds: its tensors by name, wherever in it they are.
 
-A state dict is a dict of tensors. Training scripts put it into another dict, beside an epoch and an optimizer;
-LLM-Pruner and others put a whole module there. One place with tensors is read; of two nobody could say which is the
-model.
+A state dict is a dict of tensors. Training scripts put it into another dict, beside an epoch and an optimizer, or
+deeper; LLM-Pruner and others put a whole module there. One place with tensors is read; of two nobody could say which
+is the model, so whoever asks says it: a place is the keys that lead to it, with dots between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
+from shardscan.errors import shown
 from shardscan.shards.formats.torch.modules import has_anything, is_module, tensors_of_module
 from shardscan.shards.formats.torch.values import Strided, kind, shown_key
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts keep weights
+OF_TRAINING = re.compile(r"(?i)optim|sched|callback|scaler|rng")  # keys under which they keep tensors that are none
+BESIDE = "."  # the place of tensors that are under no key
+MAX_DEPTH, MAX_LOOKED_AT, MOST_SHOWN = 8, 100_000, 5
 
 
 class Found(NamedTuple):
@@ -23,43 +29,128 @@ class Found(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_weights(value: Any) -> Found:
-    """The tensors of a file's value; ValueError where there are none, or in several places."""
+def find_weights(value: Any, state: str | None = None) -> Found:
+    """The tensors of a file's value, or of the place `state` in it.
+
+    ValueError where there are none, or in several places and nobody said in which.
+    """
+    if state is None:
+        return _find_only(value)
+    if state == BESIDE:
+        if not _is_dict_of_tensors(value):
+            raise ValueError(f"has no tensors under no key: {_places_told(value)}")
+        return _flat(value, "")
+    inner = _at(value, state)
+    if inner is None:
+        raise ValueError(f"has nothing under {shown(state)}: {_places_told(value)}")
+    if not is_module(inner) and not _is_container(inner):
+        raise ValueError(f"has {kind(inner)} under {shown(state)}, and no dict of tensors: {_places_told(value)}")
+    found = _read(inner, state) if _has_weights(inner) else _find_only(inner)
+    return Found(found.tensors, (f"its tensors are in {shown(state)}, as was asked for", *found.notes))
+
+
+def _find_only(value: Any) -> Found:
+    """The tensors in the one place that has any, as near to the top as there are some."""
     if is_module(value):
         return Found(tensors_of_module(value), ())
-    if type(value) is not dict:
+    if not _is_container(value):
         raise ValueError(f"holds {kind(value)} and no dict of tensors: save the model's state_dict()")
-    have = {id(inner): inner for inner in value.values()}  # one value may be there under a million keys
-    have = {number: inner for number, inner in have.items() if _has_weights(inner)}
-    places = {key: inner for key, inner in value.items() if id(inner) in have}
-    loose = _has_weights(value)
-    if loose and not any(key in WRAPPERS for key in places):
+    loose = _is_dict_of_tensors(value)
+    places = _nearest(islice(_levels(value), 1) if loose else _levels(value))
+    if loose and not any(place in WRAPPERS for place in places):
         if places:
+            first = next(iter(places))
             raise ValueError(
-                f"has tensors both beside and in its dict {shown_key(next(iter(places)))}: save the ones you want alone"
+                f"has tensors both beside and in its dict {shown(first)}: choose with --state {shown(first)}, or "
+                f"--state {BESIDE} for those beside"
             )
         return _flat(value, "")
     if len(places) > 1:
-        first, second, *_ = map(shown_key, places)
+        first = next(iter(places))
         raise ValueError(
-            f"has tensors in its dicts {first} and {second}, and neither is the only one: save one of them alone"
+            f"has tensors in several places: {_listed(places)}: choose one, as with --state {shown(first)}"
         )
     if not places:
         if value:
             raise ValueError(_nothing(value))
         return Found({}, ())
-    ((key, inner),) = places.items()
-    others = [other for other in value if other != key]
-    beside = f", and {len(others):,} values beside it, like {shown_key(others[0])}, were not read" if others else ""
-    note = f"its tensors are in {shown_key(key)}{beside}"
-    if is_module(inner):
-        return Found(tensors_of_module(inner), (note,))
-    found = _flat(inner, f" of {shown_key(key)}")
-    return Found(found.tensors, (note, *found.notes))
+    ((place, inner),) = places.items()
+    found = _read(inner, place)
+    beside = [key for key, _ in _items(value) if place != str(key) and not place.startswith(f"{key}.")]
+    return Found(found.tensors, (f"its tensors are in {shown(place)}{_left(beside)}", *found.notes))
+
+
+def _left(keys: list[Any]) -> str:
+    """What was not read beside the tensors, as the end of a sentence."""
+    if not keys:
+        return ""
+    first = shown_key(keys[0])
+    what = f"{first} was" if len(keys) == 1 else f"{len(keys):,} values beside it, like {first}, were"
+    return f", and {what} not read"
+
+
+def _read(value: Any, place: str) -> Found:
+    """The tensors of a module, or of a dict of tensors."""
+    return Found(tensors_of_module(value), ()) if is_module(value) else _flat(value, f" of {shown(place)}")
+
+
+def _nearest(levels: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the first level has that has anything; what an optimizer or the like keeps where there is nothing else."""
+    of_training: Mapping[str, Any] = {}
+    for places in levels:
+        if of_weights := {place: inner for place, inner in places.items() if not OF_TRAINING.search(place)}:
+            return of_weights
+        of_training = of_training or places
+    return of_training
+
+
+def _levels(value: Any) -> Iterator[dict[str, Any]]:
+    """By their places, the dicts of tensors and modules of each level below a value; one that is in two has the first.
+
+    A pickle may have one value under a million keys: each is looked at once.
+    """
+    seen = {id(value)}
+    level = [("", value)]
+    for _ in range(MAX_DEPTH):
+        below: list[tuple[str, Any]] = []
+        for path, container in level:
+            for key, inner in _items(container):
+                if id(inner) in seen or len(seen) > MAX_LOOKED_AT or not (_is_container(inner) or is_module(inner)):
+                    continue
+                seen.add(id(inner))
+                below.append((f"{path}.{key}" if path else str(key), inner))
+        if not below:
+            return
+        yield {path: inner for path, inner in below if _has_weights(inner)}
+        level = [(path, inner) for path, inner in below if not _has_weights(inner)]
+
+
+def _at(value: Any, place: str) -> Any:
+    """What is at a place: of keys that have dots the longest that leads on; None where nothing is."""
+    rest = place.split(".")
+    while rest:
+        items = {str(key): inner for key, inner in _items(value)}
+        n = next((n for n in range(len(rest), 0, -1) if ".".join(rest[:n]) in items), None)
+        if n is None:
+            return None
+        value, rest = items[".".join(rest[:n])], rest[n:]
+    return value
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    return iter(value.items() if type(value) is dict else enumerate(value) if _is_container(value) else ())
+
+
+def _is_container(value: Any) -> bool:
+    return type(value) in (dict, list, tuple)
+
+
+def _is_dict_of_tensors(value: Any) -> bool:
+    return type(value) is dict and any(type(inner) is Strided for inner in value.values())
 
 
 def _has_weights(value: Any) -> bool:
-    return has_anything(value) or (type(value) is dict and any(type(inner) is Strided for inner in value.values()))
+    return has_anything(value) or _is_dict_of_tensors(value)
 
 
 def _flat(value: Mapping[Any, Any], where: str) -> Found:
@@ -83,7 +174,24 @@ def _flat(value: Mapping[Any, Any], where: str) -> Found:
     return Found(tensors, (f"{what} no tensor and not read",))
 
 
-def _nothing(value: Mapping[Any, Any]) -> str:
-    key, inner = next(iter(value.items()))
-    has = f"it has {shown_key(key)}, {kind(inner)}" + (f", and {len(value) - 1:,} more" if len(value) > 1 else "")
-    return f"has no tensors in its dict or one dict below ({has}): save the model's state_dict()"
+def _places_told(value: Any) -> str:
+    """Where a value has tensors, as the end of a sentence."""
+    places = {BESIDE: value} if _is_dict_of_tensors(value) else {}
+    for level in _levels(value):
+        places |= level
+    return f"it has tensors in {_listed(places)}" if places else "it has no tensors at all"
+
+
+def _listed(places: Mapping[str, Any]) -> str:
+    """The first places, and how many more there are."""
+    first = [shown(place) for place in list(places)[:MOST_SHOWN]]
+    more = [f"{len(places) - MOST_SHOWN:,} more"] if len(places) > MOST_SHOWN else []
+    *others, last = first + more
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _nothing(value: Any) -> str:
+    key, inner = next(_items(value))
+    more = len(value) - 1
+    has = f"it has {shown_key(key)}, {kind(inner)}" + (f", and {more:,} more" if more else "")
+    return f"has no dict of tensors in it ({has}): save the model's state_dict()"

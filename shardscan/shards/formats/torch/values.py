@@ -26,7 +26,7 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An object of a pickled module: what was named, and the attributes that it was given last; it is never made."""
+    """An object of a module or NumPy, never made: what was named, and the attributes that it was given last."""
 
     of: Global
     attributes: dict[Any, Any] = field(default_factory=dict)
