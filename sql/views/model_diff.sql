@@ -3,7 +3,7 @@
 --   changed               values that differ / values compared
 --   newly_zero            values that are zero in b only / values compared
 --   relative_change       ‖a − b‖ / ‖a‖ over all weights of the role (Frobenius norms)
---   cosine                ⟨a, b⟩ / (‖a‖·‖b‖) likewise
+--   cosine                ⟨a, b⟩ / (‖a‖·‖b‖) likewise; 1 where nothing changed
 --   max_change            max |a − b|
 --   change_rank           largest of a weight's, where it was asked for (tensor_diffs)
 -- Values are those of weights that `shardscan diff --values` compared, on the channels that b has left; else NULL. A
@@ -26,7 +26,8 @@ SELECT m.model_a, m.model_b, m.component, m.role, m.layers, m.touched_layers,
        m.parameters_a, m.parameters_b, m.retention, m.touched_retention, m.consistent,
        c.changed / c.values AS changed, c.newly_zero / c.values AS newly_zero,
        c.norm_change / nullif(c.norm_a, 0) AS relative_change,
-       CASE WHEN c.norm_a * c.norm_b > 0 THEN greatest(-1, least(1, c.product / (c.norm_a * c.norm_b))) END AS cosine,
+       CASE WHEN c.norm_a * c.norm_b > 0 AND c.max_change = 0 THEN 1
+            WHEN c.norm_a * c.norm_b > 0 THEN greatest(-1, least(1, c.product / (c.norm_a * c.norm_b))) END AS cosine,
        c.max_change, c.change_rank
 FROM pruning_modules(a, b) m LEFT JOIN compared c ON c.component = m.component AND c.role = m.role;
 

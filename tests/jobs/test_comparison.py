@@ -269,7 +269,7 @@ def test_of_a_vocabulary_that_has_grown_the_tokens_that_both_have_are_compared(
     assert [row["channel_b"] for row in channels if row["changed"]] == list(tuned)
     added = rows(store, "from surviving_channels('base', 'grown') where status = 'added' and role = 'lm_head'")
     assert sorted(row["channel_b"] for row in added) == list(range(160, 168))
-    told = {row["role"]: (row["axis"], row["n_a"], row["n_b"], row["found"]) for row in found.grown}
+    told = {row["role"]: (row["axis"], row["n_a"], row["n_b"], row["found"]) for row in found.altered_axes}
     assert told["embed_tokens"] == ("out", 160, 168, 160 - len(tuned))
 
 
@@ -286,6 +286,19 @@ def test_a_vocabulary_that_has_grown_in_the_middle_is_not_compared_by_its_number
     assert found.left["lm_head.weight"] == "8 of its 168 rows are none of lm_head.weight, and not its last"
     found = diff(made / "original", tmp_path / "tuned", store, values=True)
     assert found.left["model.embed_tokens.weight"] == "nobody knows which rows of model.embed_tokens.weight are left"
+
+
+def test_rows_in_another_order_are_told_and_their_values_compared(made: Path, store: Path, tmp_path: Path) -> None:
+    """As q and k of Meta's own checkpoints are, beside those that were converted for rotary halves."""
+
+    def permuted(name: str, w: np.ndarray) -> np.ndarray:
+        return w.reshape(-1, 2, 4, w.shape[1]).swapaxes(1, 2).reshape(w.shape) if ".q_proj." in name else w
+
+    pruning.rewritten(made / "original", tmp_path / "native", permuted)
+    result = run("diff", made / "original", tmp_path / "native", "--store", store, "--values")
+    assert "q_proj (3 weights): the rows of original in another order." in result.stderr
+    assert "changed" not in result.stderr
+    assert rows(store, "select sum(changed) as n from tensor_diffs") == [{"n": 0}]
 
 
 def test_weights_without_a_place_in_one_model_are_paired_by_content(made: Path, store: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from shardscan.output.cells import visible
 if TYPE_CHECKING:
     from shardscan.jobs.comparison.job import Difference
 
-GROWN_TOLD = 3  # sorts of weights
+AXES_TOLD = 3
 BECOME = ("equal", "changed", "pruned", "grown", "reshaped", "added", "removed", "unread")
 
 
@@ -20,10 +20,10 @@ def describe_difference(difference: Difference) -> Iterator[str]:
     summary = difference.summary
     yield from _describe_sizes(summary)
     yield from _describe_layers(summary)
-    for axis in difference.grown[:GROWN_TOLD]:
-        yield _describe_grown(axis, visible(summary["model_a"]))
-    if len(difference.grown) > GROWN_TOLD:
-        yield f"So have {len(difference.grown) - GROWN_TOLD:,} other sorts of weights: `from surviving_axes(a, b)`."
+    for axis in difference.altered_axes[:AXES_TOLD]:
+        yield _describe_axis(axis, visible(summary["model_a"]))
+    if more := difference.altered_axes[AXES_TOLD:]:
+        yield f"So it is with {format_count(len(more), 'other sort')} of weights: `from surviving_axes(a, b)`."
     if by_content := summary["by_content"]:
         told = format_count(by_content, "weight")
         yield f"{told} without a place in one of them paired by content, the rest by name."
@@ -66,13 +66,14 @@ def _describe_layers(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{format_count(copied, 'layer')} of {b} repeat one of {a}: `ask pruning-layers` says which."
 
 
-def _describe_grown(axis: Mapping[str, Any], a: str) -> str:
-    """How many channels are new of an axis that has grown, and how many of the others are known to be as they were."""
+def _describe_axis(axis: Mapping[str, Any], a: str) -> str:
+    """What became of an axis that has grown, or has the same channels in another order."""
     weights = axis["role"] if axis["weights"] == 1 else f"{axis['role']} ({axis['weights']:,} weights)"
-    what = "row" if axis["axis"] == "out" else "column"
+    what, new = "row" if axis["axis"] == "out" else "column", axis["n_b"] - axis["n_a"]
+    if not new:
+        return f"{weights}: the {what}s of {a} in another order."
     as_they_were = "" if axis["found"] is None else f", of which {axis['found']:,} are as they were"
-    new = format_count(axis["n_b"] - axis["n_a"], f"new {what}")
-    return f"{weights}: {new} beside the {axis['n_a']:,} of {a}{as_they_were}."
+    return f"{weights}: {format_count(new, f'new {what}')} beside the {axis['n_a']:,} of {a}{as_they_were}."
 
 
 def _name_layers(untouched: Sequence[int]) -> str:

@@ -53,9 +53,9 @@ class Difference:
     """What became of a model: `modules` has the rows of model_diff, `summary` the one of pruning_summary.
 
     The columns of `modules` that are about values are there once values were compared. `notes` are of the checkpoints,
-    `faults` impossible shapes, `grown` the axes along which b is longer (sql/jobs/comparison/grown.sql). `aligned` says
-    of how many axes (the rows or the columns of a matrix) it was found by which method what is left of them, beyond
-    what SQL tells by itself, and `unknown` of how many it was not.
+    `faults` impossible shapes, `altered_axes` those along which b is longer or in another order (see the .sql file of
+    that name). `aligned` says of how many axes (the rows or the columns of a matrix) it was found by which method what
+    is left of them, beyond what SQL tells by itself, and `unknown` of how many it was not.
     `failures` says why which tensors could not be scanned or compared, `left` why which weights of b have no values to
     compare. `compared` is how many weights were compared by value, now or before; None where nobody asked.
     """
@@ -64,7 +64,7 @@ class Difference:
     notes: tuple[str, ...]
     summary: Mapping[str, Any]
     faults: tuple[str, ...]
-    grown: tuple[Mapping[str, Any], ...]
+    altered_axes: tuple[Mapping[str, Any], ...]
     aligned: Mapping[str, int]
     unknown: int
     failures: Mapping[str, str]
@@ -182,7 +182,7 @@ def _read_difference(
         modules = query("modules")
         (summary,) = query("summary").to_pylist()
         faults = query("faults")["fault"].to_pylist()
-        grown = query("grown").to_pylist()
+        altered_axes = query("altered_axes").to_pylist()
         aligned = {row["method"]: row["axes"] for row in query("alignment_methods").to_pylist()}
         (compared,) = query("compared_weights")["compared"].to_pylist()
     return Difference(
@@ -190,7 +190,7 @@ def _read_difference(
         notes=tuple(f"{s.model}: {note}" for s in both if s.prepared for note in s.prepared.checkpoint.notes),
         summary=summary,
         faults=tuple(faults),
-        grown=tuple(grown),
+        altered_axes=tuple(altered_axes),
         unknown=aligned.pop("", 0),
         aligned=aligned,
         failures=failures,
