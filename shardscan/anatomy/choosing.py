@@ -163,7 +163,7 @@ def _find_prefix(fitted: FittedFamily, patterns: Sequence[_Pattern], least: floa
     counts: Counter[str] = Counter()
     for pattern in patterns:
         for prefix in _list_prefixes(pattern.module):
-            found = fitted.family.match_bare(pattern.module[len(prefix) :])
+            found = fitted.family.match(pattern.module[len(prefix) :], bare=True)
             if found and found.layer is not None:
                 counts[prefix] += pattern.count
     totals = {}

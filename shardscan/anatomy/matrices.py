@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shardscan.anatomy.axes import COUNTS, PARTS, Heads, Indivisible, Part, Run, Sizes, divide_rows
 from shardscan.anatomy.families.family import Rule
@@ -44,6 +45,13 @@ class Matrix:
     stored_rows: Run
     stored_cols: Run
 
+    def of(self, id: str, expert: int | None) -> Matrix:
+        """The same of a tensor whose ids begin so, and of its expert unless it has its own."""
+        return Matrix(
+            id + self.id, self.kind, self.role, expert if self.expert is None else self.expert, self.rows, self.cols,
+            self.heads, self.turned, self.stored_rows, self.stored_cols,
+        )  # fmt: skip
+
     @property
     def has_columns(self) -> bool:
         """Whether its input channels mean something: those of what is folded do not."""
@@ -62,8 +70,7 @@ class Matrix:
         return None if self.heads is None else (self.stored_axis or "out", self.heads.dim)
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbours(NamedTuple):
     """What other tensors tell of one: how wide the residual stream is, by the embedding, and of its own layer.
 
     That is how many rows q has, by o_proj, and how long heads are, by the norms of q and k.
@@ -74,39 +81,41 @@ class Neighbours:
     head_dim: int | None = None
 
 
+class Divided(NamedTuple):
+    """The matrices of a weight, and what is odd about them; `Matrix.of` says whose they are."""
+
+    matrices: tuple[Matrix, ...]
+    reason: str | None
+
+
 def divide_matrices(
-    tensor: Tensor,
-    role: str,
-    expert: int | None,
-    rule: Rule | None,
-    family: str,
-    sizes: Sizes,
-    beside: Neighbours,
-) -> tuple[tuple[Matrix, ...], str | None]:
-    """The matrices of a weight of two axes or more, and what is odd about them."""
-    shape, axes = tensor.shape, rule.axes if rule else None
+    shape: tuple[int, ...], role: str, rule: Rule | None, family: str, sizes: Sizes, beside: Neighbours
+) -> Divided:
+    """The matrices of any weight of this shape, of two axes or more, at a place with this role."""
+    axes = rule.axes if rule else None
     if beside.head_dim and sizes.get("d"):  # a layer's own goes before the model's; alone it might be a gated q's
         sizes = {**sizes, "head_dim": beside.head_dim, "d": beside.head_dim}
     experts = _experts(shape, sizes) if axes and axes.stacked else None
     if axes and axes.stacked and experts is None:
-        return (_all_of(tensor, role, expert, False),), f"no stack of experts, which family {family} takes it for"
+        return Divided((_all_of(shape, role, False),), f"no stack of experts, which family {family} takes it for")
     if len(shape) > 2 and experts is None:
-        return (_all_of(tensor, role, expert, False),), None
+        return Divided((_all_of(shape, role, False),), None)
     if rule is None or axes is None:
-        return (_all_of(tensor, role, expert, bool(rule and rule.transposed)),), None
+        return Divided((_all_of(shape, role, bool(rule and rule.transposed)),), None)
     down, across = math.prod(shape[:-1]) // (experts or 1), shape[-1]
     rows = across if rule.transposed else down
     if _is_turned(role, rows, down if rule.transposed else across, beside.width, sizes.get("hidden_size")):
-        return (_all_of(tensor, role, expert, False),), f"stored the other way round than family {family} has it"
+        return Divided((_all_of(shape, role, False),), f"stored the other way round than family {family} has it")
+    reason: str | None = None
     try:
-        parts, reason = divide_rows(axes, dict(rule.parts), rows, sizes, beside.queries), None
+        parts = divide_rows(axes, dict(rule.parts), rows, sizes, beside.queries)
     except Indivisible as error:
         parts, reason = [Part(None, Run.of(0, rows), None, None)], f"{rows} rows, which in family {family} {error}"
     divided = [
         _heads(part, axes.cols, len(part.rows), down if rule.transposed else across, family, sizes) for part in parts
     ]
-    made = _cut(tensor, role, expert, rule.transposed, experts, (down, across), parts, [heads for heads, _ in divided])
-    return tuple(made), next((odd for odd in (reason, *(odd for _, odd in divided)) if odd), None)
+    made = _cut(role, rule.transposed, experts, (down, across), parts, [heads for heads, _ in divided])
+    return Divided(tuple(made), next((odd for odd in (reason, *(odd for _, odd in divided)) if odd), None))
 
 
 def _is_turned(role: str, rows: int, cols: int, width: int | None, stated: int | None) -> bool:
@@ -136,12 +145,12 @@ def _experts(shape: tuple[int, ...], sizes: Sizes) -> int | None:
     return experts
 
 
-def _all_of(tensor: Tensor, role: str, expert: int | None, turned: bool) -> Matrix:
+def _all_of(shape: tuple[int, ...], role: str, turned: bool) -> Matrix:
     """A tensor as one matrix."""
-    down, across = tensor.shape[0], math.prod(tensor.shape[1:])
+    down, across = shape[0], math.prod(shape[1:])
     rows, cols = (across, down) if turned else (down, across)
-    kind = FOLDED if len(tensor.shape) > 2 else WHOLE
-    return Matrix(id_of(tensor), kind, role, expert, rows, cols, None, turned, Run.of(0, down), Run.of(0, across))
+    kind = FOLDED if len(shape) > 2 else WHOLE
+    return Matrix("", kind, role, None, rows, cols, None, turned, Run.of(0, down), Run.of(0, across))
 
 
 def id_of(tensor: Tensor) -> str:
@@ -150,9 +159,7 @@ def id_of(tensor: Tensor) -> str:
 
 
 def _cut(
-    tensor: Tensor,
     role: str,
-    expert: int | None,
     turned: bool,
     experts: int | None,
     shape: tuple[int, int],
@@ -168,12 +175,10 @@ def _cut(
             if number is not None:
                 stored_rows = dataclasses.replace(stored_rows, start=stored_rows.start + number * down)
             yield Matrix(
-                id=id_of(tensor)
-                + (f"[{number}]" if number is not None else "")
-                + (f"#{part.role}" if part.role else ""),
+                id=("" if number is None else f"[{number}]") + (f"#{part.role}" if part.role else ""),
                 kind=EXPERT if number is not None else PART if part.role else WHOLE,
                 role=part.role or role,
-                expert=expert if number is None else number,
+                expert=number,
                 rows=len(along),
                 cols=len(other),
                 heads=division,

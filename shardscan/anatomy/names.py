@@ -34,7 +34,7 @@ def canonical(name: str) -> str:
 def split(tensor: Tensor, quantised: Part | None) -> tuple[str, str]:
     """Module name and part: as a quantised module's, an adapter's, by the last word, else by what values look like."""
     if quantised:
-        return ADAPTING.sub("", canonical(f"{quantised.module}.").removesuffix(".")), quantised.part
+        return _without_adapting(canonical(f"{quantised.module}.").removesuffix(".")), quantised.part
     name = canonical(tensor.name)
     if factor := find_factor(name):
         return factor.module, f"lora_{factor.factor.lower()}"
@@ -42,5 +42,10 @@ def split(tensor: Tensor, quantised: Part | None) -> tuple[str, str]:
         return other.module, ADAPTER
     module, _, last = name.rpartition(".")
     if module and last in PARTS:
-        return ADAPTING.sub("", module), PARTS[last]
+        return _without_adapting(module), PARTS[last]
     return name, "weight" if DTYPES[tensor.dtype].kind in ("float", "complex") else "buffer"
+
+
+def _without_adapting(module: str) -> str:
+    """The module that PEFT's wrapper is around."""
+    return ADAPTING.sub("", module) if "base_layer" in module or "modules_to_save" in module else module

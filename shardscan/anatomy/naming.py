@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.config_sizes import has_lists, holds, sizes_of
-from shardscan.anatomy.families.family import NUMBER, Family, Match, Rule
-from shardscan.anatomy.matrices import Neighbours, divide_matrices, fits
+from shardscan.anatomy.families.family import NUMBER, Family, Match, Pattern, Rule
+from shardscan.anatomy.matrices import Divided, Matrix, Neighbours, divide_matrices, fits, id_of
 from shardscan.anatomy.names import canonical, split
 from shardscan.anatomy.places import OTHER, WEIGHT, Place, Placed
 from shardscan.shards.address import Tensor
 from shardscan.shards.dtypes import DTYPES
+
+BETWEEN_NUMBERS = re.compile(f"({NUMBER.pattern})")  # splits a name into what stands between its numbers, and these
 
 
 class FittedFamily:
@@ -26,6 +29,10 @@ class FittedFamily:
         self.family, self.config, self.beside, self.prefix = family, config, beside, prefix
         self._sizes: dict[tuple[str | None, int | None], dict[str, int | None]] = {}
         self._by_layer: dict[str | None, bool] = {}
+        # a checkpoint may have 200,000 tensors, and a few sorts of them: each is answered once
+        self._patterns: dict[tuple[bool | str, ...], Pattern | None] = {}
+        self._agreed: dict[tuple[int, tuple[int, ...]], tuple[Rule | None, str | None]] = {}
+        self._divided: dict[tuple[object, ...], Divided] = {}
 
     def sizes(self, component: str | None = None, layer: int | None = None) -> Mapping[str, int | None]:
         """The sizes of one of the family's components, in one of its layers, or of the family."""
@@ -41,17 +48,39 @@ class FittedFamily:
         named = self._find(module) or self._find(name)
         if not named:
             return None
-        agreeing = [rule for rule in named.rules if holds(rule, self.family, self.config, self.beside)]
+        key = id(named.rules), shape
+        if key not in self._agreed:
+            self._agreed[key] = self._agree(named.rules, shape)
+        rule, odd = self._agreed[key]
+        return (named, rule, odd) if rule else None
+
+    def _agree(self, rules: tuple[Rule, ...], shape: tuple[int, ...]) -> tuple[Rule | None, str | None]:
+        agreeing = [rule for rule in rules if holds(rule, self.family, self.config, self.beside)]
         fitting = [r for r in agreeing if r.when_fits and fits(r, shape, self.sizes(r.component))]
         # a shape that fits two of them tells nothing
         rule = next((r for r in agreeing if not r.when_fits or [r] == fitting), None)
         unsure = rule and len(shape) > 1 and not rule.when_fits and any(r.when_fits for r in agreeing)
-        return (named, rule, "its shape does not tell how it is stored" if unsure else None) if rule else None
+        return rule, "its shape does not tell how it is stored" if unsure else None
 
     def _find(self, module: str) -> Match | None:
-        if self.prefix and module.startswith(self.prefix):
-            return self.family.match_bare(module[len(self.prefix) :])
-        return self.family.match(module)
+        bare = bool(self.prefix) and module.startswith(self.prefix)
+        own = module[len(self.prefix) :] if bare else module
+        if self.family.has_numbers:
+            return self.family.match(own, bare=bare)
+        words = BETWEEN_NUMBERS.split(own)
+        key = bare, *words[::2]
+        if key not in self._patterns:
+            self._patterns[key] = self.family.find_pattern(own, bare=bare)
+        pattern = self._patterns[key]
+        return pattern.match(words[1::2]) if pattern else None
+
+    def divide(self, rule: Rule, place: Place, shape: tuple[int, ...], beside: Neighbours) -> Divided:
+        """The matrices of a weight of this shape at a place, without a tensor's name and expert."""
+        sizes = self.sizes(place.component, place.layer)
+        key = id(rule), id(sizes), shape, beside
+        if key not in self._divided:
+            self._divided[key] = divide_matrices(shape, place.role, rule, self.family.name, sizes, beside)
+        return self._divided[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +138,17 @@ def name_tensor(spelled: Spelled, quantisation: Quantisation, families: Sequence
 
 def divide_named(n: Named, beside: Neighbours) -> Placed:
     """A named tensor with its matrices, by its neighbours where the config does not tell."""
-    family, sizes = (n.fitted.family.name, n.fitted.sizes(n.place.component, n.place.layer)) if n.fitted else (None, {})
+    tensor, place, family = n.tensor, n.place, n.fitted.family.name if n.fitted else None
+    matrices: tuple[Matrix, ...] = ()
+    reason = n.reason
     # a header may claim billions of channels for a weight that has no values
-    is_matrix = n.place.part == WEIGHT and len(n.tensor.shape) > 1 and n.tensor.parameters > 0 and not n.codes
-    where = n.place.role, n.place.expert
-    matrices, reason = (
-        divide_matrices(n.tensor, *where, n.rule, family or "", sizes, beside) if is_matrix else ((), None)
-    )
-    reason = reason or n.reason
-    return Placed(n.tensor, n.canonical_name, n.place, matrices, n.parameters, n.codes, reason, n.rule, family)
+    if place.part == WEIGHT and len(tensor.shape) > 1 and not n.codes and 0 not in tensor.shape:
+        divided = (
+            n.fitted.divide(n.rule, place, tensor.shape, beside)
+            if n.fitted and n.rule
+            else divide_matrices(tensor.shape, place.role, None, "", {}, beside)
+        )
+        id = id_of(tensor)
+        matrices = tuple(matrix.of(id, place.expert) for matrix in divided.matrices)
+        reason = divided.reason or n.reason
+    return Placed(tensor, n.canonical_name, place, matrices, n.parameters, n.codes, reason, n.rule, family)

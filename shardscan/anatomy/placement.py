@@ -107,11 +107,12 @@ def _with_neighbours(named: Sequence[Named]) -> list[tuple[Named, Neighbours]]:
         elif len(shape) == 1 and n.place.role in NORM_OF.values():
             lengths[layer][n.place.role] = shape[0]
     head_dims = {layer: _head_dim(of) for layer, of in lengths.items()}
-    return [
-        (n, Neighbours(widths.get(n.place.component), queries.get(layer), head_dims.get(layer)))
-        for n in named
-        for layer in [(n.place.component, n.place.layer)]
-    ]
+    beside = {
+        (component, layer): Neighbours(widths.get(component), queries.get((component, layer)), head_dim)
+        for component, layer in {(n.place.component, n.place.layer) for n in named}
+        for head_dim in [head_dims.get((component, layer))]
+    }
+    return [(n, beside[n.place.component, n.place.layer]) for n in named]
 
 
 def _head_dim(lengths: Mapping[str, int]) -> int | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from shardscan.anatomy.axes import COUNTS, FREE, ONE, PARTS, Axes
 from shardscan.anatomy.families.schema import EXPERT, LAYER, refuse
@@ -41,13 +41,25 @@ class Rule:
     source: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """The rules that a module name has, of which the first whose `when` holds counts, and its numbers."""
 
     rules: tuple[Rule, ...]
     layer: int | None
     expert: int | None
+
+
+class Pattern(NamedTuple):
+    """The same of all names that differ in numbers only: which of the numbers in them are the layer's and expert's."""
+
+    rules: tuple[Rule, ...]
+    layer: int | None
+    expert: int | None
+
+    def match(self, numbers: Sequence[str]) -> Match:
+        """What a name with these numbers is."""
+        layer = None if self.layer is None else int(numbers[self.layer])
+        return Match(self.rules, layer, None if self.expert is None else int(numbers[self.expert]))
 
 
 @dataclass(frozen=True)
@@ -78,27 +90,42 @@ class Family:
     def _longest(self) -> int:
         return max(map(len, self.rules), default=0)  # a number of six digits is shorter than what stands for it
 
-    def match(self, module: str) -> Match | None:
-        """The rules of a module, and the layer and expert that it is in; None where there are none."""
+    @cached_property
+    def has_numbers(self) -> bool:
+        """Whether its own names have numbers that are no layer's and no expert's, as "layer.0.SelfAttention" has."""
+        return any(map(NUMBER.search, self.rules))
+
+    def match(self, module: str, *, bare: bool = False) -> Match | None:
+        """The rules of a module, and the layer and expert that it is in; None where there are none.
+
+        A `bare` name has none of the family's prefixes, as it has none beneath somebody's own.
+        """
+        found = self.find_pattern(module, bare=bare)
+        return found.match(NUMBER.findall(module)) if found else None
+
+    def find_pattern(self, module: str, *, bare: bool = False) -> Pattern | None:
+        """That of a module; without numbers of its own a family has one for all names that differ in those."""
+        found = self._find_pattern(module)
+        if found or not bare:
+            return found
+        return next(filter(None, (self._find_pattern(own + module) for own in self.prefixes)), None)
+
+    def _find_pattern(self, module: str) -> Pattern | None:
         if "{" in module or len(module) > self._longest:  # as our own keys have it, or longer than any
             return None
         if module in self.rules:
-            return Match(self.rules[module], None, None)
+            return Pattern(self.rules[module], None, None)
         numbers = list(islice(NUMBER.finditer(module), NUMBERS))
         for i, layer in enumerate(numbers):
             name = module[: layer.start()] + LAYER + module[layer.end() :]
             if name in self.rules:
-                return Match(self.rules[name], int(layer[0]), None)
-            for expert in numbers[i + 1 :]:
+                return Pattern(self.rules[name], i, None)
+            for j, expert in enumerate(numbers[i + 1 :], i + 1):
                 between = module[layer.end() : expert.start()]
                 name = module[: layer.start()] + LAYER + between + EXPERT + module[expert.end() :]
                 if name in self.rules:
-                    return Match(self.rules[name], int(layer[0]), int(expert[0]))
+                    return Pattern(self.rules[name], i, j)
         return None
-
-    def match_bare(self, module: str) -> Match | None:
-        """Likewise of a name that has none of the family's prefixes, as it has none beneath somebody's own."""
-        return self.match(module) or next(filter(None, (self.match(own + module) for own in self.prefixes)), None)
 
 
 def build_family(table: Mapping[str, Any], source: str) -> Family:

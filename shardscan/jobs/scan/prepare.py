@@ -87,8 +87,9 @@ def prepare(
     """Open and place. OptionError where the device cannot be used, CheckpointError and FamilyError as by `ingest`."""
     options, reading, resources = options or ScanOptions(), reading or Reading(), resources or Resources.within()
     device = choose_device(options.device)
-    checkpoint = open_checkpoint(path, name=name, io=reading.io, options=reading.of_files, index=reading.index)
-    anatomy = place_tensors(checkpoint, load_families(reading.family_files))
+    with machine.without_collector():
+        checkpoint = open_checkpoint(path, name=name, io=reading.io, options=reading.of_files, index=reading.index)
+        anatomy = place_tensors(checkpoint, load_families(reading.family_files))
     return Prepared(checkpoint, anatomy, options, resources, device)
 
 
