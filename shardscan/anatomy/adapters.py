@@ -36,6 +36,7 @@ OTHERS = {
     "LoRA's middle factor": re.compile(r"(?P<module>.+)\.lora_mid\.weight"),
     "LoRA's scale": re.compile(r"(?P<module>lora_\w+)\.alpha"),  # kohya's
 }
+UNDERSCORED = re.compile(r"(?<=_)[0-9]{1,6}(?=_)")  # kohya's names have no dots: lora_te_text_model_encoder_layers_0_…
 HINTS = ("lora", "hada_", "lokr_", "ia3_", "vera_", "oft_", "dora_")  # one is in every such name, and in few others
 WRAPPED = ".base_layer"  # PEFT's: the module that an adapter wraps
 
@@ -74,6 +75,11 @@ def find_other(name: str) -> Other | None:
         return None
     found = ((match, kind) for kind, pattern in OTHERS.items() if (match := pattern.fullmatch(name)))
     return next((Other(_unwrapped(match["module"]), kind) for match, kind in found), None)
+
+
+def find_underscored(name: str) -> re.Match[str] | None:
+    """The first number in a name of kohya's, which is a layer's; None in all others."""
+    return UNDERSCORED.search(name) if name.startswith("lora_") else None
 
 
 def _unwrapped(module: str) -> str:

@@ -1,11 +1,13 @@
-"""NAME, its adapters: which LoRA factors belong together. Pure."""
+"""NAME, its adapters: which LoRA factors belong together, and what their product is multiplied by. Pure."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardscan.anatomy.adapters import ADAPTER, find_factor, find_other
 from shardscan.anatomy.names import canonical
@@ -13,6 +15,11 @@ from shardscan.shards.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from shardscan.anatomy.places import Placed
+
+
+SCALED_BY = (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
+MOST = 1e9  # that anybody's rank or alpha is
+PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")  # a name, in which dots are meant as such
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,28 @@ def pair_factors(placed: Iterable[Placed]) -> list[Pair]:
         )
         for key, factors in factors_of.items()
     ]  # fmt: skip
+
+
+def find_scaling(config: Mapping[str, Any] | None, module: str, rank: int) -> float | None:
+    """What B · A of a module is multiplied by, as PEFT's `LoraLayer.update_layer` has it; None where that is not said.
+
+    Patterns are names that a module's ends with. They may be regular expressions, which nobody runs for a stranger:
+    where one is more than a name nothing is known.
+    """
+    config = config or {}
+    r, alpha = (_of_module(config, key, pattern, module) for key, pattern in SCALED_BY)
+    if r is None or alpha is None or r < 1 or rank > r:
+        return None
+    return float(alpha / (math.sqrt(r) if config.get("use_rslora") is True else r))
+
+
+def _of_module(config: Mapping[str, Any], key: str, pattern: str, module: str) -> float | None:
+    of_modules = config.get(pattern) or {}
+    if not isinstance(of_modules, dict) or not all(PLAIN_PATTERN.fullmatch(name) for name in of_modules):
+        return None
+    own = (number for name, number in of_modules.items() if f".{module}".endswith(f".{name.lstrip('^')}"))
+    value: Any = next(own, config.get(key))
+    return value if type(value) in (int, float) and abs(value) < MOST else None
 
 
 def describe_others(placed: Iterable[Placed]) -> dict[str, str]:

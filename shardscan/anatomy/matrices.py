@@ -20,6 +20,7 @@ from shardscan.shards.address import Tensor
 WHOLE, PART, EXPERT, FOLDED = "whole", "part", "expert", "folded"
 # how ids end, or begin, that are no tensor's: of parts, experts, heads, circuits and deltas
 DERIVED = re.compile(r"(#\w*|\[\d+\]|@\d+)\Z|\A(circuit|delta):")
+MARKS = "#]@:"  # one is in each of those
 MOST_EXPERTS = 1 << 12  # of one layer; a header that claims more has something else in mind
 # what reads the residual stream has as many columns as it is wide, what writes to it as many rows
 READS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
@@ -155,7 +156,8 @@ def _all_of(shape: tuple[int, ...], role: str, turned: bool) -> Matrix:
 
 def id_of(tensor: Tensor) -> str:
     """The tensor's name, which ids of parts, experts and heads begin with; marked where it looks like one of those."""
-    return f"{tensor.name}#" if DERIVED.search(tensor.name) else tensor.name
+    name = tensor.name
+    return f"{name}#" if any(mark in name for mark in MARKS) and DERIVED.search(name) else name
 
 
 def _cut(

@@ -14,6 +14,7 @@ from shardscan.shards.dtypes import DTYPES
 WRAPPERS = re.compile(
     r"(?<![^.])(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_forward_module)\.)+"
 )
+WRAPPING = ("module", "_orig_mod", "base_model")  # one is in every name that a wrapper or PEFT has changed
 ADAPTED = re.compile(r"\A(?:base_model\.model\.)+")  # what PEFT puts before the names of a model that it adapts
 # the last words of names that say what a tensor is, beside those of quantised weights
 PARTS = {
@@ -26,7 +27,7 @@ ADAPTING = re.compile(r"\.base_layer$|\.modules_to_save(\.[^.]+)?$")
 
 def canonical(name: str) -> str:
     """The name without the words that wrappers put into it, and without PEFT's prefix."""
-    if "mod" not in name:  # as in every word of a wrapper, and in few other names: a checkpoint may have 200,000
+    if not any(word in name for word in WRAPPING):  # as in few names: a checkpoint may have 200,000
         return name
     return ADAPTED.sub("", WRAPPERS.sub("", name))
 

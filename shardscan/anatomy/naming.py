@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardscan.anatomy.adapters import find_underscored
 from shardscan.anatomy.codes import Quantisation
 from shardscan.anatomy.config_sizes import has_lists, holds, sizes_of
 from shardscan.anatomy.families.family import NUMBER, Family, Match, Pattern, Rule
@@ -128,7 +129,7 @@ def name_tensor(spelled: Spelled, quantisation: Quantisation, families: Sequence
             where = Place(rule.component, match.layer, rule.role, match.expert, rule.part or part)
             break
     else:
-        number = NUMBER.search(name)
+        number = NUMBER.search(name) or find_underscored(name)
         where = Place(OTHER, int(number[0]) if number else None, OTHER, None, part)
     codes = quantisation.find_codes(tensor, where.part)
     parameters = 0 if spelled.describes_codes else codes.weights if codes else tensor.parameters

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import shardscan
 from made.placing import CONFIG, checkpoint
 from shardscan.anatomy.composites import list_composites
+from shardscan.anatomy.lora import find_scaling
 from shardscan.anatomy.placement import place_tensors
 
 RANK, HIDDEN, INNER, VOCAB = 4, 24, 40, 90
@@ -57,11 +58,11 @@ def test_the_singular_values_of_b_a_are_those_of_the_full_product(tmp_path: Path
         expected = np.linalg.svd(b @ a, compute_uv=False)[:RANK]
         np.testing.assert_allclose(found[f"delta:text.{layer}.{role}"], expected, rtol=1e-9)
     rows = query(
-        tmp_path / "scans", "select matrix, kind, layer, role, rows, cols, tensor from matrices order by layer"
+        tmp_path / "scans", "select matrix, kind, layer, role, rows, cols, scaling, tensor from matrices order by layer"
     )
     assert rows == [
-        ("delta:text.0.q_proj", "delta", 0, "q_proj", HIDDEN, HIDDEN, None),
-        ("delta:text.3.down_proj", "delta", 3, "down_proj", HIDDEN, INNER, None),
+        ("delta:text.0.q_proj", "delta", 0, "q_proj", HIDDEN, HIDDEN, 16 / RANK, None),
+        ("delta:text.3.down_proj", "delta", 3, "down_proj", HIDDEN, INNER, 16 / RANK, None),
     ]
     facts = query(tmp_path / "scans", "select distinct rank, head, method, self_check < 1e-12 from spectra")
     assert facts == [(RANK, None, "qr_cores", True)]
@@ -199,7 +200,28 @@ def test_kohyas_names_without_dots_have_deltas_by_their_modules() -> None:
     tensors = {f"{module}.lora_down.weight": ("F16", (4, 16)), f"{module}.lora_up.weight": ("F16", (16, 4))}
     anatomy = place_tensors(checkpoint({**tensors, f"{module}.alpha": ("F16", ())}, None))
     assert [p.place.part for p in anatomy.placed] == ["lora_a", "lora_b", "adapter"]
+    assert [p.place.layer for p in anatomy.placed] == [0, 0, 0]
     assert [delta.id for delta in list_composites(anatomy)] == [f"delta:{module}"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, 16 / RANK),
+        ({"use_rslora": True}, 16 / 2),
+        ({"alpha_pattern": {"q_proj": 3}}, 3 / RANK),
+        ({"alpha_pattern": {"layers.1.self_attn.q_proj": 3, "o_proj": 5}}, 16 / RANK),
+        ({"alpha_pattern": {"^model.layers.0.self_attn.q_proj": 3}}, 3 / RANK),
+        ({"r": 64, "rank_pattern": {"q_proj": RANK}, "use_rslora": True}, 16 / 2),
+        ({"rank_pattern": {"q_proj": 2}}, None),
+        ({"alpha_pattern": {r".*\.(q|v)_proj": 3}}, None),
+        ({"lora_alpha": None}, None),
+        ({"r": 0}, None),
+    ],
+)
+def test_a_delta_says_what_it_is_multiplied_by(more: Mapping[str, Any], expected: float | None) -> None:
+    config = {"r": RANK, "lora_alpha": 16, **more}
+    assert find_scaling(config, "model.layers.0.self_attn.q_proj", RANK) == expected
 
 
 @pytest.mark.parametrize("magnitude", ["lora_magnitude_vector", "lora_magnitude_vector.default.weight", "dora_scale"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from shardscan.anatomy.adapters import find_factor
 from shardscan.anatomy.composites import CIRCUIT, DELTA
+from shardscan.anatomy.lora import find_scaling
+from shardscan.anatomy.names import canonical
 from shardscan.catalog.rows.columns import Rows, repeat_values
 from shardscan.catalog.rows.spectra import Spectrum, known_sigma, spectrum_rows
 from shardscan.catalog.scans import Composites, Contents, list_composites
@@ -32,16 +36,16 @@ def _rows(scanned: Contents, kind: str) -> Iterator[Rows]:
             read_stacked_array(scanned.scan, composites.folder, name, region)
             for name in ("composites", "composites_facts")
         )
-        yield _matrices(scanned.model, composites)
+        yield _matrices(scanned, composites)
         yield from spectrum_rows(scanned.model, list(_spectra(composites, sigma, facts)))
 
 
-def _matrices(model: str, composites: Composites) -> Rows:
+def _matrices(scanned: Contents, composites: Composites) -> Rows:
     """Circuits and deltas, which are in no file and have no channels."""
     matrices = [(facts, id) for facts in composites.stored.values() for id in _ids_of(facts)]
     n = len(matrices)
     return "matrices", pa.table({
-        "model": repeat_values([model], [n]),
+        "model": repeat_values([scanned.model], [n]),
         "matrix": pa.array([id for _, id in matrices], pa.string()),
         "kind": pa.array([facts.kind for facts, _ in matrices], pa.string()),
         "component": repeat_values([composites.component], [n]),
@@ -50,7 +54,13 @@ def _matrices(model: str, composites: Composites) -> Rows:
         "expert": pa.array([facts.expert for facts, _ in matrices], pa.int32()),
         "rows": pa.array([facts.rows for facts, _ in matrices], pa.int64()),
         "cols": pa.array([facts.cols for facts, _ in matrices], pa.int64()),
+        "scaling": pa.array([_scaling(scanned.facts.config, facts) for facts, _ in matrices], pa.float64()),
     })  # fmt: skip
+
+
+def _scaling(config: Mapping[str, Any] | None, composite: StoredComposite) -> float | None:
+    factor = find_factor(canonical(composite.left)) if composite.kind == DELTA else None
+    return find_scaling(config, factor.module, composite.rank) if factor else None
 
 
 def _spectra(composites: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:
