@@ -23,7 +23,8 @@ unlike AS (
     SELECT n.component FROM numbers n WHERE len(n.of_a) <> len(n.of_b)
 ),
 known AS (
-    SELECT w.model, w.component, w.layer, w.role, w.part, w.expert, c.content, c.is_telling,
+    SELECT w.model, w.component, w.layer, w.role, w.part, w.expert, c.content,
+           w.rows IS NOT NULL AND c.is_varied AS is_telling,
            sum(hash(w.role, w.part, w.expert, coalesce(c.content, hash(w.weight)))) OVER layer AS whole,
            count(*) OVER layer AS of_layer
     FROM weights w

@@ -3,8 +3,9 @@
 --   place     component, role and part are equal, and layer and expert those that layer_map and expert_map tell
 --   name      what has no place, or another one in each (a family that does not fit): the same canonical name, with the
 --             number that its layer has in a, where the values are equal as well
---   content   all values are equal, and neither model has a second weight like it (contents.is_telling)
---   name      the rest by name alone
+--   content   all values are equal, not all the same, and neither model has a second weight like it
+--   name      of the rest what has one name
+--   pattern   and what is called as others are that were paired by content, but for the numbers in the names
 -- is_copy: whether another weight of b is that weight of a before this one, as of layers that are repeated: sums over
 -- a's weights leave it out.
 --   layer, expert       a's numbers; NULL where there are none, and where only b has the layer, or the expert
@@ -44,11 +45,13 @@ placed AS (
     SELECT x.weight AS weight_a, y.weight AS weight_b FROM of_a x JOIN of_b y ON y.place = x.place
 ),
 rest_a AS MATERIALIZED (
-    SELECT x.*, c.content, c.is_telling
+    SELECT x.*, c.content, c.is_varied, regexp_extract_all(x.canonical_name, '[0-9]+') AS numbers,
+           regexp_replace(x.canonical_name, '[0-9]+', '{}', 'g') AS pattern
     FROM of_a x ANTI JOIN placed p ON p.weight_a = x.weight LEFT JOIN contents c ON c.model = a AND c.weight = x.weight
 ),
 rest_b AS MATERIALIZED (
-    SELECT y.*, c.content, c.is_telling
+    SELECT y.*, c.content, c.is_varied, regexp_extract_all(y.canonical_name, '[0-9]+') AS numbers,
+           regexp_replace(y.canonical_name, '[0-9]+', '{}', 'g') AS pattern
     FROM of_b y ANTI JOIN placed p ON p.weight_b = y.weight LEFT JOIN contents c ON c.model = b AND c.weight = y.weight
 ),
 named AS MATERIALIZED (
@@ -65,18 +68,41 @@ alike AS MATERIALIZED (
           QUALIFY count(*) OVER (PARTITION BY content) = 1) x
     JOIN (FROM rest_b ANTI JOIN (FROM named WHERE is_equal) n ON n.weight_b = rest_b.weight
           QUALIFY count(*) OVER (PARTITION BY content) = 1) y
-      ON y.content = x.content AND y.is_telling AND y.rows = x.rows AND y.cols = x.cols
-     AND (x.place IS NULL OR y.place IS NULL)
+      ON y.content = x.content AND y.is_varied AND y.parameters = x.parameters
+     AND (y.rows = x.rows OR coalesce(y.rows, x.rows) IS NULL) AND (x.place IS NULL OR y.place IS NULL)
+),
+by_name AS MATERIALIZED (
+    SELECT n.weight_a, n.weight_b
+    FROM named n
+    ANTI JOIN alike x ON x.weight_a = n.weight_a
+    ANTI JOIN alike y ON y.weight_b = n.weight_b
+),
+told AS MATERIALIZED (
+    FROM alike UNION ALL FROM by_name
+),
+patterns AS (
+    SELECT x.pattern AS of_a, y.pattern AS of_b
+    FROM alike k JOIN rest_a x ON x.weight = k.weight_a JOIN rest_b y ON y.weight = k.weight_b
+    WHERE x.numbers = y.numbers
+    GROUP BY x.pattern, y.pattern
+    QUALIFY count(*) OVER (PARTITION BY x.pattern) = 1 AND count(*) OVER (PARTITION BY y.pattern) = 1
+),
+by_pattern AS (
+    SELECT x.weight AS weight_a, y.weight AS weight_b
+    FROM (FROM rest_a ANTI JOIN told t ON t.weight_a = rest_a.weight) x
+    JOIN patterns p ON p.of_a = x.pattern
+    JOIN (FROM rest_b ANTI JOIN told t ON t.weight_b = rest_b.weight) y ON y.pattern = p.of_b AND y.numbers = x.numbers
+    WHERE x.place IS NULL OR y.place IS NULL
+    QUALIFY count(*) OVER (PARTITION BY x.weight) = 1 AND count(*) OVER (PARTITION BY y.weight) = 1
 ),
 paired AS (
     SELECT *, 'place' AS paired_by FROM placed
     UNION ALL
     SELECT *, 'content' FROM alike
     UNION ALL
-    SELECT n.weight_a, n.weight_b, 'name'
-    FROM named n
-    ANTI JOIN alike x ON x.weight_a = n.weight_a
-    ANTI JOIN alike y ON y.weight_b = n.weight_b
+    SELECT *, 'name' FROM by_name
+    UNION ALL
+    SELECT *, 'pattern' FROM by_pattern
 )
 SELECT existing_model(a) AS model_a, existing_model(b) AS model_b,
        coalesce(x.component, y.component) AS component,

@@ -309,14 +309,29 @@ def test_weights_without_a_place_in_one_model_are_paired_by_content(made: Path, 
         renamed[f"net.w{number}"] = w * 2 if tuned else w
     pruning.save(tmp_path / "strange", renamed, None)
     result = run("diff", made / "original", tmp_path / "strange", "--store", store, "--values")
-    matrices = sum(w.ndim == 2 for w in original.values())
-    assert f"{matrices - 1} weights without a place in one of them paired by content" in result.stderr
+    assert f"{len(original) - 1} weights without a place in one of them paired by content" in result.stderr
     pairs = rows(store, "from pruning_diff('original', 'strange') where weight_a is not null and weight_b is not null")
     names = list(original)
-    assert len(pairs) == matrices - 1
+    assert len(pairs) == len(original) - 1
     assert all(names[int(row["weight_b"].removeprefix("net.w"))] == row["weight_a"] for row in pairs)
     assert {(row["status"], row["paired_by"]) for row in pairs} == {("equal", "content")}
     assert rows(store, "select sum(changed) as n from tensor_diffs") == [{"n": 0}]
+
+
+def test_what_was_tuned_follows_those_that_are_called_alike(made: Path, store: Path, tmp_path: Path) -> None:
+    original = pruning.load(made / "original")
+    tuned = "model.layers.1.self_attn.q_proj.weight"
+    strange = {
+        n.replace("model.layers.", "blocks.").replace("self_attn.q_proj", "wq"): w * 2 if n == tuned else w
+        for n, w in original.items()
+    }
+    pruning.save(tmp_path / "strange", strange, None)
+    assert not diff(made / "original", tmp_path / "strange", store, values=True).left
+    diffs = rows(store, "from pruning_diff('original', 'strange')")
+    assert all(row["weight_a"] and row["weight_b"] for row in diffs)
+    (changed,) = (row for row in diffs if row["status"] != "equal")
+    assert (changed["weight_a"], changed["weight_b"]) == (tuned, "blocks.1.wq.weight")
+    assert (changed["status"], changed["paired_by"]) == ("changed", "pattern")
 
 
 def test_what_was_found_roughly_is_found_exactly_once_the_checkpoint_is_there(

@@ -26,7 +26,7 @@ def describe_difference(difference: Difference) -> Iterator[str]:
         yield f"So it is with {format_count(len(more), 'other sort')} of weights: `from surviving_axes(a, b)`."
     if by_content := summary["by_content"]:
         told = format_count(by_content, "weight")
-        yield f"{told} without a place in one of them paired by content, the rest by name."
+        yield f"{told} without a place in one of them paired by content, the rest by their names."
     zeros_a, zeros_b = summary["sparsity_a"], summary["sparsity_b"]
     if zeros_a is not None and zeros_b is not None and zeros_b - zeros_a > 0.001:
         yield f"{100 * zeros_b:.2f} % of the values are zero where {100 * zeros_a:.2f} % were."
@@ -63,7 +63,8 @@ def _describe_layers(summary: Mapping[str, Any]) -> Iterator[str]:
     if removed or added:
         yield f"{format_count(removed, 'layer')} of {a} are not in {b}, {added:,} of {b} not in {a}."
     if copied := summary["copied_layers"]:
-        yield f"{format_count(copied, 'layer')} of {b} repeat one of {a}: `ask pruning-layers` says which."
+        copies = "is a copy" if copied == 1 else "are copies"
+        yield f"{format_count(copied, 'layer')} of {b} {copies} of what {a} has once: `ask pruning-layers` says which."
 
 
 def _describe_axis(axis: Mapping[str, Any], a: str) -> str:
