@@ -13,7 +13,6 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from shardscan.version import __version__
@@ -32,6 +31,8 @@ def processors() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of what computes: shardscan, Python and the libraries."""
+    from importlib.metadata import version  # with it come email and zipfile, for whoever only asks a question
+
     return {"shardscan": __version__, "python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 

@@ -10,7 +10,7 @@ from bench import llama8b
 from bench.measure import Failed, Run, in_turn, make_cold, middle, run
 from bench.row import MB, Context, Goal, Row, needs_option, scan_small, versus
 from shardscan.answers import connection as ask
-from shardscan.store.commits import CATALOG
+from shardscan.store.names import CATALOG
 
 READER = str(Path(__file__).parents[1] / "peers" / "cold_read.py")
 

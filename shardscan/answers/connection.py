@@ -25,7 +25,7 @@ from shardscan.answers.questions import Query, Question, Value, bind_question, f
 from shardscan.catalog.lockdown import LOCK, SETTINGS
 from shardscan.catalog.paths import attach_read_only
 from shardscan.errors import QueryError, QueryStopped, StoreError, StoreNotFound, cut, shown
-from shardscan.store.commits import CATALOG
+from shardscan.store.names import CATALOG
 
 Connection = duckdb.DuckDBPyConnection
 

@@ -35,8 +35,9 @@ from shardscan.catalog.sources import (
 )
 from shardscan.errors import StoreError, StoreNotFound
 from shardscan.store.arrays import list_current_scans
-from shardscan.store.commits import CATALOG, PARTIAL, Scan
+from shardscan.store.commits import Scan
 from shardscan.store.lock import unwritable
+from shardscan.store.names import CATALOG, PARTIAL
 
 BUFFERS = 96 << 20  # bytes of memory that DuckDB may keep pages in
 INSERTED = 4 << 20  # bytes of rows that are collected for one insert into each table; a larger piece is not cut

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import xxhash
 
 from shardscan.errors import StoreError
+from shardscan.store.names import PARTIAL
 from shardscan.store.records import (
     Begun,
     BegunOfTwo,
@@ -37,8 +38,6 @@ from shardscan.store.records import (
     record_of_commit,
 )
 
-CATALOG = "catalog.duckdb"  # beside commits and arrays
-PARTIAL = ".partial"  # how files end that are being written, zarr's too
 CHECKSUM = "checksum"
 COMPARISON, ALIGNED = "diff-", "align-"  # how ids of what is of two scans begin; no scan's does
 

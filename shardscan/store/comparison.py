@@ -22,9 +22,10 @@ from shardscan.reduce.comparison import FIGURES, Compared, Figures
 from shardscan.store import commits
 from shardscan.store.arrays import commit_product
 from shardscan.store.chunks import METADATA, Chunked
-from shardscan.store.commits import COMPARISON, PARTIAL, Scan
+from shardscan.store.commits import COMPARISON, Scan
 from shardscan.store.creation import write_root
 from shardscan.store.metadata import describe_array, describe_group, label_axis
+from shardscan.store.names import PARTIAL
 from shardscan.store.records import (
     CODES,
     DEGENERATE,

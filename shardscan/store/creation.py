@@ -22,10 +22,11 @@ from shardscan.reduce.products import StackedArray
 from shardscan.shards.address import Checkpoint
 from shardscan.store import commits
 from shardscan.store.chunks import METADATA, Chunked
-from shardscan.store.commits import PARTIAL, Scan
+from shardscan.store.commits import Scan
 from shardscan.store.facts import LAYOUT, read_scan
 from shardscan.store.layout import stacked_arrays, words
 from shardscan.store.metadata import describe_array, describe_bare_group, describe_group, label_axis
+from shardscan.store.names import PARTIAL
 from shardscan.store.records import (
     Stamp,
     StoredComposite,

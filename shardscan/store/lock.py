@@ -15,16 +15,8 @@ from typing import TextIO
 
 from shardscan.errors import ShardscanError, StoreError, StoreWriteError, shown
 from shardscan.shards.sources.local import opened
-from shardscan.store.commits import (
-    ALIGNED,
-    CATALOG,
-    COMPARISON,
-    PARTIAL,
-    forget,
-    list_of_two_scans,
-    list_scans,
-    read_begun_of_two,
-)
+from shardscan.store.commits import ALIGNED, COMPARISON, forget, list_of_two_scans, list_scans, read_begun_of_two
+from shardscan.store.names import CATALOG, PARTIAL
 from shardscan.store.records import BegunOfTwo
 
 # folders of scans and of what is of two; others are somebody's

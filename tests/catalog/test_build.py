@@ -20,6 +20,7 @@ from shardscan.errors import StoreNotFound
 from shardscan.jobs.comparison.values import Alignment
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans
+from shardscan.store.names import CATALOG
 
 
 @pytest.fixture(scope="module")
@@ -66,44 +67,44 @@ def test_every_table_view_and_column_has_a_comment(scans: Path) -> None:
 
 
 def test_a_rebuilt_catalog_is_equal_though_the_checkpoints_are_gone(scans: Path) -> None:
-    built = tables(scans / commits.CATALOG)
+    built = tables(scans / CATALOG)
     catalog.build(scans, rebuild=True)
-    assert tables(scans / commits.CATALOG) == built
+    assert tables(scans / CATALOG) == built
 
 
 def test_models_that_did_not_change_are_copied_and_equal(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
     shardscan.ingest(tiny.llama(tmp_path / "c-model", seed=3), tmp_path / "scans")
-    copied = tables(tmp_path / "scans" / commits.CATALOG)
+    copied = tables(tmp_path / "scans" / CATALOG)
     catalog.build(tmp_path / "scans", rebuild=True)
-    assert tables(tmp_path / "scans" / commits.CATALOG) == copied
+    assert tables(tmp_path / "scans" / CATALOG) == copied
     assert [row[0] for row in copied["models"]] == ["a-model", "b-model", "c-model"]
 
 
 def test_a_catalog_that_is_not_one_is_built_again(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    (tmp_path / "scans" / commits.CATALOG).write_bytes(b"not a database")
+    (tmp_path / "scans" / CATALOG).write_bytes(b"not a database")
     catalog.build(tmp_path / "scans")
-    assert tables(tmp_path / "scans" / commits.CATALOG) == tables(scans / commits.CATALOG)
+    assert tables(tmp_path / "scans" / CATALOG) == tables(scans / CATALOG)
 
 
 def test_a_catalog_with_damage_inside_is_built_from_the_scans_alone(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    file = tmp_path / "scans" / commits.CATALOG
+    file = tmp_path / "scans" / CATALOG
     data = bytearray(file.read_bytes())
     data[3 * 4096 :: 997] = bytes(len(data[3 * 4096 :: 997]))
     file.write_bytes(data)
     catalog.build(tmp_path / "scans")
-    assert tables(file) == tables(scans / commits.CATALOG)
+    assert tables(file) == tables(scans / CATALOG)
 
 
 def test_a_catalog_of_another_version_is_not_copied_from(scans: Path, tmp_path: Path) -> None:
     shutil.copytree(scans, tmp_path / "scans")
-    with duckdb.connect(tmp_path / "scans" / commits.CATALOG) as connection:
+    with duckdb.connect(tmp_path / "scans" / CATALOG) as connection:
         connection.execute("update tensors set mean = 42").fetchall()
         connection.execute("alter table tensors drop column kurtosis").fetchall()
     catalog.build(tmp_path / "scans")
-    assert tables(tmp_path / "scans" / commits.CATALOG) == tables(scans / commits.CATALOG)
+    assert tables(tmp_path / "scans" / CATALOG) == tables(scans / CATALOG)
 
 
 def test_only_commits_become_numbers(scans: Path, tmp_path: Path) -> None:
@@ -190,11 +191,11 @@ def test_stacks_read_in_small_regions_give_the_same_tables(
 ) -> None:
     experts = {f"layers.{i // 5}.experts.{i % 5}.w.weight": np.full((2, 3), float(i), np.float32) for i in range(15)}
     shardscan.ingest(tiny.write(tmp_path / "experts", experts), tmp_path / "scans")
-    whole = tables(tmp_path / "scans" / commits.CATALOG)
+    whole = tables(tmp_path / "scans" / CATALOG)
     for slots in (1, 3, 7):
         monkeypatch.setattr(contents, "REGION_BYTES", slots * 8 * 65_536)
         catalog.build(tmp_path / "scans", rebuild=True)
-        assert tables(tmp_path / "scans" / commits.CATALOG) == whole
+        assert tables(tmp_path / "scans" / CATALOG) == whole
     with shardscan.connect(tmp_path / "scans") as connection:
         means = connection.sql("select tensor, mean from tensors").fetchall()
     assert dict(means) == {name: values[0, 0] for name, values in experts.items()}

@@ -24,7 +24,7 @@ from shardscan.output import progress
 from shardscan.output.cells import disarm_formula, visible
 from shardscan.output.writer import write_rows
 from shardscan.shards.ahead import Ahead
-from shardscan.store.commits import CATALOG
+from shardscan.store.names import CATALOG
 
 pytestmark = pytest.mark.hostile
 NAMES = [

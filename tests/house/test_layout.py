@@ -195,5 +195,6 @@ def test_nothing_heavy_loads_before_it_is_needed(line: str) -> None:
     assert loaded(line, HEAVY) == []
 
 
-def test_a_query_loads_no_zarr() -> None:
-    assert loaded("import shardscan.answers.bounded, shardscan.answers.connection", ("zarr", "dask", "numba")) == []
+def test_a_query_loads_nothing_of_scans() -> None:
+    modules = ("zarr", "dask", "numba", "msgspec", "shardscan.anatomy", "shardscan.shards")
+    assert loaded("import shardscan.answers.bounded, shardscan.answers.connection", modules) == []

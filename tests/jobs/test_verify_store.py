@@ -23,6 +23,7 @@ from shardscan.jobs.verification.job import Finding, verify
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans
 from shardscan.store.lock import writing_store
+from shardscan.store.names import CATALOG
 
 Spoil = Callable[[Path], object]
 
@@ -94,7 +95,7 @@ def test_one_flipped_bit_in_any_file_of_a_store_is_found(scans: Path) -> None:
 
 @pytest.mark.parametrize("position", [0, 0.001, 0.25, 0.75, 1])
 def test_a_flip_anywhere_in_the_catalog_is_found(position: float, scans: Path) -> None:
-    flip(scans / commits.CATALOG, position)
+    flip(scans / CATALOG, position)
     assert {f.check for f in verify(scans).findings} == {"catalog"}
     assert verify(scans).problems
 
@@ -203,21 +204,21 @@ SPOILT: list[tuple[str, Spoil, list[tuple[str, str, str | None]]]] = [
             ("note", "file", "arrays.zarr/*/text/x"),
         ],
     ),
-    ("no catalog", lambda s: (s / commits.CATALOG).unlink(), [("note", "catalog", commits.CATALOG)]),
+    ("no catalog", lambda s: (s / CATALOG).unlink(), [("note", "catalog", CATALOG)]),
     (
         "a catalog that is none",
-        lambda s: (s / commits.CATALOG).write_bytes(b"x"),
-        [("problem", "catalog", commits.CATALOG)],
+        lambda s: (s / CATALOG).write_bytes(b"x"),
+        [("problem", "catalog", CATALOG)],
     ),
     (
         "a catalog with a row twice",
         lambda s: execute(s, "INSERT INTO tensors SELECT * FROM tensors LIMIT 1"),
-        [("problem", "catalog", commits.CATALOG)],
+        [("problem", "catalog", CATALOG)],
     ),
     (
         "a catalog without a model",
         lambda s: execute(s, "DELETE FROM models"),
-        [("note", "catalog", commits.CATALOG)],
+        [("note", "catalog", CATALOG)],
     ),
     ("a lost root", lambda s: (s / "arrays.zarr/zarr.json").unlink(), [("problem", "file", "arrays.zarr/zarr.json")]),
 ]
@@ -229,7 +230,7 @@ def rewrite(path: Path, **changes: object) -> None:
 
 
 def execute(scans: Path, sql: str) -> None:
-    with duckdb.connect(scans / commits.CATALOG) as connection:
+    with duckdb.connect(scans / CATALOG) as connection:
         connection.execute(sql).fetchall()
 
 
@@ -334,7 +335,7 @@ def test_an_empty_store_is_clean_and_arrays_without_commits_are_notes(tmp_path: 
     (tmp_path / "empty" / "commits").mkdir(parents=True)
     assert verify(tmp_path / "empty").findings == ()
     shutil.rmtree(scans / "commits")
-    (scans / commits.CATALOG).unlink()
+    (scans / CATALOG).unlink()
     assert [f.severity for f in verify(scans).findings] == ["note"]
 
 

@@ -20,8 +20,9 @@ from shardscan.jobs.comparison.values import Alignment
 from shardscan.jobs.verification.job import verify
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans
-from shardscan.store.commits import ALIGNED, CATALOG
+from shardscan.store.commits import ALIGNED
 from shardscan.store.lock import writing_store
+from shardscan.store.names import CATALOG
 
 TABLE = "select * from alignments order by all"
 

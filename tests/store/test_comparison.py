@@ -30,6 +30,7 @@ from shardscan.store import commits, gate
 from shardscan.store.commits import Scan
 from shardscan.store.comparison import write_figures
 from shardscan.store.lock import writing_store
+from shardscan.store.names import PARTIAL
 
 TABLES = ("diffs", "tensor_diffs", "channel_diffs", "alignments")
 UP, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
@@ -245,7 +246,7 @@ def test_a_comparison_of_a_scan_that_was_replaced_is_stale_and_goes_with_the_nex
 
 
 def test_a_half_made_comparison_is_swept(scans: Path) -> None:
-    left = scans / "arrays.zarr" / f"diff-{'0' * 32}{commits.PARTIAL}"
+    left = scans / "arrays.zarr" / f"diff-{'0' * 32}{PARTIAL}"
     left.mkdir()
     never_began = Scan(scans, f"diff-{'1' * 32}")
     never_began.commits.mkdir()

@@ -17,7 +17,7 @@ from shardscan.catalog import checks
 from shardscan.jobs.scan.job import rebuild_catalog
 from shardscan.jobs.verification.job import verify
 from shardscan.store import arrays as store
-from shardscan.store.commits import CATALOG
+from shardscan.store.names import CATALOG
 
 TABLES = ("diffs", "tensor_diffs", "channel_diffs")
 

@@ -23,6 +23,7 @@ from shardscan.store import commits
 from shardscan.store import gate as keep
 from shardscan.store.arrays import list_current_scans, write_tensors
 from shardscan.store.lock import writing_store
+from shardscan.store.names import CATALOG
 
 
 @pytest.fixture
@@ -265,9 +266,7 @@ def test_a_catalog_is_built_again_where_a_commit_was_and_nothing_else_shows_it(
         patch.setattr(commits, "record_run", interrupted)
         shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True)
     assert query(tmp_path / "scans", "select method from spectra") == [("gram",)]
-    assert [*checks.find_stale(tmp_path / "scans" / commits.CATALOG, list_current_scans(tmp_path / "scans"))] == [
-        ("low",)
-    ]
+    assert [*checks.find_stale(tmp_path / "scans" / CATALOG, list_current_scans(tmp_path / "scans"))] == [("low",)]
     assert shardscan.ingest(model, tmp_path / "scans", spectra="full", exact=True).tasks == 0
     assert query(tmp_path / "scans", "select method from spectra") == [("qr_svd",)]
 

@@ -20,9 +20,10 @@ from shardscan.shards.sources.schemes import scheme_of
 from shardscan.shards.witness import list_witnesses
 from shardscan.store import commits, resume
 from shardscan.store.arrays import list_current_scans
-from shardscan.store.commits import CATALOG, Scan
+from shardscan.store.commits import Scan
 from shardscan.store.facts import read_scan
 from shardscan.store.lock import reporting_unreadable
+from shardscan.store.names import CATALOG
 
 Prepare = Callable[..., Prepared]
 

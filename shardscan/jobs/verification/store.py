@@ -24,9 +24,10 @@ from shardscan.shards.formats.kinds import is_weights
 from shardscan.store import commits
 from shardscan.store.arrays import list_current_scans
 from shardscan.store.chunks import METADATA
-from shardscan.store.commits import CATALOG, PARTIAL, Scan
+from shardscan.store.commits import Scan
 from shardscan.store.facts import LAYOUT
 from shardscan.store.lock import reading_unwritten, reporting_unreadable
+from shardscan.store.names import CATALOG, PARTIAL
 from shardscan.store.records import FAILED, Stamp
 
 ARRAYS, COMMITS, LOCK = "arrays.zarr", "commits", "lock"
