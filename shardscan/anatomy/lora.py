@@ -99,9 +99,13 @@ def _of_module(config: Mapping[str, Any], key: str, pattern: str, module: str) -
     of_modules = config.get(pattern) or {}
     if not isinstance(of_modules, dict) or not all(PLAIN_PATTERN.fullmatch(name) for name in of_modules):
         return None
-    own = (number for name, number in of_modules.items() if f".{module}".endswith(f".{name.lstrip('^')}"))
+    own = (number for name, number in of_modules.items() if _is_of(name, module))
     value: Any = next(own, config.get(key))
     return value if type(value) in (int, float) and abs(value) < MOST else None
+
+
+def _is_of(pattern: str, module: str) -> bool:
+    return pattern[1:] == module if pattern.startswith("^") else f".{module}".endswith(f".{pattern}")
 
 
 def describe_others(placed: Iterable[Placed]) -> dict[str, str]:

@@ -212,6 +212,7 @@ def test_kohyas_names_without_dots_have_deltas_by_their_modules() -> None:
         ({"alpha_pattern": {"q_proj": 3}}, 3 / RANK),
         ({"alpha_pattern": {"layers.1.self_attn.q_proj": 3, "o_proj": 5}}, 16 / RANK),
         ({"alpha_pattern": {"^model.layers.0.self_attn.q_proj": 3}}, 3 / RANK),
+        ({"alpha_pattern": {"^layers.0.self_attn.q_proj": 3}}, 16 / RANK),
         ({"r": 64, "rank_pattern": {"q_proj": RANK}, "use_rslora": True}, 16 / 2),
         ({"rank_pattern": {"q_proj": 2}}, None),
         ({"alpha_pattern": {r".*\.(q|v)_proj": 3}}, None),
