@@ -32,12 +32,22 @@ OTHERS = {
     "VeRA": re.compile(r"(?P<module>.+)\.vera_(A|B|lambda_[bd])(\.[^.]+)?(\.weight)?"),
     "OFT": re.compile(r"(?P<module>.+)\.b?oft_(r|R|s|blocks|diag)(\.[^.]+)?(\.weight)?"),
     "DoRA": re.compile(r"(?P<module>.+)\.(lora_magnitude_vector|dora_scale)(\.[^.]+)?(\.weight)?"),
+    "AdaLoRA": re.compile(r"(?P<module>.+)\.(lora_E|ranknum)(\.[^.]+)?"),
     "LoRA's bias": re.compile(r"(?P<module>.+)\.lora_B(\.[^.]+)?\.bias"),
     "LoRA's middle factor": re.compile(r"(?P<module>.+)\.lora_mid\.weight"),
     "LoRA's scale": re.compile(r"(?P<module>lora_\w+)\.alpha"),  # kohya's
 }
 UNDERSCORED = re.compile(r"(?<=_)[0-9]{1,6}(?=_)")  # kohya's names have no dots: lora_te_text_model_encoder_layers_0_…
-HINTS = ("lora", "hada_", "lokr_", "ia3_", "vera_", "oft_", "dora_")  # one is in every such name, and in few others
+HINTS = (
+    "lora",
+    "ranknum",
+    "hada_",
+    "lokr_",
+    "ia3_",
+    "vera_",
+    "oft_",
+    "dora_",
+)  # one is in every such name, and in few others
 WRAPPED = ".base_layer"  # PEFT's: the module that an adapter wraps
 
 

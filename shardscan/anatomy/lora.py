@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from shardscan.anatomy.places import Placed
 
 
+SCALED = {
+    "DoRA": "it is scaled by the norms of the weight, which is not here",
+    "AdaLoRA": "a diagonal matrix is between them",
+}
 SCALED_BY = (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
 MOST = 1e9  # that anybody's rank or alpha is
 PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")  # a name, in which dots are meant as such
@@ -26,8 +30,9 @@ PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")  # a name, in which dots are meant as 
 class Pair:
     """The factors A (r, inputs) and B (outputs, r) of one module and adapter; `reason` is why they have no product.
 
-    `rivals` says that the module has other adapters too, `magnitude` that DoRA's is beside them, and `of_experts` that
-    they adapt a parameter of several experts, whose factors lie side by side (PEFT's `target_parameters`).
+    `rivals` says that the module has other adapters too, `scaled` which kind has more between or beside them, so that
+    B · A is not the change, and `of_experts` that they adapt a parameter of several experts, whose factors lie side by
+    side (PEFT's `target_parameters`).
     """
 
     module: str
@@ -36,13 +41,13 @@ class Pair:
     a: Placed | None
     b: Placed | None
     rivals: bool = False
-    magnitude: bool = False
+    scaled: str | None = None
     of_experts: bool = False
 
     @property
     def reason(self) -> str | None:
-        if self.magnitude:
-            return "of DoRA, whose change is not B · A: it is scaled by the norms of the weight, which is not here"
+        if self.scaled:
+            return f"of {self.scaled}, whose change is not B · A: {SCALED[self.scaled]}"
         if self.of_experts:
             return "factors of several experts side by side, of which there is no one product"
         if self.a is None or self.b is None:
@@ -59,7 +64,7 @@ class Pair:
 def pair_factors(placed: Iterable[Placed]) -> list[Pair]:
     """The LoRA factors of a checkpoint, two by two, in the order of its headers."""
     factors_of: dict[tuple[str, str | None, bool, int], dict[str, Placed]] = {}
-    magnitudes = set()
+    scaled = {}
     for p in placed:
         if not p.place.part.startswith(("lora_", ADAPTER)):
             continue
@@ -67,30 +72,32 @@ def pair_factors(placed: Iterable[Placed]) -> list[Pair]:
         if found := find_factor(name):
             key = found.module, found.adapter, found.embedding, found.wrapped
             factors_of.setdefault(key, {})[found.factor] = p
-        elif (other := find_other(name)) and other.kind == "DoRA":
-            magnitudes.add(other.module)
+        elif (other := find_other(name)) and other.kind in SCALED:
+            scaled[other.module] = other.kind
     of_module = Counter(module for module, *_ in factors_of)
     wrappers = Counter((module, adapter, embedding) for module, adapter, embedding, _ in factors_of)
     return [
         Pair(
             *key[:3], factors.get("A"), factors.get("B"),
             rivals=of_module[key[0]] > 1,
-            magnitude=key[0] in magnitudes,
+            scaled=scaled.get(key[0]),
             of_experts=wrappers[key[:3]] > 1 or key[0].endswith(".experts"),
         )
         for key, factors in factors_of.items()
     ]  # fmt: skip
 
 
-def find_scaling(config: Mapping[str, Any] | None, module: str, rank: int) -> float | None:
+def find_scaling(config: Mapping[str, Any] | None, module: str, shape: tuple[int, int], rank: int) -> float | None:
     """What B · A of a module is multiplied by, as PEFT's `LoraLayer.update_layer` has it; None where that is not said.
+
+    `rank` is that of the product, of this shape; a config that says another is not this adapter's.
 
     Patterns are names that a module's ends with. They may be regular expressions, which nobody runs for a stranger:
     where one is more than a name nothing is known.
     """
     config = config or {}
     r, alpha = (_of_module(config, key, pattern, module) for key, pattern in SCALED_BY)
-    if r is None or alpha is None or r < 1 or rank > r:
+    if config.get("peft_type", "LORA") != "LORA" or r is None or alpha is None or r < 1 or rank != min(r, *shape):
         return None
     return float(alpha / (math.sqrt(r) if config.get("use_rslora") is True else r))
 

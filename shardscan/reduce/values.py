@@ -50,9 +50,10 @@ def select_values(values: np.ndarray, rows: np.ndarray, cols: Run) -> np.ndarray
     down: slice | np.ndarray = rows
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         down = slice(int(rows[0]), int(rows[-1]) + 1)
-    across: slice | np.ndarray = slice(cols.start, cols.start + cols.length)
+    across: slice | np.ndarray = slice(cols.start, cols.start + len(cols))
     if cols.groups > 1:
-        across = cols.indices(0, len(cols)) if cols.length > 1 else slice(cols.start, None, cols.stride)
+        last = cols.start + (cols.groups - 1) * cols.stride
+        across = cols.indices(0, len(cols)) if cols.length > 1 else slice(cols.start, last + 1, cols.stride)
     return freeze(values[down][:, across])
 
 

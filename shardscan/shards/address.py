@@ -164,14 +164,14 @@ class Checkpoint(Mapping[str, Tensor]):
         first_of: dict[tuple[object, ...], str] = {}
         shared = {}
         for name, t in self.tensors.items():
-            where = t.path, t.offset, t.nbytes, t.strides, t.strides and t.shape
+            where = t.path, t.offset, t.nbytes, t.dtype, t.strides, t.strides and t.shape
             if t.nbytes and (first := first_of.setdefault(where, name)) != name:
                 shared[name] = first
         return shared
 
     @property
     def parameters(self) -> int:
-        """Values of all tensors, each stored one once."""
+        """Values of all tensors; of those that have the very same bytes of one."""
         return sum(t.parameters for name, t in self.tensors.items() if name not in self.shared)
 
     @property

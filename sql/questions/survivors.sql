@@ -12,12 +12,14 @@ WITH counted AS (
     GROUP BY ALL
 ),
 heads AS (
-    SELECT weight_a, count(*) AS heads, count(*) FILTER (status = 'kept') AS heads_kept,
+    SELECT weight_a, weight_b, count(*) AS heads, count(*) FILTER (status = 'kept') AS heads_kept,
            count(*) FILTER (status = 'broken') AS heads_broken
     FROM surviving_heads(original_model($a), pruned_model($b))
-    GROUP BY weight_a
+    GROUP BY weight_a, weight_b
 )
 SELECT c.* EXCLUDE (weight_a, weight_b), h.heads, h.heads_kept, h.heads_broken
-FROM counted c LEFT JOIN heads h ON h.weight_a = c.weight_a AND (c.axis = 'in') = (c.role LIKE '%o_proj')
+FROM counted c LEFT JOIN heads h
+  ON h.weight_a = c.weight_a AND h.weight_b IS NOT DISTINCT FROM c.weight_b
+ AND (c.axis = 'in') = (c.role LIKE '%o_proj')
 WHERE c.kept < c.channels OR c.weight_a IS NULL
 ORDER BY c.component, c.layer NULLS FIRST, c.role, c.expert NULLS FIRST, c.axis, c.weight_a, c.weight_b;

@@ -26,7 +26,7 @@ known AS (
     SELECT w.model, w.component, w.layer, w.role, w.part, w.expert, c.content,
            w.rows IS NOT NULL AND c.is_varied AS is_telling,
            sum(hash(w.role, w.part, w.expert, coalesce(c.content, hash(w.weight)))) OVER layer AS whole,
-           count(*) OVER layer AS of_layer
+           count(c.content) OVER layer AS of_layer
     FROM weights w
     JOIN unlike u ON u.component = w.component
     LEFT JOIN contents c ON c.model = w.model AND c.weight = w.weight

@@ -11,6 +11,7 @@ WITH summed AS (
     SELECT d.model_a, d.model_b, d.component, d.role,
            count(d.weight_a) > 0 AS is_in_a, count(d.weight_b) > 0 AS is_in_b, bool_or(d.is_copy) AS is_copy,
            CAST(coalesce(sum(d.parameters_a), 0) AS BIGINT) AS before,
+           coalesce(sum(d.parameters_a) FILTER (NOT d.is_copy), 0) AS own,
            CAST(coalesce(sum(d.parameters_b), 0) AS BIGINT) AS after
     FROM pruning_diff(a, b) d
     GROUP BY d.model_a, d.model_b, d.component, d.role, d.layer, d.layer_b
@@ -24,7 +25,7 @@ SELECT m.model_a, m.model_b, m.component, m.role,
        count(*) FILTER (m.is_in_a AND NOT m.is_copy) AS layers, count(*) FILTER (m.touched) AS touched_layers,
        count(*) FILTER (NOT m.is_in_b) AS removed_layers, count(*) FILTER (NOT m.is_in_a) AS added_layers,
        count(*) FILTER (m.is_copy) AS copied_layers,
-       CAST(sum(m.before) FILTER (NOT m.is_copy) AS BIGINT) AS parameters_a,
+       CAST(sum(m.own) AS BIGINT) AS parameters_a,
        CAST(sum(m.after) AS BIGINT) AS parameters_b,
        sum(m.after) / nullif(parameters_a, 0) AS retention,
        sum(m.after) FILTER (m.touched) / nullif(sum(m.before) FILTER (m.touched), 0) AS touched_retention,

@@ -7,7 +7,7 @@
 --              the same ones at the same places
 --   is_open    whether channels of a that are not among them may be in b all the same; reason says why
 -- Where a vocabulary has grown, new tokens are its last: the rows before them are at their own index, unless one that a
--- has once is elsewhere in b.
+-- has once is elsewhere in b, in the embedding or in lm_head.
 -- Channels of an axis that was not cut are looked for elsewhere only if all of them are there, as their sums of hashes
 -- tell.
 CREATE MACRO surviving_axes(a, b) AS TABLE
@@ -42,6 +42,12 @@ found AS MATERIALIZED (
     FROM copies_b y LEFT JOIN copies_a x ON x.id = y.id AND x.fingerprint = y.fingerprint AND x.copy = y.copy
     GROUP BY y.id
 ),
+-- vocabularies of which some matrix tells that tokens were put elsewhere than at the end
+reordered AS (
+    SELECT DISTINCT x.component, x.n_a, x.n_b
+    FROM axes x JOIN found f ON f.id = x.id
+    WHERE x.axis = 'out' AND x.role IN ('embed_tokens', 'lm_head') AND f.is_moved
+),
 -- an alignment without any channel only says why there is none
 aligned AS (
     SELECT l.weight_b, l.axis, list(l.channel_a ORDER BY l.channel_b) AS channels, any_value(l.method) AS method,
@@ -55,10 +61,11 @@ told AS MATERIALIZED (
            CASE WHEN x.is_equal THEN 'equal' WHEN f.found = least(x.n_a, x.n_b) THEN 'found'
                 WHEN x.n_a = x.n_b THEN 'uncut'
                 WHEN x.n_b > x.n_a AND x.axis = 'out' AND x.role IN ('embed_tokens', 'lm_head')
-                     AND f.is_moved IS NOT TRUE THEN 'appended'
+                     AND r.component IS NULL THEN 'appended'
                 WHEN l.is_found THEN 'aligned' WHEN f.found > 0 THEN 'some' END AS by
     FROM axes x
     LEFT JOIN found f ON f.id = x.id
+    LEFT JOIN reordered r ON r.component = x.component AND r.n_a = x.n_a AND r.n_b = x.n_b
     LEFT JOIN aligned l ON l.weight_b = x.weight_b AND l.axis = x.axis
 ),
 -- of each component, the hidden dimensions that are left, by the matrix that has them on an axis of its own

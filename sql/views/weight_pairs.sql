@@ -17,8 +17,9 @@ WITH layers AS MATERIALIZED (
 experts AS MATERIALIZED (
     FROM expert_map(a, b)
 ),
-of_a AS MATERIALIZED (
-    SELECT w.*, l.layer_b, e.expert_b, CASE WHEN w.role <> 'other' THEN concat_ws(
+all_of_a AS (
+    SELECT w.*, l.layer_b, e.expert_b,
+           CASE WHEN w.role <> 'other' THEN concat_ws(
                '/', w.component, coalesce(CAST(w.layer AS VARCHAR), '-'), w.role,
                coalesce(CAST(w.expert AS VARCHAR), '-'), w.part) END AS place
     FROM weights w
@@ -27,19 +28,29 @@ of_a AS MATERIALIZED (
                        AND e.expert_a = w.expert
     WHERE w.model = existing_model(a)
 ),
-of_b AS MATERIALIZED (
+all_of_b AS (
     SELECT w.*, l.layer_a, coalesce(l.is_copy, false) AS is_copy, e.expert_a,
            CASE WHEN w.role <> 'other' THEN concat_ws(
                '/', w.component, coalesce(CAST(l.layer_a AS VARCHAR), w.layer || ' of b', '-'), w.role,
                coalesce(CAST(e.expert_a AS VARCHAR), w.expert || ' of b', '-'), w.part) END AS place,
            CASE WHEN l.layer_a <> w.layer
-                THEN regexp_replace(w.canonical_name, '(^|\.)' || w.layer || '\.', '\1' || l.layer_a || '.')
+                THEN regexp_replace(  -- the names of kohya's adapters have no dots
+                    w.canonical_name,
+                    CASE WHEN starts_with(w.canonical_name, 'lora_') THEN '(^|[._])' || w.layer || '([._])'
+                         ELSE '(^|\.)' || w.layer || '(\.)' END, '\1' || l.layer_a || '\2')
                 WHEN l.layer_a = w.layer OR w.layer IS NULL OR w.component NOT IN (SELECT component FROM layers)
                 THEN w.canonical_name END AS name
     FROM weights w
     LEFT JOIN layers l ON l.component = w.component AND l.layer_b = w.layer
     LEFT JOIN experts e ON e.component = w.component AND e.layer_b = w.layer AND e.expert_b = w.expert
     WHERE w.model = existing_model(b)
+),
+-- what describes codes, and parts of adapters, may be several weights of one place, which then tells none of them
+of_a AS MATERIALIZED (
+    SELECT * REPLACE (CASE WHEN count(*) OVER (PARTITION BY place) = 1 THEN place END AS place) FROM all_of_a
+),
+of_b AS MATERIALIZED (
+    SELECT * REPLACE (CASE WHEN count(*) OVER (PARTITION BY place, layer) = 1 THEN place END AS place) FROM all_of_b
 ),
 placed AS (
     SELECT x.weight AS weight_a, y.weight AS weight_b FROM of_a x JOIN of_b y ON y.place = x.place
@@ -50,8 +61,8 @@ rest_a AS MATERIALIZED (
     FROM of_a x ANTI JOIN placed p ON p.weight_a = x.weight LEFT JOIN contents c ON c.model = a AND c.weight = x.weight
 ),
 rest_b AS MATERIALIZED (
-    SELECT y.*, c.content, c.is_varied, regexp_extract_all(y.canonical_name, '[0-9]+') AS numbers,
-           regexp_replace(y.canonical_name, '[0-9]+', '{}', 'g') AS pattern
+    SELECT y.*, c.content, c.is_varied, regexp_extract_all(y.name, '[0-9]+') AS numbers,
+           regexp_replace(y.name, '[0-9]+', '{}', 'g') AS pattern
     FROM of_b y ANTI JOIN placed p ON p.weight_b = y.weight LEFT JOIN contents c ON c.model = b AND c.weight = y.weight
 ),
 named AS MATERIALIZED (
@@ -110,7 +121,7 @@ SELECT existing_model(a) AS model_a, existing_model(b) AS model_b,
        coalesce(x.role, y.role) AS role,
        coalesce(x.expert, y.expert_a) AS expert, coalesce(y.expert, x.expert_b) AS expert_b,
        coalesce(x.part, y.part) AS part, p.paired_by,
-       p.weight_a IS NOT NULL
+       y.is_copy IS TRUE AND p.weight_a IS NOT NULL
            AND row_number() OVER (PARTITION BY p.weight_a ORDER BY y.is_copy, y.layer, y.weight) > 1 AS is_copy,
        x.weight AS weight_a, y.weight AS weight_b, x.tensor AS tensor_a, y.tensor AS tensor_b,
        x.shape AS shape_a, y.shape AS shape_b, x.rows AS rows_a, y.rows AS rows_b, x.cols AS cols_a, y.cols AS cols_b,

@@ -217,12 +217,29 @@ def test_kohyas_names_without_dots_have_deltas_by_their_modules() -> None:
         ({"rank_pattern": {"q_proj": 2}}, None),
         ({"alpha_pattern": {r".*\.(q|v)_proj": 3}}, None),
         ({"lora_alpha": None}, None),
+        ({"r": 64}, None),
+        ({"peft_type": "ADALORA"}, None),
         ({"r": 0}, None),
     ],
 )
 def test_a_delta_says_what_it_is_multiplied_by(more: Mapping[str, Any], expected: float | None) -> None:
     config = {"r": RANK, "lora_alpha": 16, **more}
-    assert find_scaling(config, "model.layers.0.self_attn.q_proj", RANK) == expected
+    assert find_scaling(config, "model.layers.0.self_attn.q_proj", (HIDDEN, HIDDEN), RANK) == expected
+
+
+def test_of_adalora_there_is_no_delta_and_a_reason() -> None:
+    at = f"{BASE}.0.self_attn.q_proj"
+    tensors = {f"{at}.lora_A": ("F32", (4, 32)), f"{at}.lora_B": ("F32", (32, 4)), f"{at}.lora_E": ("F32", (4, 1)),
+               f"{at}.ranknum": ("F32", ())}  # fmt: skip
+    anatomy = place_tensors(checkpoint(tensors, None))
+    assert list(list_composites(anatomy)) == []
+    assert ["of AdaLoRA, whose change is not B" in (p.reason or "") for p in anatomy.placed] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [p.place.part for p in anatomy.placed] == ["lora_a", "lora_b", "adapter", "adapter"]
 
 
 @pytest.mark.parametrize("magnitude", ["lora_magnitude_vector", "lora_magnitude_vector.default.weight", "dora_scale"])

@@ -282,10 +282,14 @@ def test_a_vocabulary_that_has_grown_in_the_middle_is_not_compared_by_its_number
     pruning.save(tmp_path / "grown", weights, pruning.config_of(made / "original"))
     weights[VOCABULARY[0]][100] *= 2  # which one it was nobody can tell
     pruning.save(tmp_path / "tuned", weights, pruning.config_of(made / "original"))
+    weights[VOCABULARY[1]] *= 2  # of which the embedding says that its tokens have moved
+    pruning.save(tmp_path / "retrained", weights, pruning.config_of(made / "original"))
     found = diff(made / "original", tmp_path / "grown", store, values=True)
     assert found.left["lm_head.weight"] == "8 of its 168 rows are none of lm_head.weight, and not its last"
     found = diff(made / "original", tmp_path / "tuned", store, values=True)
     assert found.left["model.embed_tokens.weight"] == "nobody knows which rows of model.embed_tokens.weight are left"
+    found = diff(made / "original", tmp_path / "retrained", store, values=True)
+    assert found.left["lm_head.weight"] == "nobody knows which rows of lm_head.weight are left"
 
 
 def test_rows_in_another_order_are_told_and_their_values_compared(made: Path, store: Path, tmp_path: Path) -> None:
@@ -316,6 +320,41 @@ def test_weights_without_a_place_in_one_model_are_paired_by_content(made: Path, 
     assert all(names[int(row["weight_b"].removeprefix("net.w"))] == row["weight_a"] for row in pairs)
     assert {(row["status"], row["paired_by"]) for row in pairs} == {("equal", "content")}
     assert rows(store, "select sum(changed) as n from tensor_diffs") == [{"n": 0}]
+
+
+def test_weights_of_one_place_are_told_by_their_names(tmp_path: Path) -> None:
+    """As the factors of LoHa are, and what lies beside bitsandbytes' codes."""
+    rng, at = np.random.default_rng(5), "base_model.model.model.layers.{}.mlp.up_proj.hada_{}"
+    factors = [(i, f"w{n}_{side}") for i in range(2) for n in (1, 2) for side in "ab"]
+    weights = {at.format(i, name): rng.standard_normal((4, 4)).astype(np.float32) for i, name in factors}
+    config = {"peft_type": "LOHA", "r": 4}
+    a = pruning.save(tmp_path / "a", weights, config)
+    b = pruning.save(tmp_path / "b", weights | {at.format(1, "w2_a"): np.ones((4, 4), np.float32)}, config)
+    found = diff(a, b, tmp_path / "scans", values=True)
+    assert (found.summary["layers"], found.summary["copied_layers"], found.compared) == (2, 0, 8)
+    assert (found.summary["equal"], found.summary["changed"]) == (7, 1)
+
+
+NAMES = {
+    "no family": ("blocks.{}.{}.weight", "h.{}.other_{}.weight", ("aq", "ak")),
+    "kohya": ("lora_te_text_model_encoder_layers_{}_mlp_fc1.lora_{}.weight",) * 2 + (("up", "down"),),
+}
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_a_tuned_weight_without_a_place_follows_its_layer_to_its_new_number(names: str, tmp_path: Path) -> None:
+    of_a, of_b, modules = NAMES[names]
+    rng = np.random.default_rng(6)
+    before = {(i, m): rng.standard_normal((8, 8)).astype(np.float32) for i in range(4) for m in modules}
+    after = {(new, m): before[old, m] for new, old in enumerate((0, 2, 3)) for m in modules}
+    after[1, modules[0]] = after[1, modules[0]] * 2
+    a = pruning.save(tmp_path / "a", {of_a.format(*at): w for at, w in before.items()}, None)
+    b = pruning.save(tmp_path / "b", {of_b.format(*at): w for at, w in after.items()}, None)
+    diff(a, b, tmp_path / "scans")
+    (changed,) = rows(tmp_path / "scans", "from pruning_diff('a', 'b') where status not in ('equal', 'removed')")
+    assert (changed["weight_a"], changed["weight_b"]) == (of_a.format(2, modules[0]), of_b.format(1, modules[0]))
+    removed = rows(tmp_path / "scans", "select weight_a from pruning_diff('a', 'b') where status = 'removed'")
+    assert {row["weight_a"] for row in removed} == {of_a.format(1, m) for m in modules}
 
 
 def test_what_was_tuned_follows_those_that_are_called_alike(made: Path, store: Path, tmp_path: Path) -> None:

@@ -375,6 +375,8 @@ DEEP = dict_of(
         (dict_of(loose=tensor(), ema=W), ".", {"loose"}),
         (dict_of(loose=tensor(), ema=W), "ema", {"w"}),
         (DEEP, None, {"w"}),
+        (dict_of(model=W, aux=dict_of(x=dict_of(y=tensor()))), None, {"w"}),
+        (dict_of(**{"a.b": dict_of(x=dict_of(n=tensor())), "a": dict_of(b=dict_of(c=W))}), "a.b.c", {"w"}),
         (DEEP, "weights.net.v2.state_dict", {"w"}),
         (DEEP, "weights", {"w"}),
         (DEEP, "trainer.optimizer", {"exp_avg"}),
@@ -399,6 +401,9 @@ def test_of_a_file_of_several_dicts_the_one_is_read_that_was_asked_for(
         (TWO_OF, "step", "a int under 'step', and no dict of tensors: it has tensors in 'model' and 'ema'"),
         (TWO_OF, ".", "no tensors under no key: it has tensors in 'model' and 'ema'"),
         (dict_of(**{f"n{i}": W for i in range(9)}), None, "'n0', 'n1', 'n2', 'n3', 'n4' and 4 more"),
+        (dict_of(model=dict_of(net=W), stats=dict_of(m=tensor())), None, "'stats' and 'model.net'"),
+        (dict_of(optimized_model=W, stats=dict_of(m=tensor())), None, "'optimized_model' and 'stats'"),
+        (EMPTY_DICT + MARK + number(1) + W + text("1") + dict_of(v=tensor()) + b"u", None, "keys that read '1'"),
         (dict_of(a=dict_of(b=W), c=dict_of(d=W)), None, "in several places: 'a.b' and 'c.d'"),
     ],
 )

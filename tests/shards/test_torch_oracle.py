@@ -239,7 +239,7 @@ def test_a_pruned_module_beside_its_tokenizer(save: Save, form: dict[str, Any]) 
     path = save({"model": model, "tokenizer": Tokenizer()}, **form)
     found = open_checkpoint(path, options=FileOptions(pickled_module=True))
     assert_equal(found, model.state_dict())
-    assert any("'tokenizer', were not read" in note for note in found.notes)
+    assert any("'tokenizer' was not read" in note for note in found.notes)
     done = CliRunner().invoke(main, ["ls", str(path), "--pickled-module", "--format", "jsonl"])
     assert done.exit_code == 0, done.output
     assert CliRunner().invoke(main, ["verify", str(path), "--pickled-module"]).exit_code == 0

@@ -108,7 +108,15 @@ class Family:
         found = self._find_pattern(module)
         if found or not bare:
             return found
-        return next(filter(None, (self._find_pattern(own + module) for own in self.prefixes)), None)
+        return next(filter(None, (self._find_under(own, module) for own in self.prefixes)), None)
+
+    def _find_under(self, own: str, module: str) -> Pattern | None:
+        """That of a bare module beneath a prefix, whose own numbers are none of the module's."""
+        found, before = self._find_pattern(own + module), len(NUMBER.findall(own))
+        if found is None or not before:
+            return found
+        layer, expert = (n if n is None else n - before for n in (found.layer, found.expert))
+        return None if min(layer or 0, expert or 0) < 0 else Pattern(found.rules, layer, expert)
 
     def _find_pattern(self, module: str) -> Pattern | None:
         if "{" in module or len(module) > self._longest:  # as our own keys have it, or longer than any

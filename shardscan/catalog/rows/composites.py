@@ -60,7 +60,8 @@ def _matrices(scanned: Contents, composites: Composites) -> Rows:
 
 def _scaling(config: Mapping[str, Any] | None, composite: StoredComposite) -> float | None:
     factor = find_factor(canonical(composite.left)) if composite.kind == DELTA else None
-    return find_scaling(config, factor.module, composite.rank) if factor else None
+    shape = composite.rows, composite.cols
+    return find_scaling(config, factor.module, shape, composite.rank) if factor else None
 
 
 def _spectra(composites: Composites, sigma: np.ndarray, facts: np.ndarray) -> Iterator[Spectrum]:

@@ -8,8 +8,8 @@ is the model, so whoever asks says it: a place is the keys that lead to it, with
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from shardscan.errors import shown
@@ -17,7 +17,10 @@ from shardscan.shards.formats.torch.modules import has_anything, is_module, tens
 from shardscan.shards.formats.torch.values import Strided, kind, shown_key
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts keep weights
-OF_TRAINING = re.compile(r"(?i)optim|sched|callback|scaler|rng")  # keys under which they keep tensors that are none
+# keys under which they keep tensors that are no weights
+OF_TRAINING = re.compile(
+    r"(?i)(^|\.)(optimi[sz]ers?|optim|(optimi[sz]er|optim|rng)_states?|(lr_)?schedulers?|callbacks|(grad_)?scaler)(\.|$)"
+)
 BESIDE = "."  # the place of tensors that are under no key
 MAX_DEPTH, MAX_LOOKED_AT, MOST_SHOWN = 8, 100_000, 5
 
@@ -50,26 +53,26 @@ def find_weights(value: Any, state: str | None = None) -> Found:
 
 
 def _find_only(value: Any) -> Found:
-    """The tensors in the one place that has any, as near to the top as there are some."""
+    """The tensors in the one place that has any, or in the first level's only one if its key is a usual one."""
     if is_module(value):
         return Found(tensors_of_module(value), ())
     if not _is_container(value):
         raise ValueError(f"holds {kind(value)} and no dict of tensors: save the model's state_dict()")
     loose = _is_dict_of_tensors(value)
-    places = _nearest(islice(_levels(value), 1) if loose else _levels(value))
+    first = _of_weights(next(_levels(value), {}))
+    is_usual = len(first) == 1 and not first.keys().isdisjoint(WRAPPERS)
+    places = first if loose or is_usual else _of_weights(_everywhere(value))
     if loose and not any(place in WRAPPERS for place in places):
         if places:
-            first = next(iter(places))
+            one = shown(next(iter(places)))
             raise ValueError(
-                f"has tensors both beside and in its dict {shown(first)}: choose with --state {shown(first)}, or "
-                f"--state {BESIDE} for those beside"
+                f"has tensors both beside and in its dict {one}: choose with --state {one}, or --state {BESIDE} for "
+                "those beside"
             )
         return _flat(value, "")
     if len(places) > 1:
-        first = next(iter(places))
-        raise ValueError(
-            f"has tensors in several places: {_listed(places)}: choose one, as with --state {shown(first)}"
-        )
+        one = shown(next(iter(places)))
+        raise ValueError(f"has tensors in several places: {_listed(places)}: choose one, as with --state {one}")
     if not places:
         if value:
             raise ValueError(_nothing(value))
@@ -94,14 +97,19 @@ def _read(value: Any, place: str) -> Found:
     return Found(tensors_of_module(value), ()) if is_module(value) else _flat(value, f" of {shown(place)}")
 
 
-def _nearest(levels: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What the first level has that has anything; what an optimizer or the like keeps where there is nothing else."""
-    of_training: Mapping[str, Any] = {}
-    for places in levels:
-        if of_weights := {place: inner for place, inner in places.items() if not OF_TRAINING.search(place)}:
-            return of_weights
-        of_training = of_training or places
-    return of_training
+def _of_weights(places: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what an optimizer or the like keeps, unless that is all there is."""
+    return {place: inner for place, inner in places.items() if not OF_TRAINING.search(place)} or places
+
+
+def _everywhere(value: Any) -> dict[str, Any]:
+    """By their places, the dicts of tensors and modules of every level; ValueError where two have one."""
+    places: dict[str, Any] = {}
+    for level in _levels(value):
+        if twice := next((place for place in level if place in places), None):
+            raise ValueError(f"has two values under keys that read {shown(twice)}: save one of them alone")
+        places |= level
+    return places
 
 
 def _levels(value: Any) -> Iterator[dict[str, Any]]:
@@ -121,20 +129,30 @@ def _levels(value: Any) -> Iterator[dict[str, Any]]:
                 below.append((f"{path}.{key}" if path else str(key), inner))
         if not below:
             return
-        yield {path: inner for path, inner in below if _has_weights(inner)}
+        found = [(path, inner) for path, inner in below if _has_weights(inner)]
+        if len(places := dict(found)) < len(found):
+            raise ValueError(f"has two values under keys that read {_twice(found)}: save one of them alone")
+        yield places
         level = [(path, inner) for path, inner in below if not _has_weights(inner)]
 
 
+def _twice(found: list[tuple[str, Any]]) -> str:
+    """The first place that two have."""
+    return shown(Counter(path for path, _ in found).most_common(1)[0][0])
+
+
 def _at(value: Any, place: str) -> Any:
-    """What is at a place: of keys that have dots the longest that leads on; None where nothing is."""
-    rest = place.split(".")
-    while rest:
-        items = {str(key): inner for key, inner in _items(value)}
-        n = next((n for n in range(len(rest), 0, -1) if ".".join(rest[:n]) in items), None)
-        if n is None:
-            return None
-        value, rest = items[".".join(rest[:n])], rest[n:]
-    return value
+    """What is at a place, whose keys may have dots; None where nothing is."""
+    words = place.split(".")[: MAX_DEPTH * MAX_DEPTH]
+    waiting = [(value, 0)]  # what begins at which word
+    while waiting:
+        here, at = waiting.pop()
+        if at == len(words):
+            return here
+        items = {str(key): inner for key, inner in _items(here)}
+        ends = (end for end in range(at + 1, len(words) + 1) if ".".join(words[at:end]) in items)
+        waiting += [(items[".".join(words[at:end])], end) for end in ends]  # the longest key first
+    return None
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -176,9 +194,7 @@ def _flat(value: Mapping[Any, Any], where: str) -> Found:
 
 def _places_told(value: Any) -> str:
     """Where a value has tensors, as the end of a sentence."""
-    places = {BESIDE: value} if _is_dict_of_tensors(value) else {}
-    for level in _levels(value):
-        places |= level
+    places = ({BESIDE: value} if _is_dict_of_tensors(value) else {}) | _everywhere(value)
     return f"it has tensors in {_listed(places)}" if places else "it has no tensors at all"
 
 
