@@ -73,6 +73,15 @@ def test_a_family_is_what_its_file_says() -> None:
     assert tiny.match("model.h.x3.attn.q") is None
 
 
+def test_a_bare_name_has_the_numbers_of_its_own_and_not_of_the_prefix() -> None:
+    """As of sentence-transformers' models, whose names begin with `0.auto_model.`."""
+    family = parse_family(MINIMAL.replace('"model."', '"0.auto_model."'), "numbered.toml")
+    for name, bare in (("0.auto_model.h.3.attn.q", False), ("h.3.attn.q", True)):
+        found = family.match(name, bare=bare)
+        assert found is not None
+        assert (found.layer, found.expert) == (3, None)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
