@@ -38,16 +38,8 @@ OTHERS = {
     "LoRA's scale": re.compile(r"(?P<module>lora_\w+)\.alpha"),  # kohya's
 }
 UNDERSCORED = re.compile(r"(?<=_)[0-9]{1,6}(?=_)")  # kohya's names have no dots: lora_te_text_model_encoder_layers_0_…
-HINTS = (
-    "lora",
-    "ranknum",
-    "hada_",
-    "lokr_",
-    "ia3_",
-    "vera_",
-    "oft_",
-    "dora_",
-)  # one is in every such name, and in few others
+# one is in every name of an adapter's, and in few others
+HINTS = ("lora", "ranknum", "hada_", "lokr_", "ia3_", "vera_", "oft_", "dora_")
 WRAPPED = ".base_layer"  # PEFT's: the module that an adapter wraps
 
 

@@ -151,7 +151,8 @@ def reads_checkpoint(command: Command) -> Command:
         ),
         click.option(
             "--state", metavar="KEY",
-            help="Of a PyTorch file with several dicts of tensors the one to read, such as ema or weights.net.",
+            help="Of a PyTorch file with several dicts of tensors the one to read, such as ema or weights.net; "
+            "'.' for those under no key.",
         ),
     )  # fmt: skip
 

@@ -44,32 +44,18 @@ def _six(made: Path) -> None:
             weights[f"{AT.format(i)}{module}.bias"] = rng.normal(0, 0.1, 8).astype(ml_dtypes.bfloat16)
     pruning.save(six, weights, pruning.config_of(six))
 
-    def made_of(name: str, layers: list[int], weights: Weights = weights) -> Weights:
-        found = {n: w for n, w in weights.items() if not LAYER.search(n)}
-        for new, old in enumerate(layers):
-            at = AT.format(old)
-            found |= {n.replace(at, AT.format(new)): w for n, w in weights.items() if n.startswith(at)}
-        pruning.save(made / name, found, pruning.config_of(six) | {"num_hidden_layers": len(layers)})
-        return found
-
-    doubled = made_of("doubled", [0, 1, 2, 3, 2, 3, 4, 5])
-    # as a self-merge is: the repeated layers were trained a little, but for most of their weights
-    healed = {
-        n: w * 2 if n.startswith((AT.format(4), AT.format(5))) and "o_proj" in n else w for n, w in doubled.items()
-    }
-    healed["model.layers.5.mlp.up_proj.weight"] = healed["model.layers.5.mlp.up_proj.weight"][:18]
-    pruning.save(made / "healed", healed, pruning.config_of(made / "doubled"))
+    _repeated(six)
     pruning.fine_tuned(six, made / "tuned")
     tuned = load(made / "tuned")
     # layer 3 is gone, 1 and 4 were frozen, the others tuned
     mixed = {n: weights[n] if n.startswith((AT.format(1), AT.format(4))) else tuned[n] for n in weights}
-    made_of("frozen", [0, 1, 2, 4, 5], mixed)
+    _made_of(six, "frozen", [0, 1, 2, 4, 5], mixed)
     # layer 4 is gone, and the MLPs of layers 1 and 2 have lost a quarter
     of, cut = np.random.default_rng(1), pruning.Cut()
     for layer in (1, 2):
         cut |= pruning.channels_cut(layer, pruning.some(of, 24, 18))
     pruning.write_cut(six, made / "narrowed", cut, pruning.config_of(six))
-    thin = made_of("thin", [0, 1, 2, 3, 5], load(made / "narrowed"))
+    thin = _made_of(six, "thin", [0, 1, 2, 3, 5], load(made / "narrowed"))
     # and in what was layer 5 there is a new bias, and one is gone; in layer 0 a module is narrower
     last, first = AT.format(4), AT.format(0)
     thin[f"{last}self_attn.q_proj.bias"] = np.ones(16, ml_dtypes.bfloat16)
@@ -83,7 +69,29 @@ def _six(made: Path) -> None:
             for n, w in weights.items()}  # fmt: skip
     pruning.save(made / "ones", same, pruning.config_of(six))
     ones = {n: np.ones_like(w) if n.startswith(first) and w.ndim == 1 else w for n, w in tuned.items()}
-    made_of("ones-tuned", [0, 1, 2, 3, 4], ones)
+    _made_of(six, "ones-tuned", [0, 1, 2, 3, 4], ones)
+
+
+def _made_of(six: Path, name: str, layers: list[int], weights: Weights) -> Weights:
+    """A model of some of these layers, in this order, beside it."""
+    found = {n: w for n, w in weights.items() if not LAYER.search(n)}
+    for new, old in enumerate(layers):
+        at = AT.format(old)
+        found |= {n.replace(at, AT.format(new)): w for n, w in weights.items() if n.startswith(at)}
+    pruning.save(six.with_name(name), found, pruning.config_of(six) | {"num_hidden_layers": len(layers)})
+    return found
+
+
+def _repeated(six: Path) -> None:
+    """Two layers twice: as they are, trained for a few of their weights as after a self-merge, and without a head."""
+    weights = load(six)
+    doubled = _made_of(six, "doubled", [0, 1, 2, 3, 2, 3, 4, 5], weights)
+    tuned = tuple(f"{AT.format(i)}self_attn.o_proj" for i in (4, 5))
+    healed = {n: w * 2 if n.startswith(tuned) else w for n, w in doubled.items()}
+    healed["model.layers.5.mlp.up_proj.weight"] = healed["model.layers.5.mlp.up_proj.weight"][:18]
+    pruning.save(six.with_name("healed"), healed, pruning.config_of(six.with_name("doubled")))
+    weights[f"{AT.format(2)}self_attn.q_proj.weight"] = weights[f"{AT.format(2)}self_attn.q_proj.weight"][8:]
+    _made_of(six, "beheaded", [0, 1, 2, 3, 2, 3, 4, 5], weights)
 
 
 def _experts(made: Path) -> None:
@@ -176,6 +184,12 @@ def test_layers_that_were_repeated_and_trained_are_copies_by_most_of_their_weigh
     ]  # fmt: skip
     faults = ask(store, "FROM shape_faults('six', 'healed')")
     assert {(row["layer"], row["layer_b"], row["kind"]) for row in faults} == {(3, 5, "mlp")}
+
+
+def test_heads_of_a_layer_that_was_repeated_count_in_each_of_its_copies(store: Path) -> None:
+    rows = question(store, "survivors", {"a": "six", "b": "beheaded"})
+    heads = [(row["layer"], row["heads"], row["heads_kept"]) for row in rows if row["role"] == "q_proj"]
+    assert heads == [(2, 2, 1), (2, 2, 1)]
 
 
 def test_what_layers_have_alike_that_are_no_copies_tells_nothing(store: Path) -> None:

@@ -415,6 +415,12 @@ def test_where_nobody_said_which_of_several_dicts_the_refusal_lists_them(
     assert why in check_sentence(refused.value, 700)
 
 
+def test_dicts_that_hold_each_other_are_looked_through_once(write: Callable[[bytes], str]) -> None:
+    itself = EMPTY_DICT + b"q\x00" + MARK + b"".join(text(key) + b"h\x00" for key in ("a", "a.a")) + b"u"
+    with pytest.raises(HeaderError, match="nothing under"):
+        read_header(write(zipped(itself)), FileOptions(state=".".join("a" * 200) + ".b"))
+
+
 def test_what_was_asked_for_makes_another_checkpoint(write: Callable[[bytes], str]) -> None:
     path = write(zipped(TWO_OF))
     digests = {read_header(path, FileOptions(state=state)).digest for state in ("model", "ema")}

@@ -143,12 +143,16 @@ def _twice(found: list[tuple[str, Any]]) -> str:
 
 def _at(value: Any, place: str) -> Any:
     """What is at a place, whose keys may have dots; None where nothing is."""
-    words = place.split(".")[: MAX_DEPTH * MAX_DEPTH]
+    words = place.split(".")
     waiting = [(value, 0)]  # what begins at which word
+    seen = set()  # a pickle's dicts may have each other for values
     while waiting:
         here, at = waiting.pop()
         if at == len(words):
             return here
+        if (id(here), at) in seen:
+            continue
+        seen.add((id(here), at))
         items = {str(key): inner for key, inner in _items(here)}
         ends = (end for end in range(at + 1, len(words) + 1) if ".".join(words[at:end]) in items)
         waiting += [(items[".".join(words[at:end])], end) for end in ends]  # the longest key first
